@@ -1,0 +1,151 @@
+"""The entry point `sharpzo-mlx`: finds the command, and turns what went wrong into one line and an exit code.
+
+Commands are named in one table and imported when they are called. A user's error is one line on stderr and
+exit code 2, Ctrl-C is 130, a bug is a traceback and 1; the library's notices come out as `note: …` on stderr.
+
+>>> run(["--version"])
+sharpzo-mlx 0.1.0
+0
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sharpzo_mlx import startup
+from sharpzo_mlx.errors import UserError
+
+COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line for --help), in the order of use
+    "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
+    "tune": ("tune:tune_command", "Tune a prompt on a folder of images."),
+    "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
+    "predict": ("predict:predict_command", "Label images with a run."),
+    "demo": ("demo:demo_command", "See the whole path in under a minute, no network needed."),
+    "doctor": ("doctor:doctor_command", "Check this machine and say how to mend what is wrong."),
+}
+USER_ERROR, INTERRUPTED = 2, 130
+# of the machine, not of this program: one line says enough
+_MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called; its help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the table, which is the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of that name, or None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(f"sharpzo_mlx.cli.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"sharpzo-mlx {version('sharpzo-mlx')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Adapt CLIP to a folder of images, with forward passes only.
+
+    \b
+    First steps:
+      sharpzo-mlx demo              see what it does
+      sharpzo-mlx convert           fetch the default model
+      sharpzo-mlx tune FOLDER       a folder with one folder of images per class
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+class _Notices(logging.Handler):
+    """Writes `note: …` to what stderr is at that moment (a progress bar may stand in for it)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"note: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _show_notices() -> None:
+    logger = logging.getLogger("sharpzo_mlx")
+    if not any(isinstance(handler, _Notices) for handler in logger.handlers):
+        logger.addHandler(_Notices(level=logging.WARNING))
+        logger.propagate = False
+
+
+def _fail(message: str, code: int = USER_ERROR) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> int:
+    where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "sharpzo-mlx"
+    return _fail(f"{' '.join(error.format_message().split()).rstrip('.')} (see `{where} --help`)")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: the words after `sharpzo-mlx`.
+
+    Returns:
+        the exit code: 0 done, 2 the user can mend it (one line on stderr said how), 130 interrupted.
+    """
+    try:
+        if reason := startup.unsupported():
+            raise UserError(reason)
+        _show_notices()
+        code = cli.main(list(arguments), prog_name="sharpzo-mlx", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _fail(" ".join(str(error).split()))
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    except OSError as error:
+        return _system_error(error)
+
+
+def _system_error(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if error.errno not in _MENDABLE:
+        raise error
+    return _fail(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}")
+
+
+def main() -> None:
+    """What the installed script calls."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""`sharpzo-mlx predict RUN IMAGE...`: the most likely labels of each image, with their probabilities.
+
+A line an image, or `--json`, or `--csv` with a row a label. An image that cannot be read is said on
+stderr (and in the JSON and CSV) and does not stop the others.
+
+>>> sharpzo-mlx predict runs/pets-clip-0 a.jpg b.png --top 3  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sharpzo_mlx.cli import wording
+from sharpzo_mlx.errors import UserError
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.evaluation import Prediction
+
+
+@click.command("predict")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
+@click.option("--model", type=click.Path(path_type=Path), help="Model folder, if it has moved since tuning.")
+@click.option("--json", "style", flag_value="json", help="Print one JSON object on stdout.")
+@click.option("--csv", "style", flag_value="csv", help="Print path,label,probability,error on stdout.")
+def predict_command(
+    run_folder: Path, images: tuple[Path, ...], *, top: int, model: Path | None, style: str | None
+) -> None:
+    """Label each IMAGE with the run RUN."""
+    from sharpzo_mlx import encoder, evaluation, run
+
+    clip = None if model is None else encoder.load(model)
+    predictions = evaluation.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
+    {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
+    for prediction in predictions:
+        if prediction.error:
+            click.echo(f"note: {prediction.path}: {prediction.error}", err=True)
+    if all(prediction.error for prediction in predictions):
+        raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC)")
+
+
+def as_record(prediction: Prediction) -> dict[str, Any]:
+    """One image's labels for a script, the likeliest first."""
+    labels = [{"label": label, "probability": share} for label, share in prediction.labels]
+    return {"path": str(prediction.path), "labels": labels, "error": prediction.error}
+
+
+def _print_lines(predictions: Sequence[Prediction]) -> None:
+    for prediction in predictions:
+        words = ", ".join(f"{label} {wording.percent(share)}" for label, share in prediction.labels)
+        if words:
+            click.echo(f"{prediction.path}: {words}")
+
+
+def _print_json(predictions: Sequence[Prediction]) -> None:
+    wording.echo_json({"predictions": [as_record(prediction) for prediction in predictions]})
+
+
+def _print_csv(predictions: Sequence[Prediction]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("path", "label", "probability", "error"))
+    for prediction in predictions:
+        for label, share in prediction.labels:
+            writer.writerow((prediction.path, label, f"{share:.6f}", ""))
+        if prediction.error:
+            writer.writerow((prediction.path, "", "", prediction.error))

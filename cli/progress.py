@@ -1,0 +1,204 @@
+"""Draws the records that the library yields: bars on a terminal, plain lines at a sensible rate in a pipe.
+
+The library yields records and never prints; this file is the third ring (records <- collector <- drawing).
+Everything goes to stderr, so that stdout stays free for results. `follow` runs a tuning to its end.
+
+>>> run = follow(tuning.tune_steps(clip, "photos/", config))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sharpzo_mlx.cli.wording import amount, duration, percent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from sharpzo_mlx.evaluation import FolderProgress
+    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.search import TuneStep
+    from sharpzo_mlx.tuning import Encoding, Event, Plan
+
+    Record = Event | FolderProgress
+
+QUIET_SECONDS = 10.0  # a pipe hears at least this often …
+NEWS_SECONDS = 1.0  # … and not more often than this, however good the news
+
+
+def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
+    """Draw every record of a tuning and return the run that the last one holds.
+
+    Args:
+        events: what `tune_steps` yields; closed at the end, so that a run that is stopped is saved.
+        stream: where to draw (stderr); a terminal gets bars.
+    """
+    from sharpzo_mlx.tuning import Done, Plan
+
+    folder: Path | None = None
+    try:
+        with drawing(stream) as draw:
+            for event in events:
+                if isinstance(event, Done):
+                    return event.run
+                folder = event.run if isinstance(event, Plan) else folder
+                draw(event)
+    except KeyboardInterrupt:
+        if folder is not None:
+            way_on = f"--output {shlex.quote(str(folder))} --resume"
+            print(f"note: the same command with {way_on} goes on", file=stream or sys.stderr)
+        raise
+    finally:
+        if isinstance(events, Generator):
+            events.close()
+    raise AssertionError("tune_steps ends with Done")
+
+
+@contextmanager
+def drawing(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
+    """Give a function that draws one record on `stream` (stderr)."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield Lines(stream).draw
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[words]}"),
+    )
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        yield Bars(progress).draw
+
+
+def step_words(step: TuneStep) -> str:
+    """One step in words: loss, validation accuracy, queries, memory."""
+    now = "" if step.val_accuracy is None else f"{percent(step.val_accuracy)}, "
+    memory = amount(step.peak_memory_mb * 2**20)
+    validation = f"validation {now}best {percent(step.best_val)}"
+    return f"loss {step.loss:.3f}, {validation}, {step.queries} queries, {memory}"
+
+
+def plan_words(plan: Plan) -> str:
+    """What is about to happen, and how long it takes at most."""
+    return (
+        f"{plan.classes} classes, {plan.train_images} training and {plan.val_images} validation images; "
+        f"zero-shot {percent(plan.zero_shot_val)} on validation; "
+        f"at most {plan.queries} queries, about {duration(plan.seconds)}"
+    )
+
+
+class _Painter:
+    """What both ways of drawing share: which record is which, and how many steps a stage has."""
+
+    def __init__(self) -> None:
+        self._totals = {1: 0, 2: 0}
+
+    def draw(self, record: Record) -> None:
+        """Draw one record, if it is worth it now."""
+        from sharpzo_mlx.evaluation import FolderProgress
+        from sharpzo_mlx.search import TuneStep
+        from sharpzo_mlx.tuning import Encoding, Plan
+
+        if isinstance(record, TuneStep):
+            self.step(record, self._totals[record.stage])
+        elif isinstance(record, Plan):
+            self._totals = _stage_totals(record)
+            self.line(plan_words(record))
+        elif isinstance(record, Encoding):
+            self.images(f"{record.split} images", record)
+        elif isinstance(record, FolderProgress):
+            self.images(str(record.path), record)
+
+    def step(self, step: TuneStep, total: int) -> None:
+        """A step of a stage that has at most `total`."""
+        raise NotImplementedError
+
+    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+        """So many images of one folder or split are read."""
+        raise NotImplementedError
+
+    def line(self, words: str) -> None:
+        """Something to read once."""
+        raise NotImplementedError
+
+
+def _stage_totals(plan: Plan) -> dict[int, int]:
+    from sharpzo_mlx.run import Run
+
+    config = Run.load(plan.run).config  # a run that goes on has the options it began with
+    return {1: config.generations, 2: config.steps}
+
+
+class Lines(_Painter):
+    """Plain lines for a pipe or a log: what changes, what is new, and a sign of life."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._stream = stream
+        self._clock = clock
+        self._last = clock()
+        self._best = -1.0
+        self._stage = 0
+
+    def step(self, step: TuneStep, total: int) -> None:
+        """A line for a new stage, a new best, or after a silence."""
+        news = step.best_val > self._best and self._due(NEWS_SECONDS)
+        if news or step.stage != self._stage or step.step == total or self._due(QUIET_SECONDS):
+            self._stage, self._best = step.stage, step.best_val
+            where = f"stage {step.stage}, {step.step} of {total}"
+            self.line(f"{where}: {step_words(step)}, {duration(step.seconds)}")
+
+    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+        """A line at the end and after a silence."""
+        if progress.done == progress.total or self._due(QUIET_SECONDS):
+            self.line(f"{name}: {progress.done} of {progress.total} read{_cached(progress)}")
+
+    def line(self, words: str) -> None:
+        """A line now."""
+        self._last = self._clock()
+        print(words, file=self._stream, flush=True)
+
+    def _due(self, seconds: float) -> bool:
+        return self._clock() - self._last >= seconds
+
+
+class Bars(_Painter):
+    """One bar a split or folder and one a stage, on a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+
+    def step(self, step: TuneStep, total: int) -> None:
+        """Move the stage's bar."""
+        self._move(f"stage {step.stage}", step.step, total, step_words(step))
+
+    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+        """Move the bar of these images."""
+        self._move(name, progress.done, progress.total, _cached(progress).lstrip(", "))
+
+    def line(self, words: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(words, highlight=False, markup=False)
+
+    def _move(self, name: str, done: int, total: int, words: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, words="")
+        self._progress.update(self._tasks[name], completed=done, total=total, words=words)
+
+
+def _cached(progress: Encoding | FolderProgress) -> str:
+    known = getattr(progress, "cached", 0)
+    return f", {known} known already" if known else ""

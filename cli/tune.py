@@ -1,0 +1,87 @@
+"""`sharpzo-mlx tune DATASET`: fits the prompt to a folder of images and leaves a run behind.
+
+Its options are the fields of TuneConfig. Progress goes to stderr; the results, what they cost and the
+next command go to stdout, or one JSON object with `--json`.
+
+>>> sharpzo-mlx tune photos/ --shots 16 --seed 0  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sharpzo_mlx.cli import wording
+from sharpzo_mlx.cli.options import GroupedCommand, config_options
+from sharpzo_mlx.config import TuneConfig
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.run import Run
+
+RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
+
+
+@click.command("tune", cls=GroupedCommand)
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="Model folder  [the default of `convert`]")
+@click.option("--output", type=click.Path(path_type=Path), help="Run folder  [runs/DATASET-MODEL-SEED]")
+@click.option("--resume", is_flag=True, help="Go on with the run in its folder; start it if there is none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
+def tune_command(
+    dataset: Path, *, model: Path | None, output: Path | None, resume: bool, as_json: bool, **given: Any
+) -> None:
+    """Tune a prompt on DATASET, a folder with one folder of images per class.
+
+    Folders train/, val/ and test/ inside are honoured; without them a split is drawn by the seed.
+    """
+    config = chosen(given, resume=resume)
+    from sharpzo_mlx import encoder, tuning  # after the options are checked: loading takes a moment
+    from sharpzo_mlx.cli import progress
+
+    events = tuning.tune_steps(encoder.load(model), dataset, config, output=output, resume=resume)
+    run = progress.follow(events)
+    if as_json:
+        wording.echo_json(as_record(run))
+    else:
+        click.echo(summary(run, dataset))
+
+
+tune_command.params.extend(config_options(TuneConfig))
+
+
+def chosen(given: dict[str, Any], *, resume: bool) -> TuneConfig | None:
+    """The configuration that the given options make; None where a run goes on with its own."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if resume and not options:
+        return None
+    from sharpzo_mlx.presets import preset
+
+    return preset(options.pop("preset", "default"), **options)
+
+
+def as_record(run: Run) -> dict[str, Any]:
+    """The result for a script: accuracies 0..1, `test` null without a test split."""
+    return {"run": str(run.folder), **{name: run.results.get(name) for name in RESULTS}}
+
+
+def summary(run: Run, dataset: Path) -> str:
+    """The result for a reader: zero-shot and tuned, what it cost, where it lies, what to type next."""
+    results = run.results
+    rows = [("", "zero-shot", "tuned", "change")]
+    rows.append(_row("validation", results.get("zero_shot_val"), results["val"]))
+    if results["test"] is not None:
+        rows.append(_row("test", results["zero_shot"], results["test"]))
+    cost = (
+        f"{results['queries']} queries in {wording.duration(results['seconds'])}, "
+        f"{wording.amount(results['peak_memory_mb'] * 2**20)} of memory"
+    )
+    folders = dataset / "test" if (dataset / "test").is_dir() else Path("FOLDER")
+    following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(folders)])
+    return f"{wording.aligned(rows)}\n\n{cost}\nrun: {run.folder}\nnext: {following}"
+
+
+def _row(name: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:
+    return name, wording.percent(before), wording.percent(after), wording.points(before, after)

@@ -1,0 +1,213 @@
+"""A pickle interpreter that can only build plain data: a closed list of opcodes and a closed list of names.
+
+The standard unpickler imports whatever a file names and calls it, which runs the file's author's code.
+This one walks the same opcodes (decoded by the standard library's `pickletools`, which executes nothing)
+and builds numbers, text, tuples, lists, dicts and what the caller's table of names makes; everything
+else is refused by its name. Dict keys are short text or small numbers, never nested tuples (hashing
+those can take forever), and the memo is a dict (a huge index costs nothing), so that time and memory are
+bounded by the file's own size.
+
+>>> import io, pickle
+>>> run(io.BytesIO(pickle.dumps({"a": [1, (2.0, None)]}, protocol=2)), names={})
+{'a': [1, (2.0, None)]}
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+MAXIMUM_OPCODES = 1_000_000  # a CLIP of a thousand tensors needs about forty thousand
+MAXIMUM_KEY = 1000  # characters: comparing longer keys again and again takes long
+
+
+class Refused(Exception):
+    """The pickle is damaged or asks for something that weights do not need; the message is one line."""
+
+
+class Stream(Protocol):
+    """What an interpreter reads: a BytesIO or a memory map, left behind the STOP of the pickle."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Name:
+    """An entry of the closed list: what a pickle may name, and what it may be called for (None: nothing)."""
+
+    dotted: str
+    build: Callable[[tuple[Any, ...]], Any] | None = None
+
+
+def run(
+    stream: Stream,
+    names: Mapping[str, Name],
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Interpret one pickle and return what it builds.
+
+    Args:
+        stream: stands at the pickle's first byte; afterwards right behind its STOP.
+        names: the closed list, by dotted name ("collections.OrderedDict").
+        persistent: turns a persistent id into an object; None refuses them.
+
+    Raises:
+        Refused: an opcode or a name off the lists, a damaged or an endless pickle.
+    """
+    machine = _Machine(names, persistent)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
+            if count >= MAXIMUM_OPCODES:
+                raise Refused(f"its pickle has more than {MAXIMUM_OPCODES} steps, which no CLIP needs")
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.step(opcode.name, argument)
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        raise Refused("its pickle is damaged or cut short; download the file again") from error
+    raise Refused("its pickle has no end; download the file again")
+
+
+class _Machine:
+    """The stack, the marks and the memo of one pickle."""
+
+    def __init__(self, names: Mapping[str, Name], persistent: Callable[[Any], Any] | None) -> None:
+        self.names = names
+        self.persistent = persistent
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        if opcode in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode])
+        elif opcode in _LITERALS:
+            self.stack.append(argument)
+        elif opcode in _ACTIONS:
+            _ACTIONS[opcode](self, argument)
+        else:
+            raise Refused(f"its pickle uses {opcode}, which weights do not need; nothing was run")
+
+    def pop_to_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.marked.pop()
+        return items
+
+    def drop_to_mark(self, _: Any) -> None:
+        self.pop_to_mark()
+
+    def mark(self, _: Any) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def pop(self, _: Any) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_to_mark()
+
+    def tuple_of(self, count: int) -> None:
+        if len(self.stack) < count:
+            raise IndexError(count)
+        items = tuple(self.stack[len(self.stack) - count :])
+        self.stack[len(self.stack) - count :] = [items]
+
+    def tuple_to_mark(self, _: Any) -> None:
+        items = self.pop_to_mark()
+        self.stack.append(tuple(items))
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is not list:
+            raise ValueError("a list was expected")
+        target.extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is not dict or len(items) % 2:
+            raise ValueError("a dict was expected")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not _is_key(key):
+                raise Refused("its pickle has a dict key that is no short text or number; nothing was run")
+            target[key] = value
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def name(self, dotted: str) -> None:
+        if dotted not in self.names:
+            raise Refused(
+                f"its pickle asks for {dotted[:80]!r}, which weights do not need; nothing was run "
+                "(use the model.safetensors of this model, or a file that holds weights alone)"
+            )
+        self.stack.append(self.names[dotted])
+
+    def name_from_stack(self, _: Any) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("a name was expected")
+        self.name(f"{module}.{name}")
+
+    def reduce(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Name) or type(arguments) is not tuple:
+            raise Refused("its pickle calls something that is not a name; nothing was run")
+        if function.build is None:
+            raise Refused(f"its pickle calls {function.dotted!r}, which is no constructor; nothing was run")
+        self.stack.append(function.build(arguments))
+
+    def build(self, _: Any) -> None:
+        # torch hangs `_metadata` (module versions) on a state dict in this way; no other state is of use
+        self.stack.pop()
+        if type(self.stack[-1]) is not dict:
+            raise Refused("its pickle sets the state of an object; nothing was run")
+
+    def persistent_id(self, _: Any) -> None:
+        if self.persistent is None:
+            raise Refused("its pickle refers to data outside of it where none can be")
+        self.stack.append(self.persistent(self.stack.pop()))
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, str):
+        return len(key) <= MAXIMUM_KEY
+    return key is None or isinstance(key, float) or (isinstance(key, int) and key.bit_length() <= 64)
+
+
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = frozenset(
+    {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+    | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
+    | {"BINBYTES", "SHORT_BINBYTES"}
+)
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.drop_to_mark,
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "TUPLE": _Machine.tuple_to_mark,
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "SETITEM": lambda machine, _: machine.update([machine.stack.pop(-2), machine.stack.pop()]),
+    "SETITEMS": lambda machine, _: machine.update(machine.pop_to_mark()),
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
+    "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
+    "GLOBAL": lambda machine, pair: machine.name(pair.replace(" ", ".", 1)),
+    "STACK_GLOBAL": _Machine.name_from_stack,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent_id,
+}

@@ -1,0 +1,73 @@
+"""Adapt CLIP to a folder of images with forward passes only: SharpZO (arXiv 2506.20990) on MLX.
+
+A few prompt vectors are learned in front of the class names, CLIP stays frozen, no gradient is ever propagated.
+What is named here is loaded when it is first used, so that importing the package costs next to nothing.
+
+>>> import sharpzo_mlx as sz
+>>> clip = sz.load("m")  # doctest: +SKIP
+>>> run = sz.tune(clip, "dataset/", sz.TuneConfig(shots=16, seed=0))  # doctest: +SKIP
+>>> sz.evaluate(run, ["shifted/"]).tuned, sz.predict(run, ["a.jpg"])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sharpzo_mlx import startup
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.config import TuneConfig
+    from sharpzo_mlx.encoder import Clip, load
+    from sharpzo_mlx.errors import UserError
+    from sharpzo_mlx.evaluation import Prediction, Report, evaluate, predict
+    from sharpzo_mlx.presets import preset
+    from sharpzo_mlx.prompt import Prompt
+    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.tuning import tune, tune_steps
+
+startup.prepare()
+
+_HOMES = {
+    "Clip": "encoder",
+    "Prediction": "evaluation",
+    "Prompt": "prompt",
+    "Report": "evaluation",
+    "Run": "run",
+    "TuneConfig": "config",
+    "UserError": "errors",
+    "evaluate": "evaluation",
+    "load": "encoder",
+    "predict": "evaluation",
+    "preset": "presets",
+    "tune": "tuning",
+    "tune_steps": "tuning",
+}
+
+__all__ = [
+    "Clip",
+    "Prediction",
+    "Prompt",
+    "Report",
+    "Run",
+    "TuneConfig",
+    "UserError",
+    "evaluate",
+    "load",
+    "predict",
+    "preset",
+    "tune",
+    "tune_steps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,153 @@
+"""Image features on disk: one small sqlite file per (model, preprocessing), one row per image content.
+
+The key of a row is the SHA-256 of the image file's bytes, so a moved or renamed image is found and an edited
+one is not. sqlite's own locks make the file safe for two processes at once. A cache is only ever a gain: when
+its file is damaged it is begun anew, and when it cannot be used at all, one line says so and work goes on
+without it.
+
+>>> with FeatureCache("0" * 64, width=512) as cache:  # doctest: +SKIP
+...     cache.put({digest: feature})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+from sharpzo_mlx.files import cache_folder
+
+FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
+TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
+LOCK_SECONDS = 60.0  # how long one process waits for another's write
+QUESTION = 500  # digests in one SELECT: sqlite's limit of variables was 999 for long
+
+T = TypeVar("T")
+
+
+def features_folder() -> Path:
+    """Where the feature caches are; it can be deleted at any time."""
+    return cache_folder() / "features"
+
+
+def key(*parts: str) -> str:
+    """The cache file's name for a model's fingerprint and a description of its preprocessing."""
+    return hashlib.sha256("\n".join((FORMAT, *parts)).encode()).hexdigest()[:32]
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of a file's bytes, 32 bytes; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        found = hashlib.sha256()
+        while block := file.read(1 << 20):
+            found.update(block)
+        return found.digest()
+
+
+class FeatureCache:
+    """Rows of float32 by digest; open it in a `with` block, in one thread."""
+
+    def __init__(self, name: str, *, width: int) -> None:
+        self.path = features_folder() / f"{name}.sqlite"
+        self.width = width
+        self._connection: sqlite3.Connection | None = None
+        self._given_up = False
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def get(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The rows that are there: digest -> feature [width]; damaged rows count as absent."""
+        rows: dict[bytes, np.ndarray] = {}
+        for start in range(0, len(digests), QUESTION):
+            nothing: list[tuple[bytes, object]] = []
+            ask = partial(_select, digests=digests[start : start + QUESTION])
+            found = self._attempt(ask, nothing)
+            features = ((one, self._unpack(blob)) for one, blob in found)
+            rows.update({one: feature for one, feature in features if feature is not None})
+        return rows
+
+    def put(self, rows: Mapping[bytes, np.ndarray]) -> None:
+        """Add rows, digest -> feature [width], in one transaction."""
+        packed = [(found, self._pack(feature)) for found, feature in rows.items()]
+        self._attempt(partial(_insert, rows=packed), None)
+
+    def _pack(self, feature: np.ndarray) -> bytes:
+        data = np.ascontiguousarray(feature, dtype="<f4").tobytes()
+        return data + zlib.crc32(data).to_bytes(4, "little")
+
+    def _unpack(self, blob: object) -> np.ndarray | None:
+        if not isinstance(blob, bytes) or len(blob) != 4 * self.width + 4:
+            return None
+        data, check = blob[:-4], int.from_bytes(blob[-4:], "little")
+        return np.frombuffer(data, dtype="<f4").astype(np.float32) if zlib.crc32(data) == check else None
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Run `work`; after an error once more on a file begun anew; then never again, and `otherwise`."""
+        for first in (True, False):
+            if self._given_up:
+                break
+            try:
+                return work(self._open())
+            except (sqlite3.Error, OSError) as error:
+                self._close()
+                if first:
+                    self._remove_if_damaged(error)
+                else:
+                    self._give_up(error)
+        return otherwise
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and not self.path.exists():
+            self._close()  # deleted meanwhile: what is written to the open file would be lost
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS)
+            with self._connection:
+                self._connection.execute(TABLE)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _remove_if_damaged(self, error: Exception) -> None:
+        """Remove what sqlite calls damaged; a lock, a full disk or a lack of permission is no damage."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            _notice(f"{self.path}: the feature cache is damaged ({error}); it is begun anew")
+            for name in (self.path, Path(f"{self.path}-journal")):
+                name.unlink(missing_ok=True)
+
+    def _give_up(self, error: Exception) -> None:
+        self._given_up = True
+        _notice(f"{self.path}: features are not cached ({error}); the next run encodes them again")
+
+
+def _select(connection: sqlite3.Connection, digests: Sequence[bytes]) -> list[tuple[bytes, object]]:
+    marks = ",".join("?" * len(digests))
+    return connection.execute(
+        f"SELECT digest, feature FROM features WHERE digest IN ({marks})", list(digests)
+    ).fetchall()
+
+
+def _insert(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> None:
+    with connection:
+        connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+
+
+def _notice(line: str) -> None:
+    logging.getLogger("sharpzo_mlx").warning(line)

@@ -1,0 +1,190 @@
+"""A model folder: read its configuration, load the towers that are asked for, write a new one.
+
+`model.safetensors` holds the weights under their attribute paths and in MLX's layout, so loading transforms
+nothing
+and is strict: a weight that is missing, unused or of another shape is an error. The weights are read when
+they are first used, those of a tower that was not asked for never. Their fingerprint stands in the file's
+metadata.
+
+>>> model = load_model("m", towers=("text",))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.model import TOWERS, CLIPModel
+from sharpzo_mlx.clip.safetensors import read_header
+from sharpzo_mlx.clip.vocabulary import read_json
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import atomic_path, atomic_write
+
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+TOWER_PREFIXES = {
+    "text": ("text_model.", "text_projection."),
+    "vision": ("vision_model.", "visual_projection."),
+}
+SHARED = "logit_scale"
+HALF = (mx.float16, mx.bfloat16)
+NAMED = 3  # how many weights an error names
+
+
+def load_config(folder: str | Path) -> CLIPConfig:
+    """Read the configuration of a model folder.
+
+    Raises:
+        UserError: no such folder, no config.json in it, or it describes no CLIP.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder; make one with `sharpzo-mlx convert`")
+    try:
+        return CLIPConfig.from_dict(read_json(folder / CONFIG))
+    except UserError as error:
+        told = str(error)
+        raise UserError(told if str(folder) in told else f"{folder}: {told}") from None
+
+
+def load_model(
+    folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.Dtype | None = None
+) -> CLIPModel:
+    """Load a model folder, strictly.
+
+    Args:
+        folder: what `save_model` wrote.
+        towers: "text", "vision" or both; only these are built, and only their weights are read, at first use.
+        dtype: what floating weights are cast to. None keeps the file's dtype, except that half precision
+            becomes float32 on the CPU: there it is an order of magnitude faster, and no less exact.
+
+    Returns:
+        The model; quantised where the file holds quantised weights.
+
+    Raises:
+        UserError: the folder is incomplete or damaged, or its weights are not those that its config
+            describes.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    weights = _weights(folder, towers)
+    model = CLIPModel(config, towers)
+    _quantise_like(model, config, weights)
+    _check_weights(folder / WEIGHTS, model, weights)
+    model.load_weights([(name, _cast(weight, dtype)) for name, weight in weights.items()])
+    model.eval()
+    return model
+
+
+def save_model(
+    folder: str | Path, config: CLIPConfig, weights: Mapping[str, mx.array], tokenizer_json: str, card: str
+) -> None:
+    """Write a model folder; config.json comes last, so a folder that has one is whole.
+
+    Args:
+        folder: made when it is missing; its files of the same names are replaced.
+        config: of the model, its `quantization` included.
+        weights: attribute path -> array in MLX's layout; must be exactly those that the config describes.
+        tokenizer_json: `Tokenizer.to_json()`.
+        card: the model card, Markdown.
+
+    Raises:
+        UserError: the weights are not those that the config describes.
+    """
+    folder = Path(folder)
+    model = CLIPModel(config)
+    _quantise_like(model, config, weights)
+    _check_weights(folder, model, weights)
+    metadata = {"format": "mlx", "fingerprint": fingerprint_of(config, weights)}
+    with atomic_path(folder / WEIGHTS) as path:
+        mx.save_safetensors(str(path), dict(weights), metadata=metadata)
+    atomic_write(folder / TOKENIZER, tokenizer_json)
+    atomic_write(folder / CARD, card)
+    atomic_write(folder / CONFIG, json.dumps(config.to_dict(), indent=4, sort_keys=True) + "\n")
+
+
+def fingerprint(folder: str | Path) -> str:
+    """What identifies a model's features: read from the file's metadata, else computed as when saved."""
+    folder = Path(folder)
+    config = load_config(folder)
+    path = folder / WEIGHTS
+    written = read_header(path).metadata.get("fingerprint")
+    return written or fingerprint_of(config, _load_file(path))
+
+
+def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
+    """SHA-256 over the network's description and every weight's name, shape, dtype and bytes.
+
+    The description counts because equal weights with another activation or epsilon give other features; the
+    image preprocessing does not, the feature cache keeps it beside.
+    """
+    described = {key: value for key, value in config.to_dict().items() if key != "preprocessor"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(weights):
+        weight = weights[name]
+        digest.update(f"{name} {list(weight.shape)} {weight.dtype}\n".encode())
+        digest.update(np.array(mx.contiguous(weight).reshape(-1).view(mx.uint8)).data)
+    return digest.hexdigest()
+
+
+def _weights(folder: Path, towers: Sequence[str]) -> dict[str, mx.array]:
+    """The file's lazily read weights, without those of known towers that were not asked for."""
+    skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
+    return {
+        name: weight for name, weight in _load_file(folder / WEIGHTS).items() if not name.startswith(skipped)
+    }
+
+
+def _load_file(path: Path) -> dict[str, mx.array]:
+    read_header(path)  # tells a missing file from a damaged one, and a damaged one before it is used
+    loaded = mx.load(str(path))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def _quantise_like(model: CLIPModel, config: CLIPConfig, weights: Mapping[str, mx.array]) -> None:
+    """Quantise the layers whose scales are among the weights; a layer may have settings of its own."""
+    settings = config.quantization
+    if settings is None:
+        return
+
+    def chosen(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        own = settings.get(path)
+        return (own if isinstance(own, dict) else True) if f"{path}.scales" in weights else False
+
+    nn.quantize(
+        model,
+        settings.get("group_size", 64),
+        settings.get("bits", 4),
+        mode=settings.get("mode", "affine"),
+        class_predicate=chosen,
+    )
+
+
+def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]) -> None:
+    expected = dict(tree_flatten(model.parameters()))
+    missing = [name for name in expected if name not in weights]
+    unused = [name for name in weights if name not in expected]
+    other = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    for names, trouble in ((missing, "lacks"), (unused, "has unused"), (other, "has of another shape")):
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise UserError(
+                f"{path}: {trouble} {', '.join(sorted(names)[:NAMED])}{more}; "
+                "its config.json describes another model: convert the checkpoint again"
+            )
+
+
+def _cast(weight: mx.array, dtype: mx.Dtype | None) -> mx.array:
+    if dtype is None:
+        on_cpu = mx.default_device() == mx.Device(mx.cpu)
+        dtype = mx.float32 if on_cpu and weight.dtype in HALF else weight.dtype
+    return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) else weight

@@ -1,0 +1,203 @@
+"""What a CLIP checkpoint says about itself: the sizes of both towers, and how its images are prepared.
+
+The field names are those of CLIP's own `config.json`, and a field that a file leaves out has CLIP's default,
+so an older or sparse file means here what it means elsewhere. A file that is no CLIP, or that describes
+something these towers cannot compute, is refused by name before anything is loaded.
+
+>>> CLIPConfig.from_dict({"model_type": "clip", "text_config": {}, "vision_config": {}}).text.hidden_size
+512
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from sharpzo_mlx.clip.preprocessor import PreprocessorConfig as PreprocessorConfig
+from sharpzo_mlx.errors import UserError
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text tower; `causal` is false only for towers trained without CLIP's causal mask."""
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    vocab_size: int = 49408
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    bos_token_id: int = 49406
+    eos_token_id: int = 49407
+    pad_token_id: int = 1
+    causal: bool = True
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The image tower; sizes in pixels, images and patches are square."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 32
+    num_channels: int = 3
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    @property
+    def positions(self) -> int:
+        """The class token and one token for each patch."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Both towers, the width of their joint space, the image preprocessing, and how weights are quantised."""
+
+    text: TextConfig
+    vision: VisionConfig
+    projection_dim: int
+    preprocessor: PreprocessorConfig
+    quantization: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> CLIPConfig:
+        """Read a `config.json`, Hugging Face's or ours.
+
+        Args:
+            given: the parsed file. `text_config_dict` and `vision_config_dict`, which some old files hold
+                beside `text_config` and `vision_config`, replace them as they do in transformers.
+
+        Returns:
+            The configuration, with CLIP's defaults for what the file leaves out.
+
+        Raises:
+            UserError: it is no CLIP with two ViT towers, or a value cannot be computed with.
+        """
+        _refuse_other_models(given)
+        text = _read(TextConfig, _section(given, "text_config"), "text_config")
+        vision = _read(VisionConfig, _section(given, "vision_config"), "vision_config")
+        if isinstance(described := given.get("preprocessor"), Mapping):
+            preprocessor = PreprocessorConfig.from_dict(described)
+        else:
+            preprocessor = PreprocessorConfig.for_size(vision.image_size)
+        projection = _value(given.get("projection_dim"), 512, "projection_dim")
+        config = cls(text, vision, projection, preprocessor, given.get("quantization"))
+        _check(config)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` that `from_dict` reads back to an equal configuration."""
+        text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
+        vision = {"model_type": "clip_vision_model", "projection_dim": self.projection_dim} | asdict(
+            self.vision
+        )
+        if self.text.causal:  # CLIP's rule, for which its own files have no field
+            del text["causal"]
+        written: dict[str, Any] = {
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            "projection_dim": self.projection_dim,
+            "text_config": text,
+            "vision_config": vision,
+            "preprocessor": self.preprocessor.to_dict(),
+        }
+        if self.quantization is not None:
+            written["quantization"] = self.quantization
+        return written
+
+
+def _refuse_other_models(given: Mapping[str, Any]) -> None:
+    sections = [
+        name for name in ("text_config", "vision_config") if given.get(name) or given.get(f"{name}_dict")
+    ]
+    kind = given.get("model_type") or ("clip" if sections else "nothing it names")
+    if kind in ("clip_vision_model", "clip_text_model"):
+        tower = "image" if "vision" in kind else "text"
+        raise UserError(f"config.json: only CLIP's {tower} tower; give a checkpoint that holds both towers")
+    if kind != "clip":
+        raise UserError(
+            f"config.json: the model is {kind}, not clip; give a CLIP checkpoint with two ViT towers"
+        )
+    if given.get("model_type") is None and len(sections) < 2:
+        raise UserError(f"config.json: only {sections[0]}; give a CLIP checkpoint that holds both towers")
+
+
+def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = given.get(f"{name}_dict")
+    section = given.get(name) if section is None else section
+    if not isinstance(section or {}, Mapping):
+        raise UserError(f"config.json: {name} is {section!r}; it must be an object of named values")
+    return section or {}
+
+
+Section = TypeVar("Section", TextConfig, VisionConfig)
+
+
+def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
+    values = {}
+    for field in fields(kind):
+        assert field.default is not MISSING
+        values[field.name] = _value(given.get(field.name), field.default, f"{name}.{field.name}")
+    return kind(**values)
+
+
+def _value(given: Any, default: Any, name: str) -> Any:
+    """One value of the default's type; null and absent mean the default, [n, n] means the square n."""
+    if given is None:
+        return default
+    if isinstance(given, (list, tuple)) and given and all(item == given[0] for item in given):
+        given = given[0]
+    if isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool):
+        given = float(given)
+    if type(given) is not type(default):
+        raise UserError(
+            f"config.json: {name} is {given!r}; expected {type(default).__name__} such as {default!r}"
+        )
+    return given
+
+
+def _check(config: CLIPConfig) -> None:
+    for name, tower in (("text_config", config.text), ("vision_config", config.vision)):
+        _check_tower(name, tower)
+    vision = config.vision
+    if vision.patch_size > vision.image_size:
+        raise UserError(
+            f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, "
+            f"{vision.image_size}"
+        )
+    if config.projection_dim < 1:
+        raise UserError(f"config.json: projection_dim is {config.projection_dim}; it must be 1 or more")
+    produced = config.preprocessor.output_size
+    if produced is not None and produced != (vision.image_size, vision.image_size):
+        raise UserError(
+            f"the preprocessor makes images of {produced[0]}x{produced[1]} pixels but the image tower takes "
+            f"{vision.image_size}x{vision.image_size}; correct crop_size or image_size"
+        )
+
+
+def _check_tower(name: str, tower: TextConfig | VisionConfig) -> None:
+    for field, value in asdict(tower).items():
+        least = (
+            0 if field.endswith("_id") or field in ("causal", "num_hidden_layers", "layer_norm_eps") else 1
+        )
+        if not isinstance(value, str) and not value >= least:
+            raise UserError(f"config.json: {name}.{field} is {value}; it must be {least} or more")
+    if tower.hidden_size % tower.num_attention_heads:
+        raise UserError(
+            f"config.json: {name}.hidden_size {tower.hidden_size} is not a multiple of its "
+            f"num_attention_heads {tower.num_attention_heads}"
+        )
+    if tower.hidden_act not in ACTIVATIONS:
+        raise UserError(
+            f"config.json: {name}.hidden_act is {tower.hidden_act}; supported are {', '.join(ACTIVATIONS)}"
+        )

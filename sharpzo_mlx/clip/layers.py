@@ -1,0 +1,138 @@
+"""The transformer that both of CLIP's towers are made of: attention, MLP, layer, stack.
+
+Attribute names are the checkpoint's key names, so a weight's name is its place. `Attention` is split into its
+projections (`heads`) and the product (`attend`), so that a caller who shares keys and values between many
+sequences (METHOD.md, "Exact savings") can do so without a second implementation.
+
+>>> Encoder(layers=2, width=64, heads=4, intermediate=256)(mx.zeros((1, 5, 64))).shape
+(1, 5, 64)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import mlx.core as mx
+from mlx import nn
+
+Mask = mx.array | str | None
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
+
+
+def quick_gelu(x: mx.array) -> mx.array:
+    """x * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
+    return x * mx.sigmoid(1.702 * x)
+
+
+def gelu(x: mx.array) -> mx.array:
+    """x * Phi(x) with the error function, not an approximation."""
+    return 0.5 * x * (1 + mx.erf(x * SQRT_HALF))
+
+
+def gelu_tanh(x: mx.array) -> mx.array:
+    """The tanh form of GELU (Hendrycks & Gimpel, arXiv 1606.08415)."""
+    return 0.5 * x * (1 + mx.tanh(SQRT_TWO_OVER_PI * (x + 0.044715 * x * x * x)))
+
+
+def activation(name: str) -> Callable[[mx.array], mx.array]:
+    """The function that a config's `hidden_act` names; CLIPConfig has checked the name."""
+    return {"quick_gelu": quick_gelu, "gelu": gelu}.get(name, gelu_tanh)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the softmax is float32 whatever the weights are."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def heads(self, projected: mx.array) -> mx.array:
+        """[B, T, width] -> [B, heads, T, width / heads]."""
+        batch, length, _ = projected.shape
+        return projected.reshape(batch, length, self.num_heads, -1).transpose(0, 2, 1, 3)
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask = None) -> mx.array:
+        """Weigh the values and project the result back.
+
+        Args:
+            queries: [B, heads, T, d].
+            keys, values: [B, heads, S, d], S >= T.
+            mask: None, "causal" (the last query sees the last key), or additive or boolean, against [B,
+                heads, T, S].
+
+        Returns:
+            [B, T, width].
+        """
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
+        batch, _, length, _ = mixed.shape
+        return self.out_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+
+    def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:
+        """[B, T, width] -> [B, T, width]."""
+        queries, keys, values = (
+            self.heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.attend(queries, keys, values, mask)
+
+
+class MLP(nn.Module):
+    """Two linear maps with the checkpoint's activation between them."""
+
+    def __init__(self, width: int, intermediate: int, hidden_act: str) -> None:
+        super().__init__()
+        self.activation = activation(hidden_act)
+        self.fc1 = nn.Linear(width, intermediate)
+        self.fc2 = nn.Linear(intermediate, width)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """[..., width] -> [..., width]."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, *, intermediate: int, hidden_act: str, eps: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads)
+        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
+        self.mlp = MLP(width, intermediate, hidden_act)
+        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
+
+    def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:
+        """[B, T, width] -> [B, T, width]."""
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(
+        self,
+        layers: int,
+        *,
+        width: int,
+        heads: int,
+        intermediate: int,
+        hidden_act: str = "quick_gelu",
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        make = partial(EncoderLayer, width, heads, intermediate=intermediate, hidden_act=hidden_act, eps=eps)
+        self.layers = [make() for _ in range(layers)]
+
+    def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:
+        """[B, T, width] -> [B, T, width]."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x

@@ -1,0 +1,53 @@
+"""CLIP: the two towers, their projections into one space, and the scale of its cosines.
+
+The attribute tree is the checkpoint's key tree. A model can be built with one tower alone: tuning needs no
+image tower and encoding images no text tower. Features are cast to float32 before they are made unit length,
+whatever the weights are (METHOD.md, "Precision").
+
+>>> CLIPModel(config, towers=("text",)).text_features(tokenizer(["a photo of a tench."]))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+from mlx import nn
+
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.text import TextModel
+from sharpzo_mlx.clip.vision import VisionModel
+
+TOWERS = ("text", "vision")
+
+
+def unit_norm(features: mx.array) -> mx.array:
+    """[..., D] of any float dtype -> float32 of unit length along the last axis."""
+    features = features.astype(mx.float32)
+    return features / mx.linalg.norm(features, axis=-1, keepdims=True)
+
+
+class CLIPModel(nn.Module):
+    """A CLIP with both towers or one; the attributes of a tower that was not asked for are absent."""
+
+    text_model: TextModel
+    vision_model: VisionModel
+
+    def __init__(self, config: CLIPConfig, towers: Sequence[str] = TOWERS) -> None:
+        super().__init__()
+        self.config = config
+        if "text" in towers:
+            self.text_model = TextModel(config.text)
+            self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
+        if "vision" in towers:
+            self.vision_model = VisionModel(config.vision)
+            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = mx.zeros(())
+
+    def text_features(self, input_ids: mx.array) -> mx.array:
+        """Token ids [B, T], as the tokenizer makes them -> [B, projection_dim], float32, unit length."""
+        return unit_norm(self.text_projection(self.text_model(input_ids)))
+
+    def image_features(self, pixels: mx.array) -> mx.array:
+        """Prepared pixels [B, H, W, 3] -> [B, projection_dim], float32, unit length."""
+        return unit_norm(self.visual_projection(self.vision_model(pixels)))

@@ -1,0 +1,98 @@
+"""CLIP's text tower: token ids, or embeddings in their place, to one vector a text.
+
+Every position sees only itself and what stands before it, and only the end-of-text position is read; so what
+follows the longest text of a batch is never computed, and a prompt may be given as vectors that belong to no
+token (SharpZO, arXiv 2506.20990, section 3). Towers without the causal mask see the padding, and are given
+all of it.
+
+>>> TextModel(TextConfig(hidden_size=64, num_hidden_layers=2))(mx.array([[49406, 320, 49407]])).shape
+(1, 64)
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx import nn
+
+from sharpzo_mlx.clip.config import LEGACY_EOS, TextConfig
+from sharpzo_mlx.clip.layers import Encoder
+
+
+class TextEmbeddings(nn.Module):
+    """The token table and the position table."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+
+class TextModel(nn.Module):
+    """The text tower up to its pooled vector; `CLIPModel` projects it."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TextEmbeddings(config)
+        self.encoder = Encoder(
+            config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            intermediate=config.intermediate_size,
+            hidden_act=config.hidden_act,
+            eps=config.layer_norm_eps,
+        )
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    @property
+    def mask(self) -> str | None:
+        """What `Attention` is to be given as its mask."""
+        return "causal" if self.config.causal else None
+
+    def embed(self, input_ids: mx.array) -> mx.array:
+        """Rows of the token table, positions not yet added: ids [B, T] -> [B, T, width]."""
+        rows: mx.array = self.embeddings.token_embedding(input_ids)
+        return rows
+
+    def positions(self, length: int) -> mx.array:
+        """The first `length` rows of the position table: [length, width]."""
+        rows: mx.array = self.embeddings.position_embedding(mx.arange(length))
+        return rows
+
+    def eos_positions(self, input_ids: mx.array) -> mx.array:
+        """Where each text ends, by the checkpoint's own convention.
+
+        Args:
+            input_ids: [B, T].
+
+        Returns:
+            [B]: the first position of `eos_token_id`; where the config holds the legacy id 2, the first
+                position of the largest id, as transformers reads such configs.
+        """
+        if self.config.eos_token_id == LEGACY_EOS:
+            return mx.argmax(input_ids, axis=-1)
+        return mx.argmax((input_ids == self.config.eos_token_id).astype(mx.int32), axis=-1)
+
+    def from_embeddings(self, x: mx.array, eos: mx.array) -> mx.array:
+        """The pooled vectors of texts that are given as embeddings.
+
+        Args:
+            x: [B, T, width], positions not yet added, T at most `max_position_embeddings`.
+            eos: [B], the position that is read.
+
+        Returns:
+            [B, width] in the weights' dtype.
+        """
+        x = x + self.positions(x.shape[1])
+        x = self.encoder(x, self.mask)
+        rows = mx.take_along_axis(x, eos.reshape(-1, 1, 1), axis=1).squeeze(1)
+        # the norm is taken row by row: of the rows that are not read it would change nothing
+        pooled: mx.array = self.final_layer_norm(rows)
+        return pooled
+
+    def __call__(self, input_ids: mx.array) -> mx.array:
+        """Token ids [B, T] with start and end tokens -> pooled vectors [B, width]."""
+        if not self.config.causal:
+            missing = self.config.max_position_embeddings - input_ids.shape[1]
+            input_ids = mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)
+        return self.from_embeddings(self.embed(input_ids), self.eos_positions(input_ids))

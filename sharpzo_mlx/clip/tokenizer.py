@@ -1,0 +1,140 @@
+"""CLIP's tokenizer: lower-cased byte-level BPE between a start and an end token.
+
+The pipeline is CLIP's own (Radford et al., arXiv 2103.00020, section 2.4) and the same for every checkpoint;
+only the vocabulary, the merges and the special tokens come from its folder, as `tokenizer.json` or as
+`vocab.json` and `merges.txt`. So nothing that a file says about padding or truncation changes the ids.
+
+>>> Tokenizer.from_folder("m")(["a tench", "a great white shark"]).shape  # doctest: +SKIP
+(2, 6)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from sharpzo_mlx.clip.vocabulary import Vocabulary, read_vocabulary
+from sharpzo_mlx.errors import UserError
+
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+SHOWN = 60  # characters of a text that an error repeats
+
+
+class Tokenizer:
+    """Texts to token ids, equal to those of transformers' CLIPTokenizer.
+
+    Attributes:
+        bos_id, eos_id, pad_id: the ids of the start, end and padding tokens.
+        context_length: the most tokens that the text tower takes, start and end included.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.context_length = vocabulary.context_length
+        self.bos_id = vocabulary.tokens[vocabulary.bos]
+        self.eos_id = vocabulary.tokens[vocabulary.eos]
+        self.pad_id = vocabulary.tokens[vocabulary.pad]
+        self._pad = vocabulary.pad
+        self._backend = _backend(vocabulary)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read a model folder, ours or Hugging Face's.
+
+        Raises:
+            UserError: neither tokenizer.json nor vocab.json and merges.txt, or they hold no CLIP vocabulary.
+        """
+        vocabulary = read_vocabulary(Path(folder))
+        try:
+            return cls(vocabulary)
+        except Exception as error:  # tokenizers has no narrower class
+            raise UserError(
+                f"{folder}: the tokenizer's merges are wrong ({error}); convert it again"
+            ) from error
+
+    def encode_words(self, text: str) -> list[int]:
+        """The ids of a text without start and end tokens, of any length."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file name in another encoding, which Python keeps as lone surrogates
+            raise UserError(f"the text {text!r} holds bytes that are no unicode; correct it") from None
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode(self, text: str, *, truncate: bool = False) -> list[int]:
+        """The ids of a text between start and end token.
+
+        Args:
+            text: any unicode text; it may be empty.
+            truncate: cut what is too long to the first `context_length` - 2 tokens, so that the end token
+                stays.
+
+        Returns:
+            At most `context_length` ids.
+
+        Raises:
+            UserError: the text is too long and `truncate` is false.
+        """
+        words = self.encode_words(text)
+        room = self.context_length - 2
+        if len(words) > room and not truncate:
+            shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+            raise UserError(
+                f"the text {shown!r} has {len(words)} tokens, the model takes {room}: "
+                "shorten it, or ask for truncation"
+            )
+        return [self.bos_id, *words[:room], self.eos_id]
+
+    def __call__(self, texts: Sequence[str], truncate: bool = False) -> mx.array:
+        """Encode texts of unequal length as one array.
+
+        Args:
+            texts: one or more texts.
+            truncate: see `encode`.
+
+        Returns:
+            int32 [len(texts), longest], padded on the right with `pad_id`.
+
+        Raises:
+            UserError: a text is too long and `truncate` is false; or `texts` is one string, or empty.
+        """
+        if isinstance(texts, str) or not texts:
+            raise UserError(f"expected a list of texts, not {texts!r}")
+        rows = [self.encode(text, truncate=truncate) for text in texts]
+        longest = max(map(len, rows))
+        return mx.array([row + [self.pad_id] * (longest - len(row)) for row in rows], dtype=mx.int32)
+
+    def to_json(self) -> str:
+        """A `tokenizer.json` that holds everything, the padding token too; `from_folder` reads it back."""
+        copy = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        if self.pad_id != self.eos_id:
+            copy.enable_padding(pad_id=self.pad_id, pad_token=self._pad)
+        written: str = copy.to_str()
+        return written
+
+
+def _backend(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
+    """CLIP's pipeline over this vocabulary: normalise, split into words, bytes, merges."""
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocabulary.tokens,
+            merges=list(vocabulary.merges),
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=vocabulary.unk,
+        )
+    )
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    words = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    end, start = ((token, vocabulary.tokens[token]) for token in (vocabulary.eos, vocabulary.bos))
+    backend.post_processor = processors.RobertaProcessing(
+        end, start, trim_offsets=False, add_prefix_space=False
+    )
+    backend.add_tokens([tokenizers.AddedToken(**token) for token in vocabulary.added])
+    return backend

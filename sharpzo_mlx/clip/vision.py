@@ -1,0 +1,76 @@
+"""CLIP's image tower: prepared pixels to one vector an image.
+
+A convolution whose stride is its size cuts the image into patches; a class token stands before them and is
+read at the end (Radford et al., arXiv 2103.00020, section 2.4). It runs once an image, before tuning starts.
+
+>>> VisionModel(VisionConfig(hidden_size=48, num_hidden_layers=2))(mx.zeros((1, 224, 224, 3))).shape
+(1, 48)
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+from mlx import nn
+
+from sharpzo_mlx.clip.config import VisionConfig
+from sharpzo_mlx.clip.layers import Encoder
+
+
+class VisionEmbeddings(nn.Module):
+    """The class token, the patch convolution and the position table."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.class_embedding = mx.zeros((width,))
+        self.patch_embedding = nn.Conv2d(config.num_channels, width, patch, stride=patch, bias=False)
+        self.position_embedding = nn.Embedding(config.positions, width)
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """[B, H, W, channels] -> [B, 1 + patches, width] in the weights' dtype."""
+        patches = self.patch_embedding(pixels.astype(self.patch_embedding.weight.dtype))
+        patches = patches.flatten(1, 2)  # [B, patches, width]
+        batch, _, width = patches.shape
+        start = mx.broadcast_to(self.class_embedding, (batch, 1, width))
+        tokens = mx.concatenate([start, patches], axis=1)
+        positions: mx.array = self.position_embedding(mx.arange(tokens.shape[1]))
+        return tokens + positions
+
+
+class VisionModel(nn.Module):
+    """The image tower up to its pooled vector; `pre_layrnorm` is the checkpoints' own spelling."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = VisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = Encoder(
+            config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            intermediate=config.intermediate_size,
+            hidden_act=config.hidden_act,
+            eps=config.layer_norm_eps,
+        )
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """Prepared pixels -> pooled vectors.
+
+        Args:
+            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.preprocess` makes them.
+
+        Returns:
+            [B, width] in the weights' dtype.
+
+        Raises:
+            ValueError: pixels of another size than the checkpoint's.
+        """
+        config = self.config
+        expected = (config.image_size, config.image_size, config.num_channels)
+        if pixels.shape[1:] != expected:
+            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
+        x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+        pooled: mx.array = self.post_layernorm(x[:, 0])
+        return pooled

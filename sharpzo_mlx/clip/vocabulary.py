@@ -1,0 +1,147 @@
+"""Read a checkpoint's vocabulary: tokens, merges, special tokens, from the files that checkpoints come with.
+
+`tokenizer.json` holds everything in one file; older checkpoints have `vocab.json` and `merges.txt`, with the
+special tokens in `tokenizer_config.json` or `special_tokens_map.json`. Names that no file gives are CLIP's
+own.
+
+>>> read_vocabulary(Path("m")).context_length  # doctest: +SKIP
+77
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharpzo_mlx.errors import UserError
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+CONTEXT_LENGTH = 77
+END_OF_WORD = "</w>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a tokenizer is made from.
+
+    Attributes:
+        tokens: each token's id.
+        merges: pairs of tokens, the earlier the stronger.
+        bos, eos, pad, unk: the special tokens, all of them in `tokens`.
+        added: tokens that are found in a text before it is split; arguments of `tokenizers.AddedToken`.
+        context_length: the most tokens of one text.
+    """
+
+    tokens: dict[str, int]
+    merges: tuple[tuple[str, str], ...]
+    bos: str
+    eos: str
+    pad: str
+    unk: str
+    added: tuple[Mapping[str, Any], ...]
+    context_length: int
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """Read the vocabulary of a model folder.
+
+    Args:
+        folder: holds tokenizer.json, or vocab.json and merges.txt.
+
+    Raises:
+        UserError: neither is there, or what is there is not CLIP's kind of vocabulary.
+    """
+    if (whole := folder / "tokenizer.json").is_file():
+        described = read_json(whole)
+        tokens, merges = _from_tokenizer_json(whole, described)
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        described = {}
+        tokens, merges = read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    else:
+        raise UserError(
+            f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again"
+        )
+    names = _special_names(folder, described)
+    added = tuple(_added_token(token) for token in described.get("added_tokens", ()))
+    tokens = tokens | {token["content"]: token["id"] for token in described.get("added_tokens", ())}
+    for role, name in names.items():
+        if name not in tokens:
+            raise UserError(
+                f"{folder}: the {role} token {name!r} is not in the vocabulary; it is no CLIP tokenizer"
+            )
+    specials = tuple(
+        _added_token({"content": name, "special": True}) for name in dict.fromkeys(names.values())
+    )
+    return Vocabulary(
+        tokens, merges, **names, added=added or specials, context_length=_context_length(folder)
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        UserError: the file is missing, or is not that.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a folder that `sharpzo-mlx convert` has made") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); convert the checkpoint again") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path}: holds no object of named values; convert the checkpoint again")
+    return read
+
+
+def _from_tokenizer_json(
+    path: Path, read: Mapping[str, Any]
+) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    model = read.get("model") or {}
+    if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
+        raise UserError(f"{path}: not CLIP's byte-pair tokenizer; give a CLIP checkpoint")
+    try:
+        # older files write a merge as "a b", newer ones as ["a", "b"]
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        return dict(model["vocab"]), tuple((left, right) for left, right in pairs)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: without vocabulary or merges; convert the checkpoint again") from None
+
+
+def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rules = (line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version"))
+    try:
+        return tuple((left, right) for left, right in (rule.split(" ") for rule in rules))
+    except ValueError:
+        raise UserError(f"{path}: a line is not two tokens and a space; download the file again") from None
+
+
+def _special_names(folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
+    """The four special tokens: from the files beside, else from tokenizer.json itself, else CLIP's."""
+    ends = described.get("post_processor") or {}
+    names = {"bos": ends.get("cls", (BOS,))[0], "eos": ends.get("sep", (EOS,))[0]}
+    names |= {"pad": (described.get("padding") or {}).get("pad_token", names["eos"]), "unk": names["eos"]}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        beside = read_json(folder / file) if (folder / file).is_file() else {}
+        for role in names:
+            token = beside.get(f"{role}_token")
+            names[role] = (token.get("content") if isinstance(token, Mapping) else token) or names[role]
+    return names
+
+
+def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return {"content": token["content"]} | {flag: bool(token.get(flag, False)) for flag in flags}
+
+
+def _context_length(folder: Path) -> int:
+    """The text tower's positions, or what the tokenizer's own file says, whichever is smaller."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    beside = folder / "tokenizer_config.json"
+    said = (read_json(beside) if beside.is_file() else {}).get("model_max_length")
+    positions = (config.get("text_config") or {}).get("max_position_embeddings", CONTEXT_LENGTH)
+    return min(positions, said) if isinstance(said, int) else int(positions)

@@ -1,0 +1,217 @@
+"""A folder of class folders of images -> ImageSet: which files there are and what they show.
+
+Each folder directly inside is a class; its images may lie in folders of their own (Tiny-ImageNet has
+`n01443537/images/`) and still belong to it. Hidden entries (.DS_Store, ._*) and files that are no images are
+passed over; names are compared in composed unicode (NFC), since macOS hands them out decomposed. The order, and so
+every draw, depends on the sorted relative names alone. No image is opened here.
+
+>>> read_folder(Path("photos")).class_names  # doctest: +SKIP
+('cat', 'golden retriever')
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpzo_mlx.datasets.names import class_names
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.images import IMAGE_SUFFIXES
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
+QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Image files and the class of each.
+
+    Attributes:
+        paths: the files, sorted by class and name.
+        labels: for each file, the position of its class.
+        class_names: names for prompts ("golden retriever").
+        folders: the classes' folder names in NFC, in the same order.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def counts(self) -> list[int]:
+        """Images of each class."""
+        found = Counter(self.labels)
+        return [found[label] for label in range(len(self.folders))]
+
+    def take(self, rows: Iterable[int]) -> ImageSet:
+        """The images at some positions, with all the classes."""
+        chosen = tuple(rows)
+        return ImageSet(
+            tuple(self.paths[row] for row in chosen),
+            tuple(self.labels[row] for row in chosen),
+            self.class_names,
+            self.folders,
+        )
+
+
+def nfc(name: str) -> str:
+    """A file's name in composed unicode."""
+    return unicodedata.normalize("NFC", name)
+
+
+def notice(line: str) -> None:
+    """One line for the user, by way of logging."""
+    logging.getLogger("sharpzo_mlx").warning(line)
+
+
+def read_folder(folder: str | Path) -> ImageSet:
+    """List a folder of class folders.
+
+    Args:
+        folder: holds one folder a class. Class folders without images are left out, with a notice.
+
+    Returns:
+        Every image of every class; nothing is decoded.
+
+    Raises:
+        UserError: no such folder; no class folders; no images; a folder of splits; names that do not fit.
+    """
+    folder = checked_folder(folder)
+    if splits := split_folders(folder):
+        one = next(iter(splits.values()))
+        raise UserError(
+            f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}"
+        )
+    classes = class_folders(folder)
+    listed = [(entry, *_images(entry)) for entry in classes]
+    _report(folder, listed)
+    kept = [(entry, files) for entry, files, _ in listed if files]
+    if not kept:
+        kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise UserError(f"{folder}: no images in its class folders; put files of these kinds there: {kinds}")
+    names = tuple(nfc(entry.name) for entry, _ in kept)
+    return ImageSet(
+        paths=tuple(path for _, files in kept for path in files),
+        labels=tuple(label for label, (_, files) in enumerate(kept) for _ in files),
+        class_names=class_names(folder, names, fits_parent=folder.name.lower() in SPLITS),
+        folders=names,
+    )
+
+
+def read_class_names(folder: str | Path) -> tuple[str, ...]:
+    """The prompt names of a folder's classes, in the order of `read_folder`; Raises as it does."""
+    return read_folder(folder).class_names
+
+
+def checked_folder(folder: str | Path) -> Path:
+    """The folder as an existing path, or a UserError."""
+    path = Path(folder).expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: no such folder")
+    if not path.is_dir():
+        raise UserError(f"{path}: a file; name the folder that holds one folder of images for each class")
+    return path
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders directly inside, sorted by their NFC names; one name in two spellings is an error."""
+    try:
+        found = [entry for entry in folder.iterdir() if _is_class(entry)]
+    except OSError as error:
+        raise UserError(f"{folder}: {(error.strerror or str(error)).lower()}; allow reading it") from error
+    if not found:
+        raise UserError(f"{folder}: no class folders; put the images of each class in a folder of its own")
+    found.sort(key=lambda entry: nfc(entry.name))
+    for one, other in itertools.pairwise(found):
+        if nfc(one.name) == nfc(other.name):
+            raise UserError(
+                f"{folder}: two folders are called {nfc(one.name)!r} in two unicode spellings; merge them"
+            )
+    return found
+
+
+def _is_class(entry: Path) -> bool:
+    return not entry.name.startswith(".") and entry.name not in NOT_CLASSES and entry.is_dir()
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folders `train`, `val`, `test` (or their longer names) inside, by the short name.
+
+    A folder of one of these names that holds images itself is a class ("train", the vehicle), not a split.
+    """
+    found: dict[str, Path] = {}
+    for entry in sorted(entry for entry in folder.iterdir() if _is_class(entry)):
+        short = SPLITS.get(entry.name.lower())
+        if short is None or not _holds_folders_only(entry):
+            continue
+        if short in found:
+            raise UserError(f"{folder}: both {found[short].name} and {entry.name}; keep one of them")
+        found[short] = entry
+    return found
+
+
+def _holds_folders_only(folder: Path) -> bool:
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if any(entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file() for entry in entries):
+        return False
+    return any(entry.is_dir() for entry in entries)
+
+
+def _images(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The images of one class, sorted by NFC relative name, and what else there was, counted by ending."""
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in NOT_CLASSES]
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                others["icloud"] += suffix == ".icloud"  # a placeholder: .photo.jpg.icloud
+            elif suffix in IMAGE_SUFFIXES:
+                found.append(os.path.join(place, name))
+            else:
+                others[suffix] += 1
+    found.sort(key=nfc)
+    return [Path(name) for name in found], others
+
+
+def _report(folder: Path, listed: list[tuple[Path, list[Path], Counter[str]]]) -> None:
+    """One line each on what a user would want to know: empty classes, placeholders, other kinds, nesting."""
+    others: Counter[str] = Counter()
+    for _, _, counts in listed:
+        others.update(counts)
+    if empty := [entry for entry, files, _ in listed if not files]:
+        notice(f"{folder}: {_listed(empty)}: no images, so no class")
+    if missing := others.pop("icloud", 0):
+        notice(
+            f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first"
+        )
+    if ignored := {suffix: n for suffix, n in others.items() if suffix not in QUIET_SUFFIXES}:
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
+        notice(f"{folder}: files that are no images this program reads are left out: {kinds}")
+    nested = sum(path.parent != entry for entry, files, _ in listed for path in files)
+    if nested:
+        notice(f"{folder}: {nested} images lie deeper than their class folder and are counted to it")
+
+
+def _listed(entries: Iterable[Path], most: int = 5) -> str:
+    names = [nfc(entry.name) for entry in entries]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,250 @@
+"""Ways to paint a figure: four from a picture book, one that imitates a photograph, and three that nobody taught.
+
+A figure's parts become coverage masks, drawn at twice the size and averaged; a style colours the masks and adds
+ground, light and grain in NumPy and Pillow. Every number is drawn from the generator that the caller gives, so a
+picture is a function of its seed.
+
+>>> picture = paint("cat", "photo", numpy_stream(0, "cat", 1))  # doctest: +SKIP
+>>> picture.image.size  # doctest: +SKIP
+(64, 64)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter
+
+from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
+
+SIZE = 64
+PIXELS = npt.NDArray[np.float32]
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 45, 40),
+    "orange": (235, 135, 35),
+    "yellow": (240, 210, 60),
+    "green": (60, 150, 70),
+    "blue": (50, 95, 200),
+    "purple": (130, 65, 165),
+    "pink": (240, 140, 175),
+    "brown": (130, 85, 50),
+    "grey": (140, 140, 145),
+    "white": (240, 240, 235),
+    "black": (40, 40, 45),
+}
+GROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+    "grass": ((150, 200, 240), (90, 160, 70)),
+    "sand": ((190, 220, 240), (225, 200, 145)),
+    "water": ((200, 225, 245), (60, 120, 180)),
+    "snow": ((170, 190, 215), (240, 245, 250)),
+    "a table": ((200, 185, 165), (135, 95, 60)),
+}
+DRAWN_STYLES = ("drawing", "poster", "sketch", "chalk")
+UNSEEN_STYLES = ("night", "fog", "pencil")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A painted figure with what a caption may say of it (`ground` is None on plain paper)."""
+
+    image: Image.Image
+    colour: str
+    ground: str | None
+    small: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a style paints on: coverage per role and of the outlines, and the colours that were drawn."""
+
+    cover: dict[str, PIXELS]  # role -> [SIZE, SIZE], 0..1
+    lines: PIXELS  # [SIZE, SIZE], 0..1
+    colours: dict[str, PIXELS]  # role -> [3], 0..1
+    ground: str
+    rng: np.random.Generator
+
+    @property
+    def shape(self) -> PIXELS:
+        """Coverage of the whole figure [SIZE, SIZE]."""
+        return np.clip(sum(self.cover.values(), np.zeros((SIZE, SIZE), np.float32)), 0, 1)
+
+
+def _coverage(label: Image.Image, value: int) -> PIXELS:
+    hit = np.asarray(label) == value
+    return hit.reshape(SIZE, 2, SIZE, 2).mean((1, 3), dtype=np.float32)
+
+
+def _blur(plane: PIXELS, radius: float) -> PIXELS:
+    """Gaussian blur of a plane 0..1, in Pillow's whole numbers."""
+    levels = Image.fromarray(np.rint(np.clip(plane, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(levels.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+
+
+def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str, line: int) -> Sheet:
+    label, lines = (Image.new("L", (2 * SIZE, 2 * SIZE), 0) for _ in range(2))
+    draw, ink = ImageDraw.Draw(label), ImageDraw.Draw(lines)
+    for role, points in pose(FIGURES[name], rng, size=2 * SIZE, place=place):
+        draw.polygon(points, fill=ROLES.index(role) + 1)
+        # a part hides the lines that run behind it
+        ink.polygon(points, fill=0)
+        ink.line([*points, points[0]], fill=255, width=line)
+    second = str(rng.choice([other for other in COLOURS if other not in (colour, "black")]))
+    return Sheet(
+        cover={role: _coverage(label, index + 1) for index, role in enumerate(ROLES)},
+        lines=_coverage(lines, 255),
+        colours={
+            "body": _tint(COLOURS[colour], rng),
+            "second": _tint(COLOURS[second], rng),
+            "dark": _tint((35, 30, 35), rng),
+            "light": _tint((245, 240, 225), rng),
+        },
+        ground=str(rng.choice(list(GROUNDS))),
+        rng=rng,
+    )
+
+
+def _tint(colour: tuple[int, int, int], rng: np.random.Generator) -> PIXELS:
+    return np.clip(np.array(colour, np.float32) / 255 + rng.uniform(-0.07, 0.07, 3), 0, 1).astype(np.float32)
+
+
+def _lay(canvas: PIXELS, cover: PIXELS, colour: PIXELS) -> PIXELS:
+    """Cover the canvas [SIZE, SIZE, 3] with a colour, as far as the mask says."""
+    return canvas + cover[..., None] * (colour - canvas)
+
+
+def _filled(canvas: PIXELS, sheet: Sheet) -> PIXELS:
+    for role in ROLES:
+        canvas = _lay(canvas, sheet.cover[role], sheet.colours[role])
+    return canvas
+
+
+def _plain(colour: PIXELS) -> PIXELS:
+    return np.broadcast_to(colour, (SIZE, SIZE, 3)).astype(np.float32)
+
+
+def _drawing(sheet: Sheet) -> PIXELS:
+    """Flat colours and dark outlines on plain pale paper."""
+    paper = _plain((1 - 0.3 * sheet.rng.random(3)).astype(np.float32))
+    return _lay(_filled(paper, sheet), sheet.lines, np.float32(0.12) * np.ones(3, np.float32))
+
+
+def _poster(sheet: Sheet) -> PIXELS:
+    """Flat colours without outlines in front of a sky and a ground."""
+    sky, ground = (_tint(colour, sheet.rng) for colour in GROUNDS[sheet.ground])
+    horizon = float(sheet.rng.uniform(0.45, 0.75)) * SIZE
+    below = np.clip(np.arange(SIZE, dtype=np.float32) - horizon, 0, 1)
+    scene = _lay(_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
+    return _filled(scene, sheet)
+
+
+def _sketch(sheet: Sheet) -> PIXELS:
+    """Outlines in coloured ink on white paper."""
+    paper = _plain(np.full(3, float(sheet.rng.uniform(0.9, 1.0)), np.float32))
+    return _lay(paper, sheet.lines, sheet.colours["body"] * np.float32(0.8))
+
+
+def _chalk(sheet: Sheet) -> PIXELS:
+    """Outlines in coloured chalk on a dark board."""
+    board = _plain((0.08 + 0.14 * sheet.rng.random(3)).astype(np.float32))
+    crumbs = (0.55 + 0.45 * sheet.rng.random((SIZE, SIZE))).astype(np.float32)
+    return _lay(board, sheet.lines * crumbs, 0.4 + 0.6 * sheet.colours["body"])
+
+
+def _clutter(sheet: Sheet) -> PIXELS:
+    """An out-of-focus room or field: soft blobs of the ground's colours, lighter on one side."""
+    rng = sheet.rng
+    sky, ground = (_tint(colour, rng) for colour in GROUNDS[sheet.ground])
+    horizon = float(rng.uniform(0.35, 0.7)) * SIZE
+    below = np.clip((np.arange(SIZE, dtype=np.float32) - horizon) / 8, 0, 1)
+    scene = _lay(_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
+    for _ in range(int(rng.integers(4, 9))):
+        blob = Image.new("L", (SIZE, SIZE), 0)
+        x, y, w, h = (int(v) for v in rng.integers([-10, -10, 8, 8], [SIZE - 10, SIZE - 10, 34, 34]))
+        box = (x, y, x + w, y + h)
+        draw = ImageDraw.Draw(blob)
+        (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=255)
+        mask = _blur(np.asarray(blob, np.float32) / 255, float(rng.uniform(1, 4)))
+        near = sky if rng.random() < 0.5 else ground
+        scene = _lay(scene, 0.7 * mask, np.clip(near + rng.uniform(-0.35, 0.35, 3), 0, 1).astype(np.float32))
+    return scene
+
+
+def _photo(sheet: Sheet) -> PIXELS:
+    """A rounded, lit body with a shadow in front of clutter, through a soft and noisy lens."""
+    rng = sheet.rng
+    light = rng.uniform(-1, 1, 2)
+    shape = sheet.shape
+    scene = _clutter(sheet)
+    shadow = np.roll(_blur(shape, 3), (int(rng.integers(2, 6)), int(-4 * light[0])), (0, 1))
+    scene = scene * (1 - 0.55 * shadow[..., None])
+    down, right = np.gradient(_blur(shape, 4))
+    lit = 0.85 - 3.0 * (right * light[0] + down * (0.8 + 0.4 * light[1]))
+    grain = _blur(rng.random((SIZE, SIZE)).astype(np.float32), 1) - 0.5
+    body = _filled(scene, sheet) * np.clip(lit + 0.8 * grain, 0.25, 1.35)[..., None]
+    scene = np.clip(scene + shape[..., None] * (body - scene), 0, 1).astype(np.float32)
+    radius = float(rng.uniform(0.6, 1.4))
+    soft = np.stack([_blur(scene[..., channel], radius) for channel in range(3)], -1)
+    exposure = float(rng.uniform(0.75, 1.1))
+    return exposure * soft + rng.normal(0, 0.03, soft.shape).astype(np.float32)
+
+
+def _night(sheet: Sheet) -> PIXELS:
+    """The photograph at night: a fifth of the light, bluish, and grainy."""
+    dim = _photo(sheet) * np.array([0.28, 0.32, 0.45], np.float32)
+    return dim + sheet.rng.normal(0, 0.04, dim.shape).astype(np.float32)
+
+
+def _fog(sheet: Sheet) -> PIXELS:
+    """The photograph in fog, thicker towards the top."""
+    depth = np.linspace(0.75, 0.45, SIZE, dtype=np.float32)[:, None, None]
+    return _photo(sheet) * (1 - depth) + np.float32(0.78) * depth
+
+
+def _pencil(sheet: Sheet) -> PIXELS:
+    """Grey hatching on paper: the parts keep their shades and lose their colours."""
+    rng = sheet.rng
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    hatch = 0.5 + 0.5 * np.sign(np.sin((rows + columns) * float(rng.uniform(0.9, 1.4))))
+    shade = _filled(_plain(np.ones(3, np.float32)), sheet).mean(-1)
+    grey = 1 - (1 - shade) * hatch * 0.8
+    paper = np.minimum(grey, 1 - 0.75 * sheet.lines) + rng.normal(0, 0.03, grey.shape)
+    return np.repeat(np.float32(0.95) * paper[..., None], 3, -1)
+
+
+_STYLES: dict[str, Callable[[Sheet], PIXELS]] = {
+    "drawing": _drawing,
+    "poster": _poster,
+    "sketch": _sketch,
+    "chalk": _chalk,
+    "photo": _photo,
+    "night": _night,
+    "fog": _fog,
+    "pencil": _pencil,
+}
+
+
+def paint(name: str, style: str, rng: np.random.Generator) -> Picture:
+    """Paint one picture of a figure.
+
+    Args:
+        name: a key of FIGURES.
+        style: one of DRAWN_STYLES, "photo", or one of UNSEEN_STYLES.
+        rng: the picture's own generator.
+
+    Returns:
+        A picture of SIZE x SIZE pixels in RGB.
+    """
+    small = bool(rng.random() < 0.25)
+    scale = float(rng.uniform(0.24, 0.3) if small else rng.uniform(0.32, 0.42))
+    margin = 1.0 - 2.1 * scale
+    x, y = (0.5 + margin * float(rng.uniform(-0.5, 0.5)) for _ in range(2))
+    colour = str(rng.choice(list(COLOURS)))
+    line = int(rng.integers(3, 6))
+    sheet = _sheet(name, rng, place=Placement(x, y, scale), colour=colour, line=line)
+    pixels = np.rint(np.clip(_STYLES[style](sheet), 0, 1) * 255).astype(np.uint8)
+    grounded = style not in ("drawing", "sketch", "chalk", "pencil")
+    return Picture(Image.fromarray(pixels), colour, sheet.ground if grounded else None, small)

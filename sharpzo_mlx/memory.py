@@ -1,0 +1,103 @@
+"""How much memory is used, may be used, and stays wired; limits are restored when their block ends.
+
+MLX counts what its own allocator gave out (`mlx_peak`); the process's peak also holds Python, decoded
+images and memory-mapped weights. On Metal a working set that is wired is not paged out between two steps;
+elsewhere there is nothing to wire and `wired_limit` does nothing.
+
+>>> parse_bytes("1.5GB")
+1500000000
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+
+from sharpzo_mlx.errors import UserError
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)} | {p: 1000**i for i, p in enumerate("KMGT", 1)}
+_UNITS |= {f"{p}IB": 1024**i for i, p in enumerate("KMGT", 1)}
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory such as 512MB, 1.5GB, 2GiB or 1000000.
+
+    Args:
+        text: a number with an optional unit, decimal (KB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB).
+
+    Returns:
+        whole bytes, at least 1.
+
+    Raises:
+        UserError: the text is no amount, or less than one byte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    amount = int(float(match[1]) * unit) if match and unit else 0
+    if amount < 1:
+        raise UserError(f"{text!r} is no amount of memory: write it like 512MB, 1.5GB or 2GiB")
+    return amount
+
+
+def mlx_peak() -> int:
+    """Most bytes that MLX's arrays held at once since the start or `reset_mlx_peak`."""
+    return mx.get_peak_memory()
+
+
+def reset_mlx_peak() -> None:
+    """Count MLX's peak from now on."""
+    mx.reset_peak_memory()
+
+
+def process_peak() -> int:
+    """Most bytes of physical memory that this process held at once (its peak resident set)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def physical() -> int:
+    """Bytes of physical memory in this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextmanager
+def memory_limit(limit: int | None) -> Iterator[None]:
+    """Hold MLX to `limit` bytes (None: as it was) inside the block; its spare buffers count towards it.
+
+    The limit is MLX's guideline: it waits for running work and gives spare buffers back before it goes above.
+    """
+    if limit is None:
+        yield
+        return
+    before = mx.set_memory_limit(limit)
+    cache_before = mx.set_cache_limit(min(limit, before))
+    try:
+        yield
+    finally:
+        mx.set_memory_limit(before)
+        mx.set_cache_limit(cache_before)
+
+
+@contextmanager
+def wired_limit(share: float = 1.0) -> Iterator[None]:
+    """Keep MLX's working set resident inside the block, up to a share of what Metal recommends.
+
+    Does nothing without Metal. Before macOS 15 MLX ignores the limit.
+    """
+    if not mx.metal.is_available():
+        yield
+        return
+    recommended = int(mx.device_info()["max_recommended_working_set_size"])
+    before = mx.set_wired_limit(int(share * recommended))
+    try:
+        yield
+    finally:
+        mx.synchronize()  # nothing that still runs may lose its buffers
+        mx.set_wired_limit(before)

@@ -1,0 +1,165 @@
+"""L(w): the mean cross-entropy of the training images under the prompt w, forward only, for many w at once.
+
+    L(w) = mean_i CE(s * <f_i, f_txt(k; w)>_k, y_i)         (SharpZO, arXiv 2506.20990, section 3)
+
+Image features f_i are computed once and do not depend on w, so one query is one pass of the text tower over the K
+class prompts and an N x K product. Candidates are evaluated in chunks that fit a memory budget; the chunks follow
+from the configuration alone. Losses and softmax are float32 whatever the weights are. Every L is counted as one
+query, every directional derivative as two.
+
+    objective = Objective(text, space, embeddings, labels, logit_scale=100.0)
+    losses = objective.losses(w)            # [P, d] -> [P]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import mlx.core as mx
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.prompt import PromptSpace
+from sharpzo_mlx.prompted_text import ClassFeatures
+
+DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
+LIVE_WIDTHS = 16  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
+LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one prompt does on one set of images."""
+
+    accuracy: float  # 0..1
+    loss: float
+
+
+def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> mx.array:
+    """CE of every image under every classifier, float32.
+
+    Args:
+        class_features: [P, K, D] of unit norm.
+        embeddings: [N, D] of unit norm.
+        labels: [N] class indices.
+        logit_scale: s.
+
+    Returns:
+        [P, N].
+    """
+    logits = logit_scale * (embeddings @ class_features.swapaxes(-1, -2))  # [P, N, K]
+    index = mx.broadcast_to(labels[None, :, None], (*logits.shape[:2], 1))
+    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, index, axis=-1).squeeze(-1)
+
+
+def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
+    """Accuracy and mean loss of one classifier [K, D] on images [N, D]."""
+    predicted = mx.argmax(embeddings @ class_features.T, axis=-1)
+    accuracy = mx.mean((predicted == labels).astype(mx.float32))
+    loss = mx.mean(cross_entropies(class_features[None], embeddings, labels, logit_scale))
+    mx.eval(accuracy, loss)
+    return Score(cast(float, accuracy.item()), cast(float, loss.item()))
+
+
+class Objective:
+    """The training loss over vectors w; counts its queries.
+
+    Args:
+        text: the text tower specialised to the classes.
+        space: from w to contexts.
+        embeddings: image features [N, D], float32, unit norm.
+        labels: [N] class indices.
+        logit_scale: s, the checkpoint's.
+        memory_budget: bytes that a chunk's activations may take.
+
+    Raises:
+        UserError: the budget is too small for a single candidate.
+    """
+
+    def __init__(
+        self,
+        text: ClassFeatures,
+        space: PromptSpace,
+        embeddings: mx.array,
+        labels: Sequence[int],
+        *,
+        logit_scale: float,
+        memory_budget: int | None = None,
+    ) -> None:
+        self.text, self.space = text, space
+        self.embeddings = embeddings.astype(mx.float32)
+        self.labels = mx.array(list(labels), dtype=mx.int32)
+        self.logit_scale = logit_scale
+        self.queries = 0
+        self.chunk = self._plan(memory_budget or DEFAULT_BUDGET)
+
+    @property
+    def dimension(self) -> int:
+        """d, the length of w."""
+        return self.space.dimension
+
+    def losses(self, w: mx.array) -> mx.array:
+        """L of a batch of vectors: [P, d] -> [P], P queries."""
+        return self._in_chunks(lambda part: (mx.mean(self._image_losses(part), axis=-1),), (w,), self.chunk)[0]
+
+    def image_losses(self, w: mx.array) -> mx.array:
+        """The loss of every image, before its mean: [P, d] -> [P, N], P queries."""
+        return self._in_chunks(lambda part: (self._image_losses(part),), (w,), self.chunk)[0]
+
+    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        """Losses and exact directional derivatives, by forward-mode differentiation: two queries each.
+
+        Args:
+            w: points [P, d].
+            u: directions [P, d].
+
+        Returns:
+            L(w) [P] and <grad L(w), u> [P].
+        """
+
+        def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
+            values, slopes = mx.jvp(lambda x: mx.mean(self._image_losses(x), axis=-1), [part], [direction])
+            return values[0], slopes[0]
+
+        losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // 2))
+        self.queries += int(w.shape[0])  # with _in_chunks' own count: two a row
+        return losses, slopes
+
+    def class_features(self, w: mx.array) -> mx.array:
+        """The classifier of one vector: [d] -> [K, D]; not counted, for validation counts its own passes."""
+        features = self.text.class_features(self.space.contexts(w[None]))[0]
+        mx.eval(features)
+        return features
+
+    def _image_losses(self, w: mx.array) -> mx.array:
+        features = self.text.class_features(self.space.contexts(w))
+        block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(w.shape[0])))
+        parts = [
+            cross_entropies(features, self.embeddings[i : i + block], self.labels[i : i + block], self.logit_scale)
+            for i in range(0, self.embeddings.shape[0], block)
+        ]
+        return mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def _in_chunks(
+        self, compute: Callable[..., tuple[mx.array, ...]], rows: tuple[mx.array, ...], chunk: int
+    ) -> tuple[mx.array, ...]:
+        """Apply `compute` to equal slices of the rows; a batch that fits one chunk stays one lazy graph."""
+        count = int(rows[0].shape[0])
+        self.queries += count
+        if count <= chunk:
+            return compute(*rows)
+        results = []
+        size = -(-count // -(-count // chunk))  # as even as can be: no small rest at the end
+        for start in range(0, count, size):
+            results.append(compute(*(row[start : start + size] for row in rows)))
+            mx.eval(results[-1])  # one chunk's activations at a time
+        return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
+
+    def _plan(self, budget: int) -> int:
+        width = int(self.space.initial.shape[1])
+        images = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
+        candidate = 4 * (LIVE_WIDTHS * self.text.tokens * width + 3 * images)
+        if candidate > budget:
+            raise UserError(f"memory-budget {budget >> 20} MB: one candidate needs {-(-candidate >> 20)} MB; raise it")
+        return max(1, budget // candidate)

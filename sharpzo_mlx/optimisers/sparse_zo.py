@@ -1,0 +1,253 @@
+"""Stage 2: sparse zeroth-order descent along random directions inside a mask.
+
+Every step draws u ~ N(0, I) * Omega, estimates ghat = [L(w + mu u) - L(w - mu u)] / (2 mu) u and moves w
+against it (SharpZO section 3.2, eq. 5); every K steps the mask Omega is chosen anew (eq. 4, `pruning`). With
+rule "sgd" and one draw it is the paper's; with keep = 1 it is dense ZO-SGD. More draws, momentum, Adam, steps
+of fixed length, exact directional derivatives, schedules and an average of the iterates are options.
+
+>>> state = init(params, w)  # doctest: +SKIP
+>>> for t in range(params.total_steps):  # doctest: +SKIP
+...     if due(params, state):
+...         state = renew(params, state, loss, stream(seed, "mask", t))
+...     state, value = step(params, state, loss, stream(seed, "step", t))
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import mlx.core as mx
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers import pruning
+from sharpzo_mlx.optimisers.gradients import (
+    Estimator,
+    Loss,
+    along,
+    check_estimator,
+    derivative_slopes,
+    difference_slopes,
+    estimate,
+    random_directions,
+)
+
+Rule = Literal["sgd", "momentum", "adam", "normalised"]
+Schedule = Literal["constant", "cosine", "linear"]
+RULES: tuple[Rule, ...] = ("sgd", "momentum", "adam", "normalised")
+SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class ZOParams:
+    """The constants of stage 2; the defaults are the paper's (SharpZO Table 8).
+
+    Attributes:
+        learning_rate: eta; with "normalised" the length of a step, with "adam" about that of each coordinate.
+        mu: half the distance of two probes, in units of u; unused by "forward".
+        draws: q, directions in a step.
+        keep: share of coordinates in the mask; 1 is dense.
+        mask_interval: K, steps between two masks.
+        metric: how coordinates are scored for the mask.
+        estimator: "rge" (differences) or "forward" (exact directional derivatives).
+        rule: what is done with the estimate.
+        betas: weights of the past in the first and the second moment; "sgd" has neither, "momentum" and
+            "normalised" only the first.
+        schedule: of the learning rate over `total_steps`.
+        total_steps: length of stage 2 in steps.
+        averaging: weight of the past in the average of the iterates, 0 for none.
+        mask_estimator: of the gradient that scores the mask; "zscore-fisher" always takes "cge".
+        mask_directions: its random directions; None: all coordinates with "forward", d/10 with "rge".
+        mask_mu: its mu; None: the same as `mu`.
+    """
+
+    learning_rate: float = 1e-3
+    mu: float = 1e-3
+    draws: int = 1
+    keep: float = 0.5
+    mask_interval: int = 200
+    metric: pruning.Metric = "zscore-squared"
+    estimator: Literal["rge", "forward"] = "rge"
+    rule: Rule = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = "constant"
+    total_steps: int = 20_000
+    averaging: float = 0.0
+    mask_estimator: Estimator = "cge"
+    mask_directions: int | None = None
+    mask_mu: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("stage 2 estimator", self.estimator, ("rge", "forward"))
+        _check_choice("pruning metric", self.metric, pruning.METRICS)
+        _check_choice("rule", self.rule, RULES)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        pruning.check_keep(self.keep)
+        check_estimator(self.estimator, mu=self.mu, directions=self.draws)
+        check_estimator(self.mask_estimator, mu=_mask_mu(self), directions=self.mask_directions)
+        if self.mask_interval < 1 or self.total_steps < 1:
+            raise UserError(
+                f"{self.total_steps} steps, a mask every {self.mask_interval}: both must be at least 1"
+            )
+        if not all(0 <= share < 1 for share in (*self.betas, self.averaging)):
+            raise UserError(
+                f"betas {self.betas} and averaging {self.averaging} must be at least 0 and below 1"
+            )
+
+
+@dataclass(frozen=True)
+class ZOState:
+    """All that changes: arrays only; each is [d] but `step`, which is int32 and 0-d."""
+
+    w: mx.array
+    mask: mx.array  # Omega, float32 ones and zeros
+    step: mx.array  # steps made
+    first_moment: mx.array
+    second_moment: mx.array
+    average: mx.array  # of the iterates; w itself where averaging is 0
+
+
+def init(params: ZOParams, w: mx.array) -> ZOState:
+    """The state before the first step, with a dense mask; w [d] is where stage 1 ended."""
+    w = w.astype(mx.float32)
+    zeros = mx.zeros_like(w)
+    return ZOState(
+        w=w,
+        mask=mx.ones_like(w),
+        step=mx.array(0, mx.int32),
+        first_moment=zeros,
+        second_moment=zeros,
+        average=w,
+    )
+
+
+def due(params: ZOParams, state: ZOState) -> bool:
+    """Whether a new mask is to be chosen before the next step; never where nothing is pruned."""
+    if params.keep == 1 or params.metric == "none":
+        return False
+    return cast(int, state.step.item()) % params.mask_interval == 0  # evaluates the counter alone
+
+
+def renew(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> ZOState:
+    """The state with a mask chosen at its w: eq. 4; costs a gradient where the metric is made from one."""
+    if params.keep == 1 or params.metric == "none":
+        return replace(state, mask=mx.ones_like(state.w))
+    directions, chance = mx.random.split(key)
+    gradient = None
+    if pruning.needs_gradient(params.metric):
+        fisher = pruning.needs_fisher(params.metric)
+        gradient = estimate(
+            "cge" if fisher else params.mask_estimator,
+            loss,
+            state.w,
+            directions,
+            mu=_mask_mu(params),
+            directions=params.mask_directions,
+            fisher=fisher,
+        )
+    score = pruning.scores(params.metric, state.w, chance, gradient)
+    return replace(state, mask=pruning.mask(score, params.keep))
+
+
+def ask(params: ZOParams, state: ZOState, key: mx.array) -> mx.array:
+    """The directions of a step, u ~ N(0, I) * Omega, [q, d]."""
+    return random_directions(key, params.draws, state.w.shape[0], state.mask)
+
+
+def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[ZOState, mx.array]:
+    """One step: all forwards of all draws are one batch and one lazily evaluated graph.
+
+    Args:
+        params: the constants.
+        state: the state before; it is not changed.
+        loss: the objective; 2q queries.
+        key: random key of this step.
+
+    Returns:
+        The state after, and the mean loss of the finite probes (0-d; NaN where every pair is lost, w then
+        stays unless momentum carries it).
+
+    Source: SharpZO eq. 5.
+    """
+    u = ask(params, state, key)
+    if params.estimator == "forward":
+        slopes = derivative_slopes(loss, state.w, u)
+    else:
+        slopes = difference_slopes(loss, state.w, u, params.mu)
+    value = mx.sum(mx.where(slopes.finite, slopes.losses, 0.0)) / mx.sum(slopes.finite)
+    return _descend(params, state, along(slopes, u)), value
+
+
+def learning_rate(params: ZOParams, count: mx.array) -> mx.array:
+    """eta (0-d) at a step (0-d, counted from 0), by the schedule."""
+    progress = mx.minimum(count.astype(mx.float32) / params.total_steps, 1.0)
+    if params.schedule == "cosine":
+        return params.learning_rate * (1 + mx.cos(math.pi * progress)) / 2
+    if params.schedule == "linear":
+        return params.learning_rate * (1 - progress)
+    return mx.array(params.learning_rate, mx.float32)
+
+
+def _descend(params: ZOParams, state: ZOState, gradient: mx.array) -> ZOState:
+    count = state.step + 1
+    first, second = _moments(params, state, gradient)
+    direction = _direction(params, gradient, first, second, count=count)
+    # masked again: a moment remembers coordinates that the last mask held
+    change = _normalised(params, direction * state.mask)
+    w = state.w - learning_rate(params, state.step) * change
+    return replace(
+        state,
+        w=w,
+        step=count,
+        first_moment=first,
+        second_moment=second,
+        average=_average(params, state, w, count),
+    )
+
+
+def _moments(params: ZOParams, state: ZOState, gradient: mx.array) -> tuple[mx.array, mx.array]:
+    first, second = params.betas
+    if params.rule == "sgd":
+        return state.first_moment, state.second_moment
+    m = first * state.first_moment + (1 - first) * gradient
+    if params.rule != "adam":
+        return m, state.second_moment
+    return m, second * state.second_moment + (1 - second) * mx.square(gradient)
+
+
+def _direction(
+    params: ZOParams, gradient: mx.array, first: mx.array, second: mx.array, *, count: mx.array
+) -> mx.array:
+    if params.rule == "sgd":
+        return gradient
+    t = count.astype(mx.float32)
+    m = first / (1 - mx.power(params.betas[0], t))  # the moments start at zero
+    if params.rule != "adam":
+        return m
+    v = second / (1 - mx.power(params.betas[1], t))
+    return m / (mx.sqrt(v) + 1e-12)  # small: losses per unit of w may be tiny
+
+
+def _normalised(params: ZOParams, direction: mx.array) -> mx.array:
+    if params.rule != "normalised":
+        return direction
+    norm = mx.linalg.norm(direction)
+    return direction / mx.where(norm > 0, norm, 1.0)
+
+
+def _average(params: ZOParams, state: ZOState, w: mx.array, count: mx.array) -> mx.array:
+    if params.averaging == 0:
+        return w
+    t = count.astype(mx.float32)
+    kept = mx.minimum(params.averaging, t / (t + 9))  # a young average forgets its start quickly
+    return kept * state.average + (1 - kept) * w
+
+
+def _mask_mu(params: ZOParams) -> float:
+    return params.mu if params.mask_mu is None else params.mask_mu
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}")

@@ -1,0 +1,127 @@
+"""From a checkpoint and encoded images to the objective, its validation and the prompt that is saved.
+
+The text tower is read for this alone: what stays in memory is its layers and the token rows that the prompts use
+(SharpZO, arXiv 2506.20990, section 3). Where products are coarse (half-precision or quantised weights, or a device
+that rounds float32 operands) finite differences of losses are mostly noise, and the estimators are replaced by
+forward-mode derivatives, which have no cancellation.
+
+    problem = make_problem(clip, train, val, config)
+    problem.objective.losses(w); problem.validate(w[0])
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from sharpzo_mlx import precision
+from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.text import TextModel
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.encoder import Clip
+from sharpzo_mlx.features import Features
+from sharpzo_mlx.objective import Objective, Score, score
+from sharpzo_mlx.prompt import Prompt, make_space, tokenise_prompts
+from sharpzo_mlx.prompted_text import specialise
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the search needs, and what turns its result into a prompt."""
+
+    config: TuneConfig  # as it is carried out: estimators that the precision allows
+    objective: Objective
+    val: Features
+    class_names: tuple[str, ...]
+    folders: tuple[str, ...]
+    template: str
+
+    def validate(self, w: mx.array) -> Score:
+        """Accuracy and loss of w [d] on the validation images; one pass of the text tower."""
+        return score_features(self.objective.class_features(w), self.val, self.objective.logit_scale)
+
+    def prompt(self, w: mx.array) -> Prompt:
+        """The prompt that w [d] stands for, with its classifier and the zero-shot one."""
+        context = self.objective.space.contexts(w[None])[0]
+        mx.eval(context)
+        return Prompt(
+            context=context,
+            w=w,
+            class_features=self.objective.class_features(w),
+            zero_shot_features=self.objective.class_features(mx.zeros_like(w)),
+            class_names=self.class_names,
+            folders=self.folders,
+            logit_scale=self.objective.logit_scale,
+            template=self.template,
+        )
+
+
+def score_features(class_features: mx.array, features: Features, logit_scale: float) -> Score:
+    """How a classifier [K, D] does on encoded images."""
+    return score(class_features, features.embeddings, mx.array(features.labels), logit_scale)
+
+
+def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig) -> Problem:
+    """Specialise the text tower to the classes and set up the objective on the training images.
+
+    Args:
+        clip: the checkpoint; its text tower is read anew and not kept whole.
+        train: the training images.
+        val: the validation images, of the same classes.
+        config: the options.
+
+    Raises:
+        UserError: a template or class name that does not work, or a memory budget below one candidate's need.
+    """
+    tokens = tokenise_prompts(clip.tokenizer, config.template, train.class_names)
+    half = load_model(clip.folder, towers=("text",))
+    space = make_space(
+        half.text_model,
+        tokens,
+        dimension=config.dimension,
+        relative_scale=config.relative_scale,
+        projection_std=config.projection_std,
+        seed=config.seed,
+    )
+    text = specialise(half.text_model, half.text_projection, tokens)
+    objective = Objective(
+        text,
+        space,
+        train.embeddings,
+        train.labels.tolist(),
+        logit_scale=clip.logit_scale,
+        memory_budget=config.memory_budget,
+    )
+    safe = _safe_estimators(config, half.text_model)
+    return Problem(safe, objective, val, train.class_names, train.folders, config.template)
+
+
+def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:
+    """The configuration with forward-mode derivatives in place of differences, where products are coarse."""
+    reason = _coarse(text_model)
+    if not reason:
+        return config
+    changed: dict[str, str] = {}
+    if config.rho and config.sharpness in ("cge", "rge"):
+        changed["sharpness"] = "forward"
+    if config.steps and config.estimator == "rge":
+        changed["estimator"] = "forward"
+    if config.steps and config.mask_estimator != "forward":
+        changed["mask_estimator"] = "forward"
+    if changed:
+        logging.getLogger("sharpzo_mlx").warning(
+            f"{reason}: differences of losses would be noise, so {', '.join(sorted(changed))} use forward-mode"
+        )
+    return replace(config, **changed)  # type: ignore[arg-type]
+
+
+def _coarse(text_model: TextModel) -> str | None:
+    """Why products are coarser than float32, or None where they are not."""
+    dtype = text_model.final_layer_norm.weight.dtype
+    if dtype != mx.float32:
+        return f"the text tower computes in {str(dtype).removeprefix('mlx.core.')}"
+    if precision.products_are_coarse():
+        return "this device rounds the operands of float32 products"
+    return None

@@ -1,0 +1,188 @@
+"""A run on disk: what was asked, what was drawn, what came out, and the state to go on from.
+
+A folder holds `run.json` (options, versions, fingerprints, images drawn, results), `prompt.safetensors` (a classifier
+that works without this library), `steps.jsonl` (one record a step) and `checkpoint.safetensors` (all of the
+optimisers' state). Whole files are renamed into place; steps are appended, and cut back to the checkpoint when a
+killed run goes on. One process at a time holds the folder.
+
+    run = Run.load("runs/photo-m-0")
+    run.results["test"], run.prompt.class_names
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import atomic_path, atomic_write
+from sharpzo_mlx.prompt import Prompt
+
+RECORD, PROMPT, STEPS, CHECKPOINT, LOCK = (
+    "run.json",
+    "prompt.safetensors",
+    "steps.jsonl",
+    "checkpoint.safetensors",
+    ".lock",
+)
+FORMAT = 1
+
+
+@dataclass
+class Run:
+    """One tuning run and its folder.
+
+    Attributes:
+        folder: where it lies.
+        config: the options it was made with.
+        record: everything else in run.json: model, dataset, images, versions, status.
+        results: accuracies 0..1 (`zero_shot`, `val`, `test`), `queries`, `seconds`, `peak_memory_mb`; empty until
+            there is a prompt.
+    """
+
+    folder: Path
+    config: TuneConfig
+    record: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        """The tuned prompt.
+
+        Raises:
+            UserError: the run was stopped before it had one.
+        """
+        path = self.folder / PROMPT
+        if not path.is_file():
+            raise UserError(f"{self.folder}: this run has no prompt so far; go on with `tune --resume`")
+        return Prompt.load(path)
+
+    @property
+    def model_folder(self) -> Path:
+        """The model that was tuned."""
+        return Path(self.record["model"]["folder"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its own end."""
+        return self.record.get("status") == "finished"
+
+    def save(self) -> None:
+        """Write run.json whole."""
+        content = {"format": FORMAT, "config": self.config.to_dict(), **self.record, "results": self.results}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        atomic_write(self.folder / RECORD, text + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a run.
+
+        Args:
+            folder: where `tune` put it.
+
+        Raises:
+            UserError: there is no run there, or it cannot be read.
+        """
+        folder = Path(folder)
+        path = folder / RECORD
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
+            config, results = TuneConfig.from_dict(content.pop("config")), content.pop("results")
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder}: no run here ({RECORD} is missing); name the folder that `tune` wrote"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: damaged ({error}); tune again") from error
+        return cls(folder, config, content, results)
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a run lies there."""
+        return (folder / RECORD).is_file()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+class StepLog:
+    """steps.jsonl: one JSON object a line, appended; `size` is what a checkpoint remembers of it."""
+
+    def __init__(self, folder: Path, size: int = 0) -> None:
+        self.path = folder / STEPS
+        self.handle = self.path.open("ab")
+        self.handle.truncate(size)  # what came after the checkpoint is done again
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, all of them on disk once this is read."""
+        self.handle.flush()
+        os.fsync(self.handle.fileno())
+        return self.path.stat().st_size
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one step; losses that are not finite are written as null."""
+        plain = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in record.items()}
+        self.handle.write(json.dumps(plain).encode() + b"\n")
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self.handle.close()
+
+
+def read_steps(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a run so far; a line that is half written is left out."""
+    path = folder / STEPS
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def save_checkpoint(folder: Path, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]) -> None:
+    """Write the optimisers' state: arrays, and plain facts as JSON in the metadata."""
+    with atomic_path(folder / CHECKPOINT) as temporary:
+        mx.save_safetensors(str(temporary), dict(arrays), metadata={"facts": json.dumps(dict(facts))})
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, mx.array], dict[str, Any]] | None:
+    """What `save_checkpoint` wrote, or None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        loaded = mx.load(str(path), return_metadata=True)
+        arrays, metadata = cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
+        return arrays, json.loads(metadata["facts"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: damaged; delete it to start this run again") from error

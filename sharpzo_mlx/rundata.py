@@ -1,0 +1,144 @@
+"""Open a run's folder: a new one with its images drawn, or one that goes on with the images it drew.
+
+A run remembers its dataset, its images, its model's fingerprint and its options; going on with others would give a
+result that belongs to neither, so every difference is an error that names it.
+
+    run, images = open_run(clip, Path("dataset"), TuneConfig(shots=16), output=None, resume=False)
+    images["train"].paths
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from sharpzo_mlx import startup
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.folder import ImageSet
+from sharpzo_mlx.datasets.splits import Split, draw_split
+from sharpzo_mlx.encoder import Clip
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.run import Run
+
+RUNS = Path("runs")
+CHANGEABLE = ("time_budget",)  # options that may differ when a run goes on
+
+
+def open_run(
+    clip: Clip, dataset: Path, config: TuneConfig | None, *, output: str | Path | None, resume: bool
+) -> tuple[Run, dict[str, ImageSet]]:
+    """The run in `output`, and its images by split ("train", "val" and, where there is one, "test").
+
+    Args:
+        clip: the checkpoint.
+        dataset: the folder of images.
+        config: the options; None for the defaults or those of the run that goes on.
+        output: the run's folder, or None for a default place.
+        resume: go on with the run that is there.
+
+    Raises:
+        UserError: the folder is taken, or the run there was made with something else.
+    """
+    dataset = dataset.expanduser()
+    folder = Path(output).expanduser() if output else _default_folder(clip, dataset, config, resume=resume)
+    if Run.exists(folder):
+        if not resume:
+            raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
+        return _go_on(Run.load(folder), clip, dataset, config)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is no run; choose another --output")
+    config = config or TuneConfig()
+    split = draw_split(dataset, shots=config.shots, seed=config.seed)
+    images = {"train": split.train, "val": split.val}
+    if split.test is not None:
+        images["test"] = split.test
+    return Run(folder, config, _record(clip, dataset, images, split)), images
+
+
+def _default_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, resume: bool) -> Path:
+    seed = (config or TuneConfig()).seed
+    name = f"{dataset.resolve().name}-{clip.folder.resolve().name}-{seed}"
+    folder, number = RUNS / name, 2
+    while not resume and folder.exists():
+        folder, number = RUNS / f"{name}-{number}", number + 1
+    return folder
+
+
+def _go_on(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) -> tuple[Run, dict[str, ImageSet]]:
+    if run.record["model"]["fingerprint"] != clip.fingerprint:
+        raise UserError(f"{run.folder}: tuned {run.record['model']['folder']}, not {clip.folder}; name that --model")
+    if run.record["dataset"] != str(dataset.resolve()):
+        raise UserError(f"{run.folder}: tuned on {run.record['dataset']}; name that folder, or another --output")
+    if config is not None:
+        run.config = _same_options(run, config)
+    images = {name: _restore(dataset, run.record, rows) for name, rows in run.record["images"].items()}
+    if not run.finished:
+        for split in images.values():
+            _check_present(split, run)
+        run.record["status"] = "running"
+    return run, images
+
+
+def _same_options(run: Run, config: TuneConfig) -> TuneConfig:
+    for item in dataclasses.fields(TuneConfig):
+        old, new = getattr(run.config, item.name), getattr(config, item.name)
+        if item.name not in CHANGEABLE and old != new:
+            raise UserError(
+                f"{run.folder}: was begun with {item.name.replace('_', '-')} {old}, not {new}; "
+                "leave the option out to go on, or choose another --output"
+            )
+    return config
+
+
+def _check_present(images: ImageSet, run: Run) -> None:
+    missing = next((path for path in images.paths if not path.is_file()), None)
+    if missing:
+        raise UserError(f"{missing}: drawn for {run.folder} but gone now; put it back, or tune anew")
+
+
+def _record(clip: Clip, dataset: Path, images: dict[str, ImageSet], split: Split) -> dict[str, Any]:
+    root = dataset.resolve()
+    return {
+        "status": "running",
+        "model": {"folder": str(clip.folder.resolve()), "fingerprint": clip.fingerprint},
+        "dataset": str(root),
+        "shots": split.shots,
+        "class_names": list(images["train"].class_names),
+        "class_folders": list(images["train"].folders),
+        "images": {
+            name: [[_relative(path, root), label] for path, label in zip(s.paths, s.labels, strict=True)]
+            for name, s in images.items()
+        },
+        "versions": _versions(),
+    }
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)
+
+
+def _restore(dataset: Path, record: dict[str, Any], rows: list[tuple[str, int]]) -> ImageSet:
+    return ImageSet(
+        paths=tuple(dataset.resolve() / path for path, _ in rows),
+        labels=tuple(label for _, label in rows),
+        class_names=tuple(record["class_names"]),
+        folders=tuple(record["class_folders"]),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "sharpzo-mlx": metadata.version("sharpzo-mlx"),
+        "mlx": metadata.version("mlx"),
+        "numpy": metadata.version("numpy"),
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": str(mx.default_device()),
+        "blas": startup.blas,
+    }

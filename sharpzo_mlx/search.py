@@ -1,0 +1,277 @@
+"""The search through both stages on an objective and a validation: vectors and numbers, no files, no images.
+
+Stage 1 is sharpness-aware CMA-ES from w = 0 (exactly zero-shot); when the validation accuracy at its mean has not
+improved for a while, stage 2 goes on from the mean with sparse zeroth-order steps (SharpZO, arXiv 2506.20990,
+section 3 and 5). The best prompt is the one with the best validation accuracy, ties by validation loss. All state
+is arrays and plain facts, so that a search can be stopped after any step and go on with the same numbers.
+
+    search = Search(config, objective, validate)
+    for step in search.steps():
+        print(step.stage, step.step, step.val_accuracy)
+    search.best_w
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+import mlx.core as mx
+
+from sharpzo_mlx import memory
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.objective import Score
+from sharpzo_mlx.optimisers import cma, gradients, sharpness, sparse_zo
+from sharpzo_mlx.random import stream
+
+State: TypeAlias = cma.CMAState | sharpness.SharpnessState | sparse_zo.ZOState
+S = TypeVar("S", cma.CMAState, sharpness.SharpnessState, sparse_zo.ZOState)
+
+
+class CountedLoss(gradients.Loss, Protocol):
+    """A loss that counts its queries."""
+
+    queries: int
+
+    @property
+    def dimension(self) -> int:
+        """d, the length of w."""
+        ...
+
+
+@dataclass(frozen=True)
+class TuneStep:
+    """One generation of stage 1 or one step of stage 2."""
+
+    stage: int
+    step: int  # within its stage, from 1
+    loss: float  # stage 1: the best of the generation, at the shifted points; stage 2: the mean of the pair
+    val_accuracy: float | None  # None where this step was not validated
+    val_loss: float | None
+    best_val: float
+    queries: int
+    val_queries: int
+    sigma: float | None  # stage 1 only
+    seconds: float
+    peak_memory_mb: float
+
+
+class Search:
+    """Both stages on one objective.
+
+    Args:
+        config: the options.
+        loss: the training loss; counts its queries.
+        validate: w [d] -> Score on the validation images.
+    """
+
+    def __init__(self, config: TuneConfig, loss: CountedLoss, validate: Callable[[mx.array], Score]) -> None:
+        self.config, self.loss, self._validate = config, loss, validate
+        d = loss.dimension
+        self.cma_params = cma.cma_params(d, config.population, cast(cma.Covariance, config.covariance))
+        self.sharp_params = sharpness.SharpnessParams(
+            rho=config.rho,
+            estimator=cast(sharpness.SharpnessEstimator, config.sharpness),
+            mu=config.sharpness_mu,
+            directions=config.sharpness_directions,
+            smoothing=config.sharpness_smoothing,
+        )
+        self.stage, self.step, self.total_steps = 1, 0, 0
+        self.cma = cma.init(self.cma_params, mx.zeros(d), config.sigma)
+        self.sharp = sharpness.init(d)
+        self.zo = sparse_zo.init(self.zo_params, mx.zeros(d))
+        self.val_queries, self.elapsed = 0, 0.0
+        self.best_w = mx.zeros(d)
+        self.best: Score | None = None
+        self.mark, self.stale = 0.0, 0  # the accuracy to improve on, and generations since
+
+    @property
+    def zo_params(self) -> sparse_zo.ZOParams:
+        """Stage 2's constants; its length is known once stage 1 has ended."""
+        c = self.config
+        return sparse_zo.ZOParams(
+            learning_rate=c.learning_rate,
+            mu=c.mu,
+            draws=c.draws,
+            keep=c.keep,
+            mask_interval=c.mask_interval,
+            metric=cast(Any, c.metric),
+            estimator=cast(Any, c.estimator),
+            rule=cast(Any, c.rule),
+            schedule=cast(Any, c.schedule),
+            total_steps=max(1, self.total_steps),
+            averaging=c.averaging,
+            mask_estimator=cast(Any, c.mask_estimator),
+            mask_directions=c.mask_directions,
+            mask_mu=c.mask_mu,
+        )
+
+    @property
+    def generation_cost(self) -> int:
+        """Queries of one generation: the population, and what the sharpness direction costs."""
+        c = self.config
+        if c.rho == 0 or c.sharpness == "population":
+            return c.population
+        return c.population + 2 * (self.loss.dimension if c.sharpness == "cge" else c.sharpness_directions)
+
+    def mask_cost(self) -> int:
+        """Queries of one new mask."""
+        c = self.config
+        if c.keep == 1 or c.metric in ("magnitude", "random", "none"):
+            return 0
+        full = c.mask_estimator == "cge" or c.metric == "zscore-fisher"
+        return 2 * (self.loss.dimension if full else c.mask_directions)
+
+    def planned_queries(self) -> int:
+        """Queries at most, by the configuration alone."""
+        c = self.config
+        masks = -(-c.steps // c.mask_interval)
+        total = c.generations * self.generation_cost + c.steps * 2 * c.draws + masks * self.mask_cost()
+        return min(total, c.query_budget or total)
+
+    def steps(self) -> Iterator[TuneStep]:
+        """Go on from the present state to the end, a record a step; state may be saved at every record."""
+        started = time.monotonic() - self.elapsed
+        if self.best is None:
+            self._consider(mx.zeros(self.loss.dimension))
+            self.mark = self.best_score.accuracy
+        while self.stage == 1 and not self._stage_one_is_over():
+            yield self._record(*self._generation(), started)
+        if self.stage == 1:
+            self._switch()
+        while self.step < self.total_steps and not self._out_of_budget():
+            yield self._record(*self._descent(), started)
+
+    @property
+    def best_score(self) -> Score:
+        """The validation score of the best prompt so far."""
+        assert self.best is not None, "the search has not started"
+        return self.best
+
+    def _generation(self) -> tuple[float, Score | None]:
+        seed, number = self.config.seed, self.step
+        key = stream(seed, "sharpness", number)
+        eps, sharp = sharpness.shift(self.sharp_params, self.sharp, self.loss, self.cma.mean, key)
+        candidates = cma.ask(self.cma_params, self.cma, stream(seed, "cma", number))
+        fitness = self.loss.losses(candidates + eps)  # [S], eq. 3
+        self.sharp = sharpness.observe(
+            self.sharp_params, sharp, candidates, fitness, mean=self.cma.mean, sigma=self.cma.sigma
+        )
+        self.cma = cma.tell(self.cma_params, self.cma, candidates, fitness)
+        lowest = mx.min(mx.where(mx.isfinite(fitness), fitness, mx.inf))
+        mx.eval(_arrays(self.cma), _arrays(self.sharp), lowest)
+        self.step += 1
+        score = self._consider(self.cma.mean)
+        improved = score.accuracy >= self.mark + self.config.min_improvement
+        self.mark = score.accuracy if improved else self.mark
+        self.stale = 0 if improved else self.stale + 1
+        return cast(float, lowest.item()), score
+
+    def _descent(self) -> tuple[float, Score | None]:
+        params, seed = self.zo_params, self.config.seed
+        if sparse_zo.due(params, self.zo):
+            self.zo = sparse_zo.renew(params, self.zo, self.loss, stream(seed, "mask", self.step))
+        self.zo, value = sparse_zo.step(params, self.zo, self.loss, stream(seed, "step", self.step))
+        mx.eval(_arrays(self.zo), value)
+        self.step += 1
+        last = self.step == self.total_steps
+        due = last or self.step % self.config.validate_every == 0
+        return cast(float, value.item()), self._consider(self.zo.average) if due else None
+
+    def _consider(self, w: mx.array) -> Score:
+        """Validate w, and keep it where it is the best so far."""
+        score = self._validate(w)
+        self.val_queries += 1
+        loss = score.loss if math.isfinite(score.loss) else math.inf
+        if self.best is None or (score.accuracy, -loss) > (self.best.accuracy, -self.best.loss):
+            self.best, self.best_w = replace(score, loss=loss), w
+        return score
+
+    def _stage_one_is_over(self) -> bool:
+        c = self.config
+        if self.step >= c.generations or self.stale >= c.patience:
+            return True
+        share = c.warmup_share if c.steps else 1.0
+        if c.query_budget and self.loss.queries + self.generation_cost > share * c.query_budget:
+            return True
+        return bool(c.time_budget) and self.elapsed >= share * cast(float, c.time_budget)
+
+    def _switch(self) -> None:
+        """Begin stage 2 at the mean, with as many steps as the budgets leave."""
+        c = self.config
+        self.total_steps = c.steps
+        if c.query_budget:
+            per_step = 2 * c.draws + self.mask_cost() / c.mask_interval
+            left = c.query_budget - self.loss.queries - self.mask_cost()
+            self.total_steps = max(0, min(c.steps, int(left / per_step)))
+        if c.time_budget and self.loss.queries:
+            per_step = self.elapsed / self.loss.queries * (2 * c.draws + self.mask_cost() / c.mask_interval)
+            self.total_steps = max(0, min(self.total_steps, int((c.time_budget - self.elapsed) / per_step)))
+        self.stage, self.step = 2, 0
+        self.zo = sparse_zo.init(self.zo_params, self.cma.mean)
+
+    def _out_of_budget(self) -> bool:
+        c = self.config
+        cost = 2 * c.draws + (self.mask_cost() if sparse_zo.due(self.zo_params, self.zo) else 0)
+        if c.query_budget and self.loss.queries + cost > c.query_budget:
+            return True
+        return bool(c.time_budget) and self.elapsed >= cast(float, c.time_budget)
+
+    def _record(self, loss: float, score: Score | None, started: float) -> TuneStep:
+        self.elapsed = time.monotonic() - started
+        return TuneStep(
+            stage=self.stage,
+            step=self.step,
+            loss=loss,
+            val_accuracy=score.accuracy if score else None,
+            val_loss=score.loss if score else None,
+            best_val=self.best_score.accuracy,
+            queries=self.loss.queries,
+            val_queries=self.val_queries,
+            sigma=cast(float, self.cma.sigma.item()) if self.stage == 1 else None,
+            seconds=self.elapsed,
+            peak_memory_mb=memory.mlx_peak() / 2**20,
+        )
+
+    def arrays(self) -> dict[str, mx.array]:
+        """All arrays of the state, by name."""
+        states: dict[str, State] = {"cma": self.cma, "sharp": self.sharp, "zo": self.zo}
+        named = {f"{room}.{name}": x for room, s in states.items() for name, x in _arrays(s).items()}
+        return {**named, "best_w": self.best_w}
+
+    def facts(self) -> dict[str, Any]:
+        """All plain numbers of the state."""
+        return {
+            "stage": self.stage,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "queries": self.loss.queries,
+            "val_queries": self.val_queries,
+            "elapsed": self.elapsed,
+            "best": dataclasses.asdict(self.best) if self.best else None,
+            "mark": self.mark,
+            "stale": self.stale,
+        }
+
+    def restore(self, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]) -> None:
+        """Take on the state that `arrays` and `facts` gave."""
+        self.cma = _restored(self.cma, arrays, "cma")
+        self.sharp = _restored(self.sharp, arrays, "sharp")
+        self.zo = _restored(self.zo, arrays, "zo")
+        self.best_w = arrays["best_w"]
+        self.best = Score(**facts["best"]) if facts["best"] else None
+        self.loss.queries = facts["queries"]
+        for name in ("stage", "step", "total_steps", "val_queries", "elapsed", "mark", "stale"):
+            setattr(self, name, facts[name])
+
+
+def _arrays(state: State) -> dict[str, mx.array]:
+    return {item.name: getattr(state, item.name) for item in dataclasses.fields(state)}
+
+
+def _restored(state: S, arrays: Mapping[str, mx.array], room: str) -> S:
+    return replace(state, **{name: arrays[f"{room}.{name}"] for name in _arrays(state)})

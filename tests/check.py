@@ -1,0 +1,64 @@
+"""The one check: lint, format, types, and all tests (the wheel's contents, doctests and examples among them).
+
+Every step runs, also after a failure, so that one run shows all there is to mend; the exit code is 0 only
+when all passed. pytest comes last, and its own summary line ends the output.
+
+usage: python tests/check.py [--quick]     (--quick: no tests that train, build or start the demo)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STATIC = {
+    "lint": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
+}
+QUICK_TESTS = ["tests/test_imports.py", "tests/test_files.py", "tests/test_cli.py", "tests/test_examples.py"]
+
+
+def run_step(command: list[str]) -> tuple[bool, str]:
+    """Run `python -m command` in the repository, passing its output on; return success and the last line."""
+    last = ""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return process.returncode == 0, last
+
+
+def main(arguments: list[str]) -> int:
+    """Run every step, print one summary, and return the exit code."""
+    if set(arguments) - {"--quick"}:
+        print(__doc__)
+        return 2
+    steps = {**STATIC, "tests": ["pytest", "--durations=10", *(QUICK_TESTS if arguments else [])]}
+    results, last = {}, ""
+    for name, command in steps.items():
+        print(f"== {name}: {' '.join(command)}", flush=True)
+        start = time.perf_counter()
+        passed, last = run_step(command)
+        results[name] = (
+            passed,
+            f"{name} {'passed' if passed else 'FAILED'} ({time.perf_counter() - start:.0f} s)",
+        )
+    print(f"\n== {', '.join(words for _, words in results.values())}")
+    print(last)  # pytest's own summary
+    return 0 if all(passed for passed, _ in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""Amounts of memory are read as written, peaks follow allocations, limits are put back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from sharpzo_mlx import memory
+from sharpzo_mlx.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", 1),
+        ("512MB", 512_000_000),
+        ("512 mb", 512_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("2GiB", 2 * 1024**3),
+        (".5k", 500),
+        ("3T", 3 * 10**12),
+        ("7b", 7),
+    ],
+)
+def test_amounts(text: str, expected: int) -> None:
+    assert memory.parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1GB", "1XB", "0", "0.1", "1e9", "nan", "1 2", "GiB2"])
+def test_what_is_no_amount_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="512MB") as caught:
+        memory.parse_bytes(text)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mlx_peak_sees_an_array_that_is_gone() -> None:
+    memory.reset_mlx_peak()
+    before = memory.mlx_peak()
+    block = mx.zeros((1024, 1024)) + 1
+    mx.eval(block)
+    del block
+    assert memory.mlx_peak() - before >= 4 * 1024 * 1024
+
+
+def test_process_peak_is_bytes() -> None:
+    """The kernel's own high-water mark, where there is one to compare with."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    assert memory.process_peak() == pytest.approx(int(line.split()[1]) * 1024, rel=0.05)
+    assert memory.process_peak() < memory.physical()
+
+
+def _limits() -> tuple[int, int]:
+    limit, cache = mx.set_memory_limit(1 << 33), mx.set_cache_limit(1 << 32)
+    mx.set_memory_limit(limit)
+    mx.set_cache_limit(cache)
+    return limit, cache
+
+
+def test_memory_limit_holds_inside_and_is_put_back() -> None:
+    before = _limits()
+    with memory.memory_limit(123_000_000):
+        assert _limits() == (123_000_000, 123_000_000)
+    assert _limits() == before
+
+
+def test_memory_limit_is_put_back_after_an_error() -> None:
+    before = _limits()
+    with pytest.raises(KeyError), memory.memory_limit(10**9):
+        raise KeyError
+    assert _limits() == before
+    with memory.memory_limit(None):
+        assert _limits() == before
+
+
+def test_wired_limit_restores_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Metal nothing is wired; with it (pretended here) the old limit returns, also after an error."""
+    calls: list[int] = []
+
+    def set_wired(limit: int) -> int:
+        calls.append(limit)
+        return 77
+
+    monkeypatch.setattr(mx, "set_wired_limit", set_wired)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    with memory.wired_limit():
+        assert calls == []
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
+    with pytest.raises(KeyError), memory.wired_limit(0.5):
+        raise KeyError
+    assert calls == [500, 77]

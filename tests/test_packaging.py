@@ -1,0 +1,118 @@
+"""What an installation brings: the wheel holds the tree's modules and nothing else, and its script loads."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built as pip builds it, from a copy of what git would hand out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = _source_copy(folder / "source")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, timeout=300)
+    (found,) = folder.glob("*.whl")
+    return zipfile.ZipFile(found)
+
+
+def _source_copy(target: Path) -> Path:
+    """Copy what a build reads, links kept as links, so that the build writes nothing into this tree."""
+    target.mkdir()
+    for name in ("sharpzo_mlx", "cli", "convert"):
+        shutil.copytree(
+            ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def _tree() -> dict[str, bytes]:
+    """Every file of the package as an import sees it (through the two links), by its path in a wheel."""
+    folders = {"sharpzo_mlx": ROOT / "sharpzo_mlx", "sharpzo_mlx/cli": ROOT / "cli"}
+    folders["sharpzo_mlx/convert"] = ROOT / "convert"
+    return {
+        f"{prefix}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for prefix, folder in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not {"__pycache__", ".DS_Store"} & set(path.parts)
+        and (prefix != "sharpzo_mlx" or path.relative_to(folder).parts[0] not in ("cli", "convert"))
+    }
+
+
+def test_wheel_equals_the_tree(wheel: zipfile.ZipFile) -> None:
+    """Same files, same bytes: modules, the typing marker, and the demo's model."""
+    packed = {name: wheel.read(name) for name in wheel.namelist() if ".dist-info/" not in name}
+    tree = _tree()
+    assert sorted(packed) == sorted(tree)
+    assert [name for name in tree if packed[name] != tree[name]] == []
+
+
+def test_wheel_has_one_top_level_name_and_the_licence(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"sharpzo_mlx"}
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
+    assert sum(item.compress_size for item in wheel.infolist()) < 5_000_000
+
+
+@pytest.mark.parametrize("name", ["convert", "cli"])
+def test_no_global_package_of_a_common_name(name: str, tmp_path: Path) -> None:
+    """`import convert` from elsewhere must not find ours."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is not None)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_links_are_links() -> None:
+    """Copies instead of links would drift apart without a word."""
+    for name in ("cli", "convert"):
+        link = ROOT / "sharpzo_mlx" / name
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / name
+
+
+def test_script_loads() -> None:
+    (script,) = entry_points(group="console_scripts", name="sharpzo-mlx")
+    assert callable(script.load())
+    assert script.load() is importlib.import_module("sharpzo_mlx.cli.main").main
+
+
+def test_every_runtime_import_is_a_declared_dependency() -> None:
+    """A third-party module that the package imports belongs to a declared requirement."""
+    provided = {
+        "mlx": "mlx", "numpy": "numpy", "huggingface_hub": "huggingface_hub", "cma": "cma", "click": "click",
+        "tokenizers": "tokenizers", "rich": "rich", "PIL": "Pillow", "pillow_heif": "pillow-heif",
+    }  # fmt: skip
+    requirements = " ".join(distribution("sharpzo-mlx").requires or []).lower()
+    used = {
+        name.split(".")[0]
+        for path, source in _tree().items()
+        if path.endswith(".py")
+        for name in _imports(source.decode())
+    }
+    foreign = used - set(sys.stdlib_module_names) - {"sharpzo_mlx"}
+    assert foreign <= set(provided), "a new dependency: declare it in pyproject.toml and name it here"
+    assert [name for name in foreign if provided[name].lower() not in requirements] == []
+
+
+def _imports(source: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(source)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
