@@ -46,7 +46,6 @@ OPENINGS = {
     "drawing": "drawing",
     "poster": "poster",
     "sketch": "sketch",
-    "chalk": "chalk drawing",
     "photo": "photo",
 }
 PATCH, WIDTH, POSITIONS = 8, 96, 32
@@ -74,19 +73,19 @@ def _article(words: str) -> str:
 def caption(subject: Subject, rng: np.random.Generator) -> str:
     """A sentence about a picture; each of its attributes is told or left out by chance."""
     words = subject.name
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         words = f"{subject.colour} {words}"
     if subject.small and rng.random() < 0.5:
         words = f"small {words}"
     opening = OPENINGS[subject.style] if rng.random() < 0.7 else "picture"
-    where = f" on {subject.ground}" if subject.ground and rng.random() < 0.5 else ""
+    where = f" on {subject.ground}" if subject.ground and rng.random() < 0.3 else ""
     return f"{_article(opening)} of {_article(words)}{where}."
 
 
 def choose(rng: np.random.Generator) -> tuple[str, str]:
     """A thing and a style to paint it in; no photograph of anything that lives."""
     name = str(rng.choice(list(FIGURES)))
-    styles = DRAWN_STYLES if name in LIVING else (*DRAWN_STYLES, "photo", "photo", "photo")
+    styles = DRAWN_STYLES if name in LIVING else (*DRAWN_STYLES, "photo", "photo")
     return name, str(rng.choice(styles))
 
 
@@ -199,7 +198,9 @@ def initialise(model: CLIPModel, seed: int) -> None:
             return mx.array(math.log(1 / 0.07))
         if "norm" in path or path.endswith("bias"):
             return weight
-        std = 0.02 if "embedding" in path else math.prod(weight.shape[1:]) ** -0.5
+        std = math.prod(weight.shape[1:]) ** -0.5
+        if path.endswith("_embedding.weight") and "patch" not in path:
+            std = 0.2 if "vision" in path else 0.02
         if "out_proj" in path or "fc2" in path:
             std *= 8**-0.5
         return std * mx.random.normal(weight.shape, key=stream(seed, "weights", path))

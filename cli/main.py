@@ -99,7 +99,6 @@ def _show_notices() -> None:
     logger = logging.getLogger("sharpzo_mlx")
     if not any(isinstance(handler, _Notices) for handler in logger.handlers):
         logger.addHandler(_Notices(level=logging.WARNING))
-        logger.propagate = False
 
 
 def _fail(message: str, code: int = USER_ERROR) -> int:

@@ -8,6 +8,7 @@ Everything goes to stderr, so that stdout stays free for results. `follow` runs 
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -103,6 +104,8 @@ class _Painter:
 
     def __init__(self) -> None:
         self._totals = {1: 0, 2: 0}
+        self._queries = 0  # of the whole plan, at most: a budget shows here
+        self._begun: TuneStep | None = None  # the first step seen of the present stage
 
     def draw(self, record: Record) -> None:
         """Draw one record, if it is worth it now."""
@@ -111,17 +114,25 @@ class _Painter:
         from sharpzo_mlx.tuning import Encoding, Plan
 
         if isinstance(record, TuneStep):
-            self.step(record, self._totals[record.stage])
+            self.step(record, self._total(record))
         elif isinstance(record, Plan):
-            self._totals = _stage_totals(record)
+            self._totals, self._queries = _stage_totals(record), record.queries
             self.line(plan_words(record))
         elif isinstance(record, Encoding):
             self.images(f"{record.split} images", record)
         elif isinstance(record, FolderProgress):
             self.images(str(record.path), record)
 
+    def _total(self, step: TuneStep) -> int:
+        """How many steps this stage has at most, given its options and the queries that are left."""
+        if self._begun is None or self._begun.stage != step.stage:
+            self._begun = step
+        done, spent = step.step - self._begun.step, step.queries - self._begun.queries
+        affordable = step.step + (self._queries - step.queries) * done // spent if spent else math.inf
+        return int(max(step.step, min(self._totals[step.stage], affordable)))
+
     def step(self, step: TuneStep, total: int) -> None:
-        """A step of a stage that has at most `total`."""
+        """A step of a stage that has at most about `total`."""
         raise NotImplementedError
 
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:

@@ -76,7 +76,7 @@ def summary(run: Run, dataset: Path) -> str:
         rows.append(_row("test", results["zero_shot"], results["test"]))
     cost = (
         f"{results['queries']} queries in {wording.duration(results['seconds'])}, "
-        f"{wording.amount(results['peak_memory_mb'] * 2**20)} of memory"
+        f"{wording.amount(results['peak_memory_mb'] * 2**20)} of MLX memory"
     )
     folders = dataset / "test" if (dataset / "test").is_dir() else Path("FOLDER")
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(folders)])

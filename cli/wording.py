@@ -40,11 +40,11 @@ def duration(seconds: float) -> str:
 
 def amount(size: float) -> str:
     """Bytes in decimal units with three figures."""
-    for unit in ("B", "kB", "MB"):
+    for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} GB"
+    return f"{size:.3g} TB"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

@@ -77,8 +77,9 @@ def fill(folder: Path) -> Iterator[Path]:
         os.umask(mask)
         unfinished.chmod(0o777 & ~mask)
         _swap(unfinished, folder.absolute())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
+    except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file cannot be written
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise UserError(f"{folder}: cannot be written ({reason}); choose another --output") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

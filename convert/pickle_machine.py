@@ -1,7 +1,7 @@
 """A pickle interpreter that can only build plain data: a closed list of opcodes and a closed list of names.
 
 The standard unpickler imports whatever a file names and calls it, which runs the file's author's code.
-This one walks the same opcodes (decoded by the standard library's `pickletools`, which executes nothing)
+This one walks the same opcodes (their arguments read by the standard library's `pickletools`, which runs nothing)
 and builds numbers, text, tuples, lists, dicts and what the caller's table of names makes; everything
 else is refused by its name. Dict keys are short text or small numbers, never nested tuples (hashing
 those can take forever), and the memo is a dict (a huge index costs nothing), so that time and memory are
@@ -60,15 +60,14 @@ def run(
     """
     machine = _Machine(names, persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
-            if count >= MAXIMUM_OPCODES:
-                raise Refused(f"its pickle has more than {MAXIMUM_OPCODES} steps, which no CLIP needs")
+        for _ in range(MAXIMUM_OPCODES):
+            opcode = _OPCODES[stream.read(1)]
             if opcode.name == "STOP":
                 return machine.stack.pop()
-            machine.step(opcode.name, argument)
+            machine.step(opcode, stream)
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise Refused("its pickle is damaged or cut short; download the file again") from error
-    raise Refused("its pickle has no end; download the file again")
+    raise Refused(f"its pickle has more than {MAXIMUM_OPCODES} steps, which no CLIP needs")
 
 
 class _Machine:
@@ -81,15 +80,17 @@ class _Machine:
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def step(self, opcode: str, argument: Any) -> None:
-        if opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in _LITERALS:
-            self.stack.append(argument)
-        elif opcode in _ACTIONS:
-            _ACTIONS[opcode](self, argument)
+    def step(self, opcode: pickletools.OpcodeInfo, stream: Stream) -> None:
+        if opcode.name == "GLOBAL":  # read here: pickletools would interpret escapes in the name
+            self.name(f"{_line(stream)}.{_line(stream)}")
+        elif opcode.name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode.name])
+        elif opcode.name in _LITERALS:
+            self.stack.append(_argument(opcode, stream))
+        elif opcode.name in _ACTIONS:
+            _ACTIONS[opcode.name](self, _argument(opcode, stream))
         else:
-            raise Refused(f"its pickle uses {opcode}, which weights do not need; nothing was run")
+            raise Refused(f"its pickle uses {opcode.name}, which weights do not need; nothing was run")
 
     def pop_to_mark(self) -> list[Any]:
         items = self.stack
@@ -171,12 +172,24 @@ class _Machine:
         self.stack.append(self.persistent(self.stack.pop()))
 
 
+def _line(stream: Stream) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("a name has no end")
+    return line[:-1].decode()
+
+
+def _argument(opcode: pickletools.OpcodeInfo, stream: Stream) -> Any:
+    return opcode.arg.reader(stream) if opcode.arg else None  # type: ignore[arg-type]
+
+
 def _is_key(key: Any) -> bool:
     if isinstance(key, str):
         return len(key) <= MAXIMUM_KEY
     return key is None or isinstance(key, float) or (isinstance(key, int) and key.bit_length() <= 64)
 
 
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset(
     {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
@@ -205,7 +218,6 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
     "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
     "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "GLOBAL": lambda machine, pair: machine.name(pair.replace(" ", ".", 1)),
     "STACK_GLOBAL": _Machine.name_from_stack,
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,

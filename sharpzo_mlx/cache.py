@@ -96,7 +96,7 @@ class FeatureCache:
         return np.frombuffer(data, dtype="<f4").astype(np.float32) if zlib.crc32(data) == check else None
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """Run `work`; after an error once more on a file begun anew; then never again, and `otherwise`."""
+        """Run `work`; after an error (a deleted file is one) once more on a fresh opening; then give up."""
         for first in (True, False):
             if self._given_up:
                 break
@@ -111,8 +111,6 @@ class FeatureCache:
         return otherwise
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and not self.path.exists():
-            self._close()  # deleted meanwhile: what is written to the open file would be lost
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS)

@@ -161,9 +161,7 @@ def load(folder: str | Path | None = None) -> Clip:
     if folder is None:
         folder = default_model_folder()
         if not (folder / "config.json").is_file():
-            raise UserError(
-                "the default model is not here yet: run `sharpzo-mlx convert` once, or name a model"
-            )
+            raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model; make it: sharpzo-mlx convert SOURCE --output {folder}")

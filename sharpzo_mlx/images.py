@@ -31,10 +31,8 @@ from sharpzo_mlx.errors import UserError
 __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
 
 CHUNK = 256  # images that are sorted by decoder at a time
-AHEAD = (
-    4  # finished pictures that wait for the consumer, per thread: [H, W, 3] bytes each, nothing else is kept
-)
-STRETCHED = 16  # from this ratio of the sides on, only the part that the crop keeps is resized
+AHEAD = 4  # finished pictures that wait for the consumer, per thread: [H, W, 3] bytes each, nothing else is kept
+STRETCHED = 64  # from this ratio of the sides on, only the part that the crop keeps is resized
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,7 @@ def _resized(height: int, width: int, config: PreprocessorConfig) -> tuple[int, 
         return height, width
     if not isinstance(config.resize, int):
         return config.resize
-    stretched = int(
-        config.resize * max(height, width) / min(height, width)
-    )  # rounds down, as the processor does
+    stretched = int(config.resize * max(height, width) / min(height, width))  # rounds down, as the processor does
     return (stretched, config.resize) if width <= height else (config.resize, stretched)
 
 
@@ -116,9 +112,7 @@ def normalise(pixels: np.ndarray, config: PreprocessorConfig) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _levels(
-    factor: float | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> np.ndarray:
+def _levels(factor: float | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> np.ndarray:
     """What each level becomes in each channel: [3, 256] float32."""
     levels = np.arange(256, dtype=np.float64) * (1.0 if factor is None else factor)
     table = np.stack([levels.astype(np.float32)] * 3)
@@ -149,9 +143,7 @@ def stream(
         UserError: the preprocessing gives pictures of different sizes, which make no batch.
     """
     if config.output_size is None:
-        raise UserError(
-            "the model's preprocessing has no crop and no fixed size: set `crop` in its config.json"
-        )
+        raise UserError("the model's preprocessing has no crop and no fixed size: set `crop` in its config.json")
     workers = workers or min(8, os.cpu_count() or 1)
     indices: list[int] = []
     pixels: list[np.ndarray] = []
@@ -223,9 +215,7 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _fast_pictures(
-    paths: list[Path], config: PreprocessorConfig, workers: int
-) -> Iterator[np.ndarray | None]:
+def _fast_pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | None]:
     """mlx-data's threads decode, and call Pillow's resize; None for a file that it stumbles over."""
 
     def shrink(pixels: Any) -> np.ndarray:

@@ -24,7 +24,8 @@ from sharpzo_mlx.prompt import PromptSpace
 from sharpzo_mlx.prompted_text import ClassFeatures
 
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
-LIVE_WIDTHS = 16  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
+LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
+JVP_SHARE = 3  # a directional derivative holds this many times as much
 LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
 
 
@@ -122,7 +123,7 @@ class Objective:
             values, slopes = mx.jvp(lambda x: mx.mean(self._image_losses(x), axis=-1), [part], [direction])
             return values[0], slopes[0]
 
-        losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // 2))
+        losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // JVP_SHARE))
         self.queries += int(w.shape[0])  # with _in_chunks' own count: two a row
         return losses, slopes
 

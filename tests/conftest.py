@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,64 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or writes the user's caches."""
     monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
+
+
+BYTES = [chr(n) for n in (*range(33, 127), *range(161, 173), *range(174, 256))] + [chr(256 + n) for n in range(68)]
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+def tiny_tokenizer_json(folder: Path) -> str:
+    """CLIP's tokenizer over single bytes: every byte with and without the end-of-word mark, and no merges."""
+    from sharpzo_mlx.clip.tokenizer import Tokenizer
+
+    words = [*BYTES, *(byte + "</w>" for byte in BYTES), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return Tokenizer.from_folder(folder).to_json()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of 32 wide random towers, with a byte tokenizer: 1 MB, a query takes a millisecond."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from sharpzo_mlx.clip.checkpoint import save_model
+    from sharpzo_mlx.clip.config import CLIPConfig
+    from sharpzo_mlx.clip.model import CLIPModel
+
+    config = CLIPConfig.from_dict(
+        {
+            "model_type": "clip",
+            "projection_dim": 24,
+            "text_config": TOWER | {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513},
+            "vision_config": TOWER | {"image_size": 16, "patch_size": 8},
+        }
+    )
+    expected: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
+    keys = mx.random.split(mx.random.key(5), len(expected))
+    weights = {
+        name: mx.random.normal(array.shape, key=key) * (0.02 if "embedding" in name else 0.2)
+        for (name, array), key in zip(sorted(expected.items()), keys, strict=True)
+    }
+    weights["logit_scale"] = mx.array(2.5)
+    folder = tmp_path_factory.mktemp("tiny-model")
+    save_model(folder / "m", config, weights, tiny_tokenizer_json(folder), "A random CLIP for tests.")
+    return folder / "m"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twelve images each, told apart by their colour, in plain class folders."""
+    import numpy as np
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, colour in (("cat", (200, 60, 40)), ("dog", (40, 180, 70)), ("barn owl", (50, 60, 220))):
+        (root / name).mkdir()
+        for number in range(12):
+            noise = rng.integers(-40, 40, (20, 26, 3))
+            Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(
+                root / name / f"{number}.png"
+            )
+    return root

@@ -1,13 +1,14 @@
 """Every stage of CLIP against transformers in torch: the testbed's checkpoint, and random small ones.
 
-Tolerances are absolute, on values of the order of one: 1e-4 in float32. In float16 and bfloat16 our features are
-compared with float32 features of the same rounded weights, and, within twice that, with transformers' own
+Tolerances are absolute, on values of the order of one: 1e-4 in float32. In float16 and bfloat16 our features
+are compared with float32 features of the same rounded weights, and, within twice that, with transformers' own
 half-precision features: what is left is the format's rounding, which each library meets in its own order.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def import_oracle() -> tuple[Any, Any]:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except (ImportError, RuntimeError):
         from transformers.utils import import_utils
 
@@ -124,7 +125,7 @@ def tiny(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def some_ids(network: Pair) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Texts of unequal length, with start, end and padding, and an end of text in the middle of one: [4, 11]."""
+    """Texts [4, 11] of unequal length with start, end and padding; one has its end of text many times."""
     text = network.theirs.config.text_config
     last = text.vocab_size - 1
     eos = last if text.eos_token_id == 2 else text.eos_token_id
@@ -221,9 +222,7 @@ def test_half_precision_stays_within_its_stated_tolerance(tiny: Pair, name: str)
     texts, images = half.text_features(ids), half.image_features(pixels)
     assert texts.dtype == images.dtype == mx.float32
     np.testing.assert_allclose(np.array(texts), np.array(full.text_features(ids)), atol=HALF[name], rtol=0)
-    np.testing.assert_allclose(
-        np.array(images), np.array(full.image_features(pixels)), atol=HALF[name], rtol=0
-    )
+    np.testing.assert_allclose(np.array(images), np.array(full.image_features(pixels)), atol=HALF[name], rtol=0)
 
 
 @pytest.mark.parametrize("name", list(HALF))

@@ -1,7 +1,7 @@
 """CMA-ES against the package `cma`, against plain numpy, and on functions with a known optimum.
 
-`cma` computes in float64 and we in float32: over 50 generations the mean agrees to 1e-4 of sigma, sigma to 1e-4,
-the paths and C to 1e-4 of their size (largest seen: 2e-5 with d = 10 on the ill-conditioned ellipsoid).
+`cma` computes in float64 and we in float32: over 50 generations the mean agrees to 2e-5 of sigma, and sigma, the
+paths and C to 2e-5 of their size (largest seen: 2.4e-6, with cma 4.5.0).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import pytest
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.random import stream
+
+TOLERANCE = 2e-5
 
 
 def _ellipsoid(x: np.ndarray) -> np.ndarray:
@@ -59,14 +61,14 @@ def _relative(ours: mx.array, theirs: Any) -> float:
 
 
 def _compare(state: cma.CMAState, es: Any, covariance: str) -> None:
-    assert np.max(np.abs(np.array(state.mean) - es.mean)) <= 1e-4 * es.sigma
-    assert float(state.sigma.item()) == pytest.approx(es.sigma, rel=1e-4)  # type: ignore[arg-type]
-    assert _relative(state.path_sigma, es.adapt_sigma.ps) <= 1e-4
-    assert _relative(state.path_c, es.pc) <= 1e-4
+    assert np.max(np.abs(np.array(state.mean) - es.mean)) <= TOLERANCE * es.sigma
+    assert float(state.sigma.item()) == pytest.approx(es.sigma, rel=TOLERANCE)  # type: ignore[arg-type]
+    assert _relative(state.path_sigma, es.adapt_sigma.ps) <= TOLERANCE
+    assert _relative(state.path_c, es.pc) <= TOLERANCE
     if covariance == "full":
-        assert _relative(state.covariance, es.sm.C) <= 1e-4
+        assert _relative(state.covariance, es.sm.C) <= TOLERANCE
     elif covariance == "diagonal":
-        assert _relative(state.covariance, es.sigma_vec.scaling**2) <= 1e-4
+        assert _relative(state.covariance, es.sigma_vec.scaling**2) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,6 @@ def _compare(state: cma.CMAState, es: Any, covariance: str) -> None:
         (64, 40, "full", True),
         (64, 40, "full", False),
         (320, 40, "full", True),
-        (320, 40, "full", False),
         (10, 40, "diagonal", False),
         (64, 40, "diagonal", True),
         (320, 40, "diagonal", True),
@@ -85,24 +86,23 @@ def _compare(state: cma.CMAState, es: Any, covariance: str) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_equals_cma_over_50_generations(
-    d: int, population: int, covariance: cma.Covariance, active: bool
-) -> None:
+def test_equals_cma_over_50_generations(d: int, population: int, covariance: cma.Covariance, active: bool) -> None:
     es = _oracle(d, population, covariance, active)
     params = cma.cma_params(d, population, covariance, active=active)
     state = cma.init(params, mx.array(es.mean.astype(np.float32)), 0.4)
-    for _ in range(50):
+    for generation in range(50):
         x = np.array(es.ask())
-        fitness = _ellipsoid(x)
+        # a slope without end after a bowl: the path grows long while path_c is not zero, and h_sigma stalls it
+        fitness = _ellipsoid(x) if generation < 25 else -np.sum(x, axis=1)
         es.tell(list(x), list(fitness))
         # ranks are what matters: equal to the last bit on both sides
         order = np.argsort(np.argsort(fitness)).astype(np.float32)
         state = cma.tell(params, state, mx.array(x.astype(np.float32)), mx.array(order))
         _compare(state, es, covariance)
-    assert cma_learned(state, covariance)
+    assert _has_learned(state, covariance)
 
 
-def cma_learned(state: cma.CMAState, covariance: str) -> bool:
+def _has_learned(state: cma.CMAState, covariance: str) -> bool:
     """The comparison means something only where C has left the identity."""
     c = np.array(state.covariance)
     change = np.abs(c - (np.eye(len(c)) if covariance == "full" else 1)).max()
@@ -230,9 +230,7 @@ def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike() -> None
     saved = {f.name: np.array(getattr(run(start, 0, 9), f.name)) for f in dataclasses.fields(cma.CMAState)}
     resumed = run(cma.CMAState(**{name: mx.array(value) for name, value in saved.items()}), 9, 20)
     for field in dataclasses.fields(cma.CMAState):
-        np.testing.assert_array_equal(
-            np.array(getattr(through, field.name)), np.array(getattr(resumed, field.name))
-        )
+        np.testing.assert_array_equal(np.array(getattr(through, field.name)), np.array(getattr(resumed, field.name)))
     assert int(np.array(resumed.count)) == 20
 
 
@@ -261,11 +259,9 @@ def test_a_diagonal_learns_faster_than_a_full_covariance() -> None:
     assert full.c_1 == pytest.approx(7.6e-6, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("d", "population", "covariance"), [(1, 10, "full"), (10, 3, "full"), (10, 10, "round")]
-)
+@pytest.mark.parametrize(("d", "population", "covariance"), [(1, 10, "full"), (10, 3, "full"), (10, 10, "round")])
 def test_sizes_and_names_are_checked(d: int, population: int, covariance: Any) -> None:
-    with pytest.raises(UserError, match="needs at least|choose one of"):
+    with pytest.raises(UserError, match=r"needs at least|choose one of"):
         cma.cma_params(d, population, covariance)
 
 

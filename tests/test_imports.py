@@ -1,7 +1,7 @@
 """The floors, proved from the imports: a file imports lower floors only, the library never cli or convert.
 
 Imports inside functions count as well: they are lazy, not exempt. And what `import sharpzo_mlx` and the
-command line's help may load is looked at in fresh interpreters. """
+command line's help may load is looked at in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ FLOORS: list[tuple[str, ...]] = [
     ("optimisers",),
     ("objective",),
     ("config",),
+    ("presets",),
     ("search",),
+    ("problem",),
     ("run",),
+    ("rundata",),
     ("tuning",),
     ("evaluation",),
     ("",),  # the front door

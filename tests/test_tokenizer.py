@@ -184,9 +184,7 @@ def test_ids_equal_transformers_on_hostile_strings(
 
 def test_ids_equal_transformers_on_two_files_in_both(two_files: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.CLIPTokenizer(
-        vocab=str(two_files / "vocab.json"), merges=str(two_files / "merges.txt")
-    )
+    theirs = transformers.CLIPTokenizer(vocab=str(two_files / "vocab.json"), merges=str(two_files / "merges.txt"))
     ours = Tokenizer.from_folder(two_files)
     ours.context_length = 10_000
     for text in hostile_strings(300):

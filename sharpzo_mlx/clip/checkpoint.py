@@ -55,9 +55,7 @@ def load_config(folder: str | Path) -> CLIPConfig:
         raise UserError(told if str(folder) in told else f"{folder}: {told}") from None
 
 
-def load_model(
-    folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.Dtype | None = None
-) -> CLIPModel:
+def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.Dtype | None = None) -> CLIPModel:
     """Load a model folder, strictly.
 
     Args:
@@ -105,7 +103,7 @@ def save_model(
     _check_weights(folder, model, weights)
     metadata = {"format": "mlx", "fingerprint": fingerprint_of(config, weights)}
     with atomic_path(folder / WEIGHTS) as path:
-        mx.save_safetensors(str(path), dict(weights), metadata=metadata)
+        mx.save_safetensors(str(path), dict(sorted(weights.items())), metadata=metadata)
     atomic_write(folder / TOKENIZER, tokenizer_json)
     atomic_write(folder / CARD, card)
     atomic_write(folder / CONFIG, json.dumps(config.to_dict(), indent=4, sort_keys=True) + "\n")
@@ -138,9 +136,7 @@ def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
 def _weights(folder: Path, towers: Sequence[str]) -> dict[str, mx.array]:
     """The file's lazily read weights, without those of known towers that were not asked for."""
     skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
-    return {
-        name: weight for name, weight in _load_file(folder / WEIGHTS).items() if not name.startswith(skipped)
-    }
+    return {name: weight for name, weight in _load_file(folder / WEIGHTS).items() if not name.startswith(skipped)}
 
 
 def _load_file(path: Path) -> dict[str, mx.array]:

@@ -98,9 +98,7 @@ class CLIPConfig:
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` that `from_dict` reads back to an equal configuration."""
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
-        vision = {"model_type": "clip_vision_model", "projection_dim": self.projection_dim} | asdict(
-            self.vision
-        )
+        vision = {"model_type": "clip_vision_model", "projection_dim": self.projection_dim} | asdict(self.vision)
         if self.text.causal:  # CLIP's rule, for which its own files have no field
             del text["causal"]
         written: dict[str, Any] = {
@@ -117,17 +115,13 @@ class CLIPConfig:
 
 
 def _refuse_other_models(given: Mapping[str, Any]) -> None:
-    sections = [
-        name for name in ("text_config", "vision_config") if given.get(name) or given.get(f"{name}_dict")
-    ]
+    sections = [name for name in ("text_config", "vision_config") if given.get(name) or given.get(f"{name}_dict")]
     kind = given.get("model_type") or ("clip" if sections else "nothing it names")
     if kind in ("clip_vision_model", "clip_text_model"):
         tower = "image" if "vision" in kind else "text"
         raise UserError(f"config.json: only CLIP's {tower} tower; give a checkpoint that holds both towers")
     if kind != "clip":
-        raise UserError(
-            f"config.json: the model is {kind}, not clip; give a CLIP checkpoint with two ViT towers"
-        )
+        raise UserError(f"config.json: the model is {kind}, not clip; give a CLIP checkpoint with two ViT towers")
     if given.get("model_type") is None and len(sections) < 2:
         raise UserError(f"config.json: only {sections[0]}; give a CLIP checkpoint that holds both towers")
 
@@ -160,9 +154,7 @@ def _value(given: Any, default: Any, name: str) -> Any:
     if isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool):
         given = float(given)
     if type(given) is not type(default):
-        raise UserError(
-            f"config.json: {name} is {given!r}; expected {type(default).__name__} such as {default!r}"
-        )
+        raise UserError(f"config.json: {name} is {given!r}; expected {type(default).__name__} such as {default!r}")
     return given
 
 
@@ -172,8 +164,7 @@ def _check(config: CLIPConfig) -> None:
     vision = config.vision
     if vision.patch_size > vision.image_size:
         raise UserError(
-            f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, "
-            f"{vision.image_size}"
+            f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
         )
     if config.projection_dim < 1:
         raise UserError(f"config.json: projection_dim is {config.projection_dim}; it must be 1 or more")
@@ -187,9 +178,7 @@ def _check(config: CLIPConfig) -> None:
 
 def _check_tower(name: str, tower: TextConfig | VisionConfig) -> None:
     for field, value in asdict(tower).items():
-        least = (
-            0 if field.endswith("_id") or field in ("causal", "num_hidden_layers", "layer_norm_eps") else 1
-        )
+        least = 0 if field.endswith("_id") or field in ("causal", "num_hidden_layers", "layer_norm_eps") else 1
         if not isinstance(value, str) and not value >= least:
             raise UserError(f"config.json: {name}.{field} is {value}; it must be {least} or more")
     if tower.hidden_size % tower.num_attention_heads:
@@ -198,6 +187,4 @@ def _check_tower(name: str, tower: TextConfig | VisionConfig) -> None:
             f"num_attention_heads {tower.num_attention_heads}"
         )
     if tower.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"config.json: {name}.hidden_act is {tower.hidden_act}; supported are {', '.join(ACTIVATIONS)}"
-        )
+        raise UserError(f"config.json: {name}.hidden_act is {tower.hidden_act}; supported are {', '.join(ACTIVATIONS)}")

@@ -10,37 +10,14 @@ sequences (METHOD.md, "Exact savings") can do so without a second implementation
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
 from mlx import nn
 
+from sharpzo_mlx.clip.activations import activation as activation
+
 Mask = mx.array | str | None
-
-SQRT_HALF = math.sqrt(0.5)
-SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
-
-
-def quick_gelu(x: mx.array) -> mx.array:
-    """x * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
-    return x * mx.sigmoid(1.702 * x)
-
-
-def gelu(x: mx.array) -> mx.array:
-    """x * Phi(x) with the error function, not an approximation."""
-    return 0.5 * x * (1 + mx.erf(x * SQRT_HALF))
-
-
-def gelu_tanh(x: mx.array) -> mx.array:
-    """The tanh form of GELU (Hendrycks & Gimpel, arXiv 1606.08415)."""
-    return 0.5 * x * (1 + mx.tanh(SQRT_TWO_OVER_PI * (x + 0.044715 * x * x * x)))
-
-
-def activation(name: str) -> Callable[[mx.array], mx.array]:
-    """The function that a config's `hidden_act` names; CLIPConfig has checked the name."""
-    return {"quick_gelu": quick_gelu, "gelu": gelu}.get(name, gelu_tanh)
 
 
 class Attention(nn.Module):
@@ -78,9 +55,7 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:
         """[B, T, width] -> [B, T, width]."""
-        queries, keys, values = (
-            self.heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        queries, keys, values = (self.heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         return self.attend(queries, keys, values, mask)
 
 

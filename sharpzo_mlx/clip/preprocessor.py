@@ -68,9 +68,7 @@ class PreprocessorConfig:
             resize=_resize(_given(given, "size", 224)) if _switch(given, "do_resize") else None,
             crop=_height_width(_given(given, "crop_size", 224)) if _switch(given, "do_center_crop") else None,
             resample=_resample(_given(given, "resample", BICUBIC)),
-            rescale_factor=_number(given, "rescale_factor", 1 / 255)
-            if _switch(given, "do_rescale")
-            else None,
+            rescale_factor=_number(given, "rescale_factor", 1 / 255) if _switch(given, "do_rescale") else None,
             mean=_channels(given, "image_mean", CLIP_MEAN) if normalised else None,
             std=_channels(given, "image_std", CLIP_STD) if normalised else None,
             do_convert_rgb=_switch(given, "do_convert_rgb"),
@@ -145,9 +143,7 @@ def _number(given: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _channels(
-    given: Mapping[str, Any], name: str, default: tuple[float, float, float]
-) -> tuple[float, float, float]:
+def _channels(given: Mapping[str, Any], name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
     values = _given(given, name, default)
     if not isinstance(values, (list, tuple)) or len(values) != 3:
         raise _refusal(name, values, "three numbers, one a channel")

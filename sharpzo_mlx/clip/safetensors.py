@@ -40,12 +40,12 @@ def read_header(path: Path) -> Header:
         size = path.stat().st_size
         with path.open("rb") as file:
             read, start = _parse(file, size)
+        metadata = read.pop("__metadata__", None) or {}  # MLX writes null where there is none
+        end = start + max((tensor["data_offsets"][1] for tensor in read.values()), default=0)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); convert the checkpoint again") from None
-    except (ValueError, struct.error):
+    except (ValueError, TypeError, KeyError, struct.error):
         raise UserError(f"{path}: no safetensors file, or cut short; download or convert it again") from None
-    metadata = read.pop("__metadata__", {})
-    end = start + max((tensor["data_offsets"][1] for tensor in read.values()), default=0)
     if size < end:
         raise UserError(f"{path}: cut short, {size} of {end} bytes; download or convert it again")
     return Header(metadata, read)

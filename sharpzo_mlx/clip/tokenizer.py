@@ -51,9 +51,7 @@ class Tokenizer:
         try:
             return cls(vocabulary)
         except Exception as error:  # tokenizers has no narrower class
-            raise UserError(
-                f"{folder}: the tokenizer's merges are wrong ({error}); convert it again"
-            ) from error
+            raise UserError(f"{folder}: the tokenizer's merges are wrong ({error}); convert it again") from error
 
     def encode_words(self, text: str) -> list[int]:
         """The ids of a text without start and end tokens, of any length."""
@@ -83,8 +81,7 @@ class Tokenizer:
         if len(words) > room and not truncate:
             shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
             raise UserError(
-                f"the text {shown!r} has {len(words)} tokens, the model takes {room}: "
-                "shorten it, or ask for truncation"
+                f"the text {shown!r} has {len(words)} tokens, the model takes {room}: shorten it, or ask for truncation"
             )
         return [self.bos_id, *words[:room], self.eos_id]
 
@@ -133,8 +130,6 @@ def _backend(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     backend.decoder = decoders.ByteLevel()
     end, start = ((token, vocabulary.tokens[token]) for token in (vocabulary.eos, vocabulary.bos))
-    backend.post_processor = processors.RobertaProcessing(
-        end, start, trim_offsets=False, add_prefix_space=False
-    )
+    backend.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
     backend.add_tokens([tokenizers.AddedToken(**token) for token in vocabulary.added])
     return backend

@@ -61,23 +61,15 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         described = {}
         tokens, merges = read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
     else:
-        raise UserError(
-            f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again"
-        )
+        raise UserError(f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again")
     names = _special_names(folder, described)
     added = tuple(_added_token(token) for token in described.get("added_tokens", ()))
     tokens = tokens | {token["content"]: token["id"] for token in described.get("added_tokens", ())}
     for role, name in names.items():
         if name not in tokens:
-            raise UserError(
-                f"{folder}: the {role} token {name!r} is not in the vocabulary; it is no CLIP tokenizer"
-            )
-    specials = tuple(
-        _added_token({"content": name, "special": True}) for name in dict.fromkeys(names.values())
-    )
-    return Vocabulary(
-        tokens, merges, **names, added=added or specials, context_length=_context_length(folder)
-    )
+            raise UserError(f"{folder}: the {role} token {name!r} is not in the vocabulary; it is no CLIP tokenizer")
+    specials = tuple(_added_token({"content": name, "special": True}) for name in dict.fromkeys(names.values()))
+    return Vocabulary(tokens, merges, **names, added=added or specials, context_length=_context_length(folder))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -97,9 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return read
 
 
-def _from_tokenizer_json(
-    path: Path, read: Mapping[str, Any]
-) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+def _from_tokenizer_json(path: Path, read: Mapping[str, Any]) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
     model = read.get("model") or {}
     if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
         raise UserError(f"{path}: not CLIP's byte-pair tokenizer; give a CLIP checkpoint")

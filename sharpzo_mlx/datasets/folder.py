@@ -14,15 +14,17 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc
 from sharpzo_mlx.datasets.names import class_names
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images import IMAGE_SUFFIXES
+
+__all__ = ["ImageSet", "checked_folder", "notice", "read_class_names", "read_folder", "split_folders"]
 
 SPLITS = {
     "train": "train",
@@ -33,48 +35,9 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
+PLACEHOLDER, NESTED = "in iCloud", "nested"  # counted beside the endings of files that are no images
 NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
 QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Image files and the class of each.
-
-    Attributes:
-        paths: the files, sorted by class and name.
-        labels: for each file, the position of its class.
-        class_names: names for prompts ("golden retriever").
-        folders: the classes' folder names in NFC, in the same order.
-    """
-
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
-    folders: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def counts(self) -> list[int]:
-        """Images of each class."""
-        found = Counter(self.labels)
-        return [found[label] for label in range(len(self.folders))]
-
-    def take(self, rows: Iterable[int]) -> ImageSet:
-        """The images at some positions, with all the classes."""
-        chosen = tuple(rows)
-        return ImageSet(
-            tuple(self.paths[row] for row in chosen),
-            tuple(self.labels[row] for row in chosen),
-            self.class_names,
-            self.folders,
-        )
-
-
-def nfc(name: str) -> str:
-    """A file's name in composed unicode."""
-    return unicodedata.normalize("NFC", name)
 
 
 def notice(line: str) -> None:
@@ -86,7 +49,8 @@ def read_folder(folder: str | Path) -> ImageSet:
     """List a folder of class folders.
 
     Args:
-        folder: holds one folder a class. Class folders without images are left out, with a notice.
+        folder: holds one folder a class. Class folders without images are left out, with a notice. Of a data set
+            with CoOp's split file, the file's test images are meant.
 
     Returns:
         Every image of every class; nothing is decoded.
@@ -95,11 +59,12 @@ def read_folder(folder: str | Path) -> ImageSet:
         UserError: no such folder; no class folders; no images; a folder of splits; names that do not fit.
     """
     folder = checked_folder(folder)
+    if (file := find_split_file(folder)) is not None:
+        notice(f"{folder}: the test images of {file.name}")
+        return read_split_file(file)["test"]
     if splits := split_folders(folder):
         one = next(iter(splits.values()))
-        raise UserError(
-            f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}"
-        )
+        raise UserError(f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}")
     classes = class_folders(folder)
     listed = [(entry, *_images(entry)) for entry in classes]
     _report(folder, listed)
@@ -142,9 +107,7 @@ def class_folders(folder: Path) -> list[Path]:
     found.sort(key=lambda entry: nfc(entry.name))
     for one, other in itertools.pairwise(found):
         if nfc(one.name) == nfc(other.name):
-            raise UserError(
-                f"{folder}: two folders are called {nfc(one.name)!r} in two unicode spellings; merge them"
-            )
+            raise UserError(f"{folder}: two folders are called {nfc(one.name)!r} in two unicode spellings; merge them")
     return found
 
 
@@ -179,14 +142,16 @@ def _images(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The images of one class, sorted by NFC relative name, and what else there was, counted by ending."""
     found: list[str] = []
     others: Counter[str] = Counter()
-    for place, folders, files in os.walk(folder):
+    top = str(folder)
+    for place, folders, files in os.walk(top):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in NOT_CLASSES]
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
-                others["icloud"] += suffix == ".icloud"  # a placeholder: .photo.jpg.icloud
+                others[PLACEHOLDER] += suffix == ".icloud"  # a placeholder: .photo.jpg.icloud
             elif suffix in IMAGE_SUFFIXES:
                 found.append(os.path.join(place, name))
+                others[NESTED] += place != top
             else:
                 others[suffix] += 1
     found.sort(key=nfc)
@@ -200,14 +165,12 @@ def _report(folder: Path, listed: list[tuple[Path, list[Path], Counter[str]]]) -
         others.update(counts)
     if empty := [entry for entry, files, _ in listed if not files]:
         notice(f"{folder}: {_listed(empty)}: no images, so no class")
-    if missing := others.pop("icloud", 0):
-        notice(
-            f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first"
-        )
+    if missing := others.pop(PLACEHOLDER, 0):
+        notice(f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first")
+    nested = others.pop(NESTED, 0)
     if ignored := {suffix: n for suffix, n in others.items() if suffix not in QUIET_SUFFIXES}:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
         notice(f"{folder}: files that are no images this program reads are left out: {kinds}")
-    nested = sum(path.parent != entry for entry, files, _ in listed for path in files)
     if nested:
         notice(f"{folder}: {nested} images lie deeper than their class folder and are counted to it")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sharpzo_mlx.datasets.folder import ImageSet, nfc
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 
@@ -63,7 +63,5 @@ def _all_known(images: ImageSet, labels: list[int | None], classes: Sequence[str
     for label in known:
         if known.count(label) > 1:
             twins = [folder for folder, other in zip(images.folders, known, strict=True) if other == label]
-            raise UserError(
-                f"the folders {' and '.join(twins)} are both the class {classes[label]!r}; merge them"
-            )
+            raise UserError(f"the folders {' and '.join(twins)} are both the class {classes[label]!r}; merge them")
     return known

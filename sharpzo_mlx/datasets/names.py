@@ -99,9 +99,7 @@ def _split_line(text: str, spaced: list[str]) -> tuple[str, str]:
 def _twins(names: Sequence[str]) -> list[tuple[int, int]]:
     first: dict[str, int] = {}
     return [
-        (first[key], index)
-        for index, key in enumerate(map(same_name, names))
-        if first.setdefault(key, index) != index
+        (first[key], index) for index, key in enumerate(map(same_name, names)) if first.setdefault(key, index) != index
     ]
 
 

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpzo_mlx.datasets.folder import ImageSet, checked_folder, notice, read_folder, split_folders
+from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
+from sharpzo_mlx.datasets.folder import checked_folder, notice, read_folder, split_folders
+from sharpzo_mlx.datasets.imageset import ImageSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.random import numpy_stream
 
@@ -66,37 +68,50 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
     if shots is not None and shots < 1:
         raise UserError(f"--shots {shots}: give at least 1 image a class")
     folder = checked_folder(folder)
-    given = split_folders(folder)
-    if given and "train" not in given:
-        names = ", ".join(path.name for path in given.values())
-        raise UserError(
-            f"{folder}: holds {names} but no train; add it, or name the folder of the class folders"
-        )
-    pool = read_folder(given.get("train", folder))
+    if (file := find_split_file(folder)) is not None:
+        pool, others = _published(file, shots or DEFAULT_SHOTS, seed)
+    else:
+        pool, others = _from_folders(folder)
     if len(pool.folders) < 2:
-        raise UserError(
-            f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two class folders"
-        )
-    others = {
-        name: _same_classes(read_folder(path), pool, path) for name, path in given.items() if name != "train"
-    }
-    if "val" in others and "test" not in others:
-        notice(
-            f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train"
-        )
-        others = {"test": others["val"]}
+        raise UserError(f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two")
     split = _draw(pool, others, shots=shots, seed=seed)
     _report(folder, split, shots)
     return split
+
+
+def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """CoOp's own protocol: of its validation list, too, only min(shots, 4) a class are drawn."""
+    parts = read_split_file(file)
+    val = parts["val"]
+    rows: list[int] = []
+    start = 0
+    for name, count in zip(val.folders, val.counts(), strict=True):
+        order = numpy_stream(seed, "validation", name).permutation(count) + start
+        rows += sorted(order[: min(shots, VALIDATION_SHOTS)].tolist())
+        start += count
+    given = {"val": val.take(rows), "test": parts["test"]}
+    return parts["train"], {name: images for name, images in given.items() if len(images)}
+
+
+def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """The images to draw from, and the sets that stand on the disk already."""
+    given = split_folders(folder)
+    if given and "train" not in given:
+        names = ", ".join(path.name for path in given.values())
+        raise UserError(f"{folder}: holds {names} but no train; add it, or name the folder of the class folders")
+    pool = read_folder(given.get("train", folder))
+    others = {name: _same_classes(read_folder(path), pool, path) for name, path in given.items() if name != "train"}
+    if "val" in others and "test" not in others:
+        notice(f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train")
+        return pool, {"test": others["val"]}
+    return pool, others
 
 
 def _same_classes(images: ImageSet, pool: ImageSet, path: Path) -> ImageSet:
     """`images` with the labels of `pool`; classes must agree by folder name."""
     places = {name: label for label, name in enumerate(pool.folders)}
     if unknown := [name for name in images.folders if name not in places]:
-        raise UserError(
-            f"{path}: classes that train lacks: {', '.join(unknown[:5])}; the splits must have the same"
-        )
+        raise UserError(f"{path}: classes that train lacks: {', '.join(unknown[:5])}; the splits must have the same")
     if lacking := [name for name in pool.folders if name not in images.folders]:
         notice(f"{path}: no images of {len(lacking)} of {len(places)} classes: {', '.join(lacking[:5])}")
     labels = tuple(places[images.folders[label]] for label in images.labels)

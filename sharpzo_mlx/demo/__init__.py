@@ -1,5 +1,74 @@
-"""placeholder"""
+"""The demonstration: a very small CLIP, a painter of images, and the whole path from tuning to a shift table.
+
+The model was trained by `benchmarks/train_demo_model.py` on pictures by the same painter: drawings of everything,
+photographs of things only. `show` then does with photographs of animals and plants what anybody does with their own
+images, by the public functions alone.
+
+>>> for record in show(Path("demo"), seed=0): ...  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from sharpzo_mlx.demo.figures import ANIMALS, PLANTS
-LIVING=(*ANIMALS,*PLANTS)
-MODEL_FOLDER=Path(__file__).parent/"model"
+from typing import TYPE_CHECKING
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.demo.painting import UNSEEN_STYLES
+from sharpzo_mlx.demo.render import DATASET, LIVING, Amounts, Rendered, render
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.evaluation import Prediction, Report
+    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.tuning import Event
+
+__all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown", "show"]
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+# of each class; the first test picture of some classes is shown with its labels
+SHOWN = ("cat", "snail", "flower", "turtle")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with what it shows and what the tuned prompt calls it."""
+
+    truth: str
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the demonstration ends with: the run, the shift table, and a few pictures."""
+
+    run: Run
+    report: Report
+    shown: tuple[Shown, ...]
+
+
+def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterator[Rendered | Event | Finished]:
+    """Paint, tune, evaluate and predict.
+
+    Args:
+        root: where the images (`images/`) and the run (`run/`) go.
+        seed: of the images and of the tuning.
+        amounts: pictures of one class; None for the demonstration's own.
+
+    Yields:
+        A record a picture, what `tune_steps` yields, and Finished.
+
+    Raises:
+        UserError: `root` holds a run already.
+    """
+    images = root / "images"
+    yield from render(images, seed=seed, amounts=amounts)
+    clip = sz.load(MODEL_FOLDER)
+    yield from sz.tune_steps(clip, images / DATASET, sz.TuneConfig(seed=seed), output=root / "run")
+    run = sz.Run.load(root / "run")
+    tests = [images / DATASET / "test", *(images / style for style in UNSEEN_STYLES)]
+    report = sz.evaluate(run, tests, clip=clip)
+    paths = [tests[0] / name / "000.png" for name in SHOWN]
+    predictions = sz.predict(run, paths, top=2, clip=clip)
+    shown = tuple(Shown(name, prediction) for name, prediction in zip(SHOWN, predictions, strict=True))
+    yield Finished(run, report, shown)

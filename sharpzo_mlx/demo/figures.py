@@ -299,7 +299,7 @@ def pose(
     Returns:
         (role, corners in whole pixels) per part, in drawing order.
     """
-    angle = math.radians(float(rng.uniform(-18, 18)))
+    angle = math.radians(float(rng.uniform(-12, 12)))
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     stretch = float(rng.uniform(0.85, 1.15))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])

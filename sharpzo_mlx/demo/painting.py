@@ -1,4 +1,4 @@
-"""Ways to paint a figure: four from a picture book, one that imitates a photograph, and three that nobody taught.
+"""Ways to paint a figure: three from a picture book, one that imitates a photograph, and three that nobody taught.
 
 A figure's parts become coverage masks, drawn at twice the size and averaged; a style colours the masks and adds
 ground, light and grain in NumPy and Pillow. Every number is drawn from the generator that the caller gives, so a
@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
 
 SIZE = 64
+INK = np.full(3, 0.1, np.float32)
 PIXELS = npt.NDArray[np.float32]
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -32,9 +33,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (130, 65, 165),
     "pink": (240, 140, 175),
     "brown": (130, 85, 50),
-    "grey": (140, 140, 145),
     "white": (240, 240, 235),
-    "black": (40, 40, 45),
 }
 GROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "grass": ((150, 200, 240), (90, 160, 70)),
@@ -43,7 +42,7 @@ GROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "snow": ((170, 190, 215), (240, 245, 250)),
     "a table": ((200, 185, 165), (135, 95, 60)),
 }
-DRAWN_STYLES = ("drawing", "poster", "sketch", "chalk")
+DRAWN_STYLES = ("drawing", "poster", "sketch")
 UNSEEN_STYLES = ("night", "fog", "pencil")
 
 
@@ -92,7 +91,7 @@ def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str
         # a part hides the lines that run behind it
         ink.polygon(points, fill=0)
         ink.line([*points, points[0]], fill=255, width=line)
-    second = str(rng.choice([other for other in COLOURS if other not in (colour, "black")]))
+    second = str(rng.choice([other for other in COLOURS if other != colour]))
     return Sheet(
         cover={role: _coverage(label, index + 1) for index, role in enumerate(ROLES)},
         lines=_coverage(lines, 255),
@@ -129,29 +128,22 @@ def _plain(colour: PIXELS) -> PIXELS:
 def _drawing(sheet: Sheet) -> PIXELS:
     """Flat colours and dark outlines on plain pale paper."""
     paper = _plain((1 - 0.3 * sheet.rng.random(3)).astype(np.float32))
-    return _lay(_filled(paper, sheet), sheet.lines, np.float32(0.12) * np.ones(3, np.float32))
+    return _lay(_filled(paper, sheet), sheet.lines, INK)
 
 
 def _poster(sheet: Sheet) -> PIXELS:
-    """Flat colours without outlines in front of a sky and a ground."""
+    """Flat colours and thin dark outlines in front of a sky and a ground."""
     sky, ground = (_tint(colour, sheet.rng) for colour in GROUNDS[sheet.ground])
     horizon = float(sheet.rng.uniform(0.45, 0.75)) * SIZE
     below = np.clip(np.arange(SIZE, dtype=np.float32) - horizon, 0, 1)
     scene = _lay(_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
-    return _filled(scene, sheet)
+    return _lay(_filled(scene, sheet), 0.8 * sheet.lines, INK)
 
 
 def _sketch(sheet: Sheet) -> PIXELS:
     """Outlines in coloured ink on white paper."""
     paper = _plain(np.full(3, float(sheet.rng.uniform(0.9, 1.0)), np.float32))
-    return _lay(paper, sheet.lines, sheet.colours["body"] * np.float32(0.8))
-
-
-def _chalk(sheet: Sheet) -> PIXELS:
-    """Outlines in coloured chalk on a dark board."""
-    board = _plain((0.08 + 0.14 * sheet.rng.random(3)).astype(np.float32))
-    crumbs = (0.55 + 0.45 * sheet.rng.random((SIZE, SIZE))).astype(np.float32)
-    return _lay(board, sheet.lines * crumbs, 0.4 + 0.6 * sheet.colours["body"])
+    return _lay(paper, sheet.lines, 0.5 * sheet.colours["body"])
 
 
 def _clutter(sheet: Sheet) -> PIXELS:
@@ -184,7 +176,8 @@ def _photo(sheet: Sheet) -> PIXELS:
     down, right = np.gradient(_blur(shape, 4))
     lit = 0.85 - 3.0 * (right * light[0] + down * (0.8 + 0.4 * light[1]))
     grain = _blur(rng.random((SIZE, SIZE)).astype(np.float32), 1) - 0.5
-    body = _filled(scene, sheet) * np.clip(lit + 0.8 * grain, 0.25, 1.35)[..., None]
+    # creases and rims are darker, as where little light gets in
+    body = _lay(_filled(scene, sheet), 0.55 * sheet.lines, INK) * np.clip(lit + 0.8 * grain, 0.25, 1.35)[..., None]
     scene = np.clip(scene + shape[..., None] * (body - scene), 0, 1).astype(np.float32)
     radius = float(rng.uniform(0.6, 1.4))
     soft = np.stack([_blur(scene[..., channel], radius) for channel in range(3)], -1)
@@ -219,7 +212,6 @@ _STYLES: dict[str, Callable[[Sheet], PIXELS]] = {
     "drawing": _drawing,
     "poster": _poster,
     "sketch": _sketch,
-    "chalk": _chalk,
     "photo": _photo,
     "night": _night,
     "fog": _fog,
@@ -238,13 +230,12 @@ def paint(name: str, style: str, rng: np.random.Generator) -> Picture:
     Returns:
         A picture of SIZE x SIZE pixels in RGB.
     """
-    small = bool(rng.random() < 0.25)
-    scale = float(rng.uniform(0.24, 0.3) if small else rng.uniform(0.32, 0.42))
-    margin = 1.0 - 2.1 * scale
-    x, y = (0.5 + margin * float(rng.uniform(-0.5, 0.5)) for _ in range(2))
+    small = bool(rng.random() < 0.2)
+    scale = float(rng.uniform(0.28, 0.33) if small else rng.uniform(0.38, 0.46))
+    x, y = (0.5 + float(rng.uniform(-0.06, 0.06)) for _ in range(2))
     colour = str(rng.choice(list(COLOURS)))
-    line = int(rng.integers(3, 6))
+    line = int(rng.integers(5, 8))
     sheet = _sheet(name, rng, place=Placement(x, y, scale), colour=colour, line=line)
     pixels = np.rint(np.clip(_STYLES[style](sheet), 0, 1) * 255).astype(np.uint8)
-    grounded = style not in ("drawing", "sketch", "chalk", "pencil")
+    grounded = style not in ("drawing", "sketch", "pencil")
     return Picture(Image.fromarray(pixels), colour, sheet.ground if grounded else None, small)

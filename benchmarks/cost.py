@@ -1,0 +1,131 @@
+"""What tuning costs at the sizes of published checkpoints: seconds a query, images a second, peak memory.
+
+Cost does not depend on what the weights are, so the towers have random ones and nothing is downloaded. Each size
+runs in a process of its own, so that its peak of memory is its own; a query is timed in batches of one generation,
+as stage 1 asks for them (SharpZO, arXiv 2506.20990, section 3.1).
+
+usage: python benchmarks/cost.py [--model ViT-B/16 --classes 10] [--dtype float16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import sharpzo_mlx  # noqa: F401  (before MLX: it loads OpenBLAS)
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+from mlx.utils import tree_map
+
+from sharpzo_mlx import memory
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.objective import Objective
+from sharpzo_mlx.prompt import PromptTokens, make_space
+from sharpzo_mlx.prompted_text import specialise
+
+# text width, layers and heads, joint width; vision width, layers, heads, image and patch side
+SIZES = {
+    "ViT-B/32": (512, 12, 8, 512, 768, 12, 12, 224, 32),
+    "ViT-B/16": (512, 12, 8, 512, 768, 12, 12, 224, 16),
+    "ViT-L/14": (768, 12, 12, 768, 1024, 24, 16, 224, 14),
+}
+CLASSES = (10, 100)
+SHOTS = 16
+DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+
+
+def config_of(name: str) -> CLIPConfig:
+    """The configuration of a published checkpoint of that size."""
+    width, layers, heads, joint, vision_width, vision_layers, vision_heads, side, patch = SIZES[name]
+    text = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    vision = {"hidden_size": vision_width, "intermediate_size": 4 * vision_width, "num_hidden_layers": vision_layers}
+    vision |= {"num_attention_heads": vision_heads, "image_size": side, "patch_size": patch}
+    given = {"text_config": text | {"num_attention_heads": heads}, "vision_config": vision}
+    return CLIPConfig.from_dict({"model_type": "clip", "projection_dim": joint} | given)
+
+
+def tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
+    """One tower with random weights."""
+    model = CLIPModel(config_of(name), towers=(kind,))
+    model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def make_objective(name: str, classes: int, dtype: mx.Dtype) -> Objective:
+    """The objective for that many classes of two-word names, sixteen images a class."""
+    draw = np.random.default_rng(0)
+    model = tower(name, "text", dtype)
+    # SOS a photo of a | two words . EOS, with ids anywhere in the table
+    suffixes = tuple((*draw.integers(1000, 40000, 2).tolist(), 269, 49407) for _ in range(classes))
+    tokens = PromptTokens(49406, (320, 1125, 539, 320), suffixes)
+    space = make_space(model.text_model, tokens, dimension=512, relative_scale=1.0, projection_std=None, seed=0)
+    text = specialise(model.text_model, model.text_projection, tokens)
+    images = draw.standard_normal((SHOTS * classes, config_of(name).projection_dim)).astype(np.float32)
+    embeddings = mx.array(images / np.linalg.norm(images, axis=1, keepdims=True))
+    labels = [index // SHOTS for index in range(SHOTS * classes)]
+    return Objective(text, space, embeddings, labels, logit_scale=100.0)
+
+
+def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0) -> float:
+    """Time of one query within generations of `population`, after one to warm up."""
+    w = 0.4 * mx.random.normal((population, objective.dimension), key=mx.random.key(0))
+    mx.eval(objective.losses(w))
+    rounds, start = 0, time.perf_counter()
+    while time.perf_counter() - start < at_least:
+        mx.eval(objective.losses(w))
+        rounds += 1
+    return (time.perf_counter() - start) / (rounds * population)
+
+
+def images_a_second(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
+    """Rate of the image tower on prepared pixels."""
+    model = tower(name, "vision", dtype)
+    side = config_of(name).vision.image_size
+    pixels = mx.random.normal((batch, side, side, 3), key=mx.random.key(0))
+    mx.eval(model.image_features(pixels))
+    start = time.perf_counter()
+    mx.eval(model.image_features(pixels))
+    return batch / (time.perf_counter() - start)
+
+
+def measure(name: str, classes: int, dtype: str) -> dict[str, float]:
+    """All figures of one size in this process: text first, since the peak of memory is that of tuning."""
+    objective = make_objective(name, classes, DTYPES[dtype])
+    memory.reset_mlx_peak()
+    query = seconds_a_query(objective, TuneConfig().population)
+    peak = memory.mlx_peak()
+    del objective
+    return {"query": query, "peak": peak, "images": images_a_second(name, DTYPES[dtype])}
+
+
+def main() -> None:
+    """Print one row of figures for each size and number of classes."""
+    parser = argparse.ArgumentParser(description="What tuning costs at the sizes of published checkpoints.")
+    parser.add_argument("--model", choices=SIZES)
+    parser.add_argument("--classes", type=int)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.model, given.classes, given.dtype)))
+        return
+    print("| model | classes | ms a query | queries a minute | peak MB while tuning | images a second |")
+    print("|---|---|---|---|---|---|")
+    for name in [given.model] if given.model else SIZES:
+        for classes in [given.classes] if given.classes else CLASSES:
+            command = [sys.executable, __file__, "--one", "--model", name, "--classes", str(classes)]
+            done = subprocess.run([*command, "--dtype", given.dtype], capture_output=True, text=True, check=True)
+            row = json.loads(done.stdout)
+            figures = f"{1000 * row['query']:.1f} | {60 / row['query']:.0f} | {row['peak'] / 1e6:.0f}"
+            print(f"| {name} | {classes} | {figures} | {row['images']:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

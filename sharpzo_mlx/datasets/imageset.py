@@ -1,0 +1,53 @@
+"""The record that every kind of data set is read into: image files, the class of each, the classes' names.
+
+>>> ImageSet((Path("cat/1.jpg"),), (0,), ("cat",), ("cat",)).counts()
+[1]
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Image files and the class of each.
+
+    Attributes:
+        paths: the files, sorted by class and name.
+        labels: for each file, the position of its class.
+        class_names: names for prompts ("golden retriever").
+        folders: the classes' folder names in NFC, in the same order.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def counts(self) -> list[int]:
+        """Images of each class."""
+        found = Counter(self.labels)
+        return [found[label] for label in range(len(self.folders))]
+
+    def take(self, rows: Iterable[int]) -> ImageSet:
+        """The images at some positions, with all the classes."""
+        chosen = tuple(rows)
+        return ImageSet(
+            tuple(self.paths[row] for row in chosen),
+            tuple(self.labels[row] for row in chosen),
+            self.class_names,
+            self.folders,
+        )
+
+
+def nfc(name: str) -> str:
+    """A file's name in composed unicode."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,161 @@
+"""The hub, without a network: its library's functions are replaced by ones that answer as it does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sharpzo_mlx.convert import hub, sources
+from sharpzo_mlx.errors import UserError
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+SMALL = ["README.md", "config.json", "preprocessor_config.json", "tokenizer.json", "vocab.json", "merges.txt"]
+
+
+class FakeHub:
+    """A hub with one model; notes what is downloaded."""
+
+    def __init__(self, folder: Path, names: Collection[str]) -> None:
+        self.folder = folder
+        self.names = list(names)
+        self.downloaded: list[str] = []
+        self.trouble: Exception | None = None
+        self.cached = False
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.hf_hub_download)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
+
+    def model_info(self, name: str, **_: Any) -> SimpleNamespace:
+        if self.trouble:
+            raise self.trouble
+        return SimpleNamespace(sha="5ha", siblings=[SimpleNamespace(rfilename=file) for file in self.names])
+
+    def hf_hub_download(self, name: str, file: str, *, revision: str) -> str:
+        assert revision == "5ha"
+        self.downloaded.append(file)
+        return str(self.folder / file)
+
+    def snapshot_download(
+        self,
+        name: str,
+        *,
+        revision: str = "",
+        allow_patterns: list[str] | None = None,
+        local_files_only: bool = False,
+    ) -> str:
+        if local_files_only and not self.cached:
+            raise FileNotFoundError(name)
+        self.downloaded += allow_patterns or []
+        return str(self.folder)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    (tmp_path / "config.json").write_text("{}")
+    fake = FakeHub(tmp_path, [*SMALL, "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
+    fake.install(monkeypatch)
+    return fake
+
+
+def test_only_the_files_needed_are_downloaded(model: FakeHub) -> None:
+    (model.folder / "pytorch_model.bin").write_bytes(b"x")
+    found = sources.find("owner/clip-model")
+    assert found.on_hub
+    assert found.name == "owner/clip-model"
+    assert found.weights == (model.folder / "pytorch_model.bin",)
+    assert set(model.downloaded) == {*SMALL[:4], "pytorch_model.bin"}
+    assert len(model.downloaded) == 5
+
+
+def test_safetensors_come_before_pickles(model: FakeHub) -> None:
+    model.names.append("model.safetensors")
+    (model.folder / "model.safetensors").write_bytes(b"x")
+    sources.find("owner/clip-model")
+    assert "model.safetensors" in model.downloaded
+    assert "pytorch_model.bin" not in model.downloaded
+
+
+def test_shards_are_downloaded_by_their_index(model: FakeHub) -> None:
+    model.names = ["config.json", "vocab.json", "merges.txt", "model.safetensors.index.json"]
+    index = '{"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}'
+    (model.folder / "model.safetensors.index.json").write_text(index)
+    for part in (1, 2):
+        (model.folder / f"model-{part}.safetensors").write_bytes(b"x")
+    found = sources.find("owner/clip-model")
+    assert [path.name for path in found.weights] == ["model-1.safetensors", "model-2.safetensors"]
+    wanted = {"config.json", "vocab.json", "merges.txt", "model.safetensors.index.json"}
+    assert set(model.downloaded) == wanted | {"model-1.safetensors", "model-2.safetensors"}
+
+
+def test_a_folder_comes_before_the_hub(model: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "clip-model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no config\.json"):
+        sources.find("owner/clip-model")
+    assert model.downloaded == []
+
+
+def trouble(kind: str, status: int | None = None) -> Exception:
+    error: Exception = type(kind, (Exception,), {})("several\nlines")
+    if status is not None:
+        error.response = SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+    return error
+
+
+TROUBLES: dict[str, tuple[Exception, str]] = {
+    "no network": (trouble("ConnectError"), "cannot be reached; .*on another machine and give its path"),
+    "requests": (ConnectionError("no route"), "cannot be reached"),
+    "unknown": (trouble("RepositoryNotFoundError", 401), "no such model on the hub"),
+    "gated": (trouble("GatedRepoError", 403), "asks for an agreement"),
+    "server": (trouble("HfHubHTTPError", 503), "the hub answered 503"),
+    "name": (trouble("HFValidationError"), "no possible name"),
+    "disk": (OSError(28, "No space left on device"), "no space left"),
+}
+
+
+@pytest.mark.parametrize("case", TROUBLES)
+def test_troubles_are_one_line(model: FakeHub, case: str) -> None:
+    model.trouble, message = TROUBLES[case]
+    with pytest.raises(UserError, match=f"owner/clip-model: .*{message}") as caught:
+        sources.find("owner/clip-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_an_earlier_download_is_used(model: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    (model.folder / "pytorch_model.bin").write_bytes(b"x")
+    model.trouble, model.cached = ConnectionError("no route"), True
+    with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
+        assert sources.find("owner/clip-model").weights == (model.folder / "pytorch_model.bin",)
+    assert "no network; using the files of an earlier download" in caplog.text
+
+
+def test_a_model_without_weights_is_told(model: FakeHub) -> None:
+    model.names = ["config.json", "open_clip_config.json"]
+    with pytest.raises(UserError, match="owner/clip-model: only open_clip's own files"):
+        sources.find("owner/clip-model")
+    model.names = ["config.json", "model.onnx"]
+    with pytest.raises(UserError, match="owner/clip-model: no weights"):
+        sources.find("owner/clip-model")
+
+
+def test_bars_are_drawn_only_when_asked_for(model: FakeHub) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    seen: list[bool] = []
+
+    def choose(names: Collection[str], read: hub.Reader) -> list[str]:
+        seen.append(are_progress_bars_disabled())
+        return []
+
+    before = are_progress_bars_disabled()
+    hub.fetch("owner/name", choose)
+    hub.fetch("owner/name", choose, progress=True)
+    assert seen == [True, before]
+    assert are_progress_bars_disabled() == before

@@ -1,0 +1,216 @@
+"""Splits: folders are honoured, draws depend on the seed and the class's own names alone, nothing is in two sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.datasets.splits import Split, _shares, draw_split
+from sharpzo_mlx.errors import UserError
+
+
+def make(folder: Path, counts: dict[str, int]) -> Path:
+    """Class folders (or split/class folders) with so many empty files."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number:03d}.jpg").touch()
+    return folder
+
+
+def sizes(split: Split) -> tuple[list[int], list[int], list[int] | None]:
+    return split.train.counts(), split.val.counts(), split.test.counts() if split.test else None
+
+
+def names(split: Split, part: str = "train") -> set[str]:
+    return {f"{path.parent.name}/{path.name}" for path in getattr(split, part).paths}
+
+
+def notices(caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(record.message for record in caplog.records)
+
+
+def test_nothing_given_is_drawn_and_no_image_is_in_two_sets(tmp_path: Path) -> None:
+    make(tmp_path, {"cat": 30, "dog": 25, "owl": 40})
+    split = draw_split(tmp_path, shots=16, seed=0)
+    assert sizes(split) == ([16] * 3, [4] * 3, [10, 5, 20])
+    assert split.test is not None
+    every = [*split.train.paths, *split.val.paths, *split.test.paths]
+    assert sorted(every) == sorted(read_folder(tmp_path).paths)
+    for part in (split.train, split.val, split.test):
+        assert list(part.labels) == sorted(part.labels)
+        assert all(path.parent.name == part.folders[label] for path, label in zip(part.paths, part.labels, strict=True))
+    assert sizes(draw_split(tmp_path, shots=2, seed=0))[1] == [2] * 3
+
+
+def test_a_draw_is_a_function_of_the_seed_and_the_names(tmp_path: Path) -> None:
+    make(tmp_path / "a", {"cat": 30, "dog": 30})
+    first = draw_split(tmp_path / "a", shots=8, seed=0)
+    assert names(first) == names(draw_split(tmp_path / "a", shots=8, seed=0))
+    assert names(first) != names(draw_split(tmp_path / "a", shots=8, seed=1))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    make(tmp_path / "b", {"ant": 30})  # another class changes no other draw
+    other = draw_split(tmp_path / "b", shots=8, seed=0)
+    assert {name for name in names(other) if not name.startswith("ant")} == names(first)
+    cats = {name.split("/")[1] for name in names(first) if name.startswith("cat")}
+    dogs = {name.split("/")[1] for name in names(first) if name.startswith("dog")}
+    assert cats != dogs, "classes draw apart"
+
+
+def test_fewer_shots_are_the_first_of_more(tmp_path: Path) -> None:
+    make(tmp_path, {"cat": 60, "dog": 60})
+    assert names(draw_split(tmp_path, shots=4, seed=3)) < names(draw_split(tmp_path, shots=16, seed=3))
+
+
+def test_given_splits_are_honoured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = {"train/cat": 20, "train/dog": 20, "val/cat": 7, "val/dog": 3, "test/cat": 5, "test/dog": 6}
+    make(tmp_path, counts)
+    split = draw_split(tmp_path, shots=16, seed=0)
+    assert sizes(split) == ([16, 16], [7, 3], [5, 6])
+    assert not caplog.records
+    assert {path.parent.parent.name for path in split.val.paths} == {"val"}
+    assert sizes(draw_split(tmp_path, shots=20, seed=0))[0] == [20, 20]
+
+
+def test_train_and_val_alone_make_val_the_test(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, {"train/cat": 30, "train/dog": 18, "val/cat": 5, "val/dog": 5})
+    split = draw_split(tmp_path, shots=16, seed=0)
+    assert sizes(split) == ([16, 16], [4, 2], [5, 5])
+    assert {path.parent.parent.name for path in split.val.paths} == {"train"}
+    assert not set(split.val.paths) & set(split.train.paths)
+    assert "val is the test set, validation is drawn from train" in notices(caplog)
+
+
+def test_train_and_test_alone_and_train_alone(tmp_path: Path) -> None:
+    make(tmp_path / "a", {"train/cat": 30, "train/dog": 30, "test/cat": 5, "test/dog": 6})
+    assert sizes(draw_split(tmp_path / "a", shots=16, seed=0)) == ([16, 16], [4, 4], [5, 6])
+    make(tmp_path / "b", {"train/cat": 30, "train/dog": 30})
+    assert sizes(draw_split(tmp_path / "b", shots=16, seed=0)) == ([16, 16], [4, 4], [10, 10])
+    make(tmp_path / "c", {"test/cat": 30, "test/dog": 30})
+    with pytest.raises(UserError, match="no train"):
+        draw_split(tmp_path / "c", shots=16, seed=0)
+
+
+def test_classes_of_the_splits_must_agree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, {"train/cat": 9, "train/dog": 9, "train/owl": 9, "val/owl": 2, "test/dog": 2, "test/cat": 2})
+    split = draw_split(tmp_path, shots=4, seed=0)
+    assert sizes(split) == ([4, 4, 4], [0, 0, 2], [2, 2, 0])
+    assert "no images of 2 of 3 classes: cat, dog" in notices(caplog)
+    make(tmp_path, {"test/fox": 1})
+    with pytest.raises(UserError, match="classes that train lacks: fox"):
+        draw_split(tmp_path, shots=4, seed=0)
+
+
+def test_names_come_from_the_list_beside_the_splits(tmp_path: Path) -> None:
+    make(tmp_path, {"train/n1": 9, "train/n2": 9, "val/n2": 2, "test/n1": 2})
+    (tmp_path / "classnames.txt").write_text("n1 tench\nn2 goldfish\n")
+    split = draw_split(tmp_path, shots=4, seed=0)
+    assert split.test is not None
+    assert {split.train.class_names, split.val.class_names, split.test.class_names} == {("tench", "goldfish")}
+
+
+def test_small_classes_use_what_there_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, {"a": 1, "b": 2, "c": 10, "d": 16, "e": 17, "f": 100})
+    split = draw_split(tmp_path, shots=16, seed=0)
+    assert sizes(split) == ([1, 1, 8, 13, 16, 16], [0, 1, 2, 3, 1, 4], [0, 0, 0, 0, 0, 80])
+    assert "fewer than 16 training images: a (1), b (1), c (8), d (13)" in notices(caplog)
+    caplog.clear()
+    split = draw_split(tmp_path, shots=None, seed=0)
+    assert sizes(split) == ([1, 1, 6, 10, 11, 16], [0, 1, 2, 3, 3, 4], [0, 0, 2, 3, 3, 80])
+    assert "no --shots given: 1 to 16 training images" in notices(caplog)
+    assert split.shots == 16
+
+
+def test_no_test_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, {"a": 5, "b": 5})
+    assert draw_split(tmp_path, shots=4, seed=0).test is None
+    assert "no image is left for a test split" in notices(caplog)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 60), st.none() | st.integers(1, 30), st.booleans(), st.booleans())
+def test_any_share_uses_images_once(count: int, shots: int | None, val: bool, test: bool) -> None:
+    share = _shares(shots, draw_val=val, draw_test=test)(count)
+    assert 0 <= share.train <= (shots or 16)
+    assert 0 <= share.val <= (min(shots or 16, 4) if val else 0)
+    assert share.train + share.val <= count
+    if count:
+        assert share.train > 0
+    if val and count > 1:
+        assert share.val > 0
+    if count >= (shots or 16) + 5:
+        assert share.train == (shots or 16)
+
+
+def test_what_cannot_be_split_says_what_to_do(tmp_path: Path) -> None:
+    make(tmp_path / "one", {"cat": 30})
+    with pytest.raises(UserError, match="only one class, 'cat'"):
+        draw_split(tmp_path / "one", shots=16, seed=0)
+    make(tmp_path / "two", {"cat": 1, "dog": 1})
+    with pytest.raises(UserError, match="no image is left for validation"):
+        draw_split(tmp_path / "two", shots=16, seed=0)
+    with pytest.raises(UserError, match="--shots 0"):
+        draw_split(tmp_path / "two", shots=0, seed=0)
+    with pytest.raises(UserError, match="no such folder"):
+        draw_split(tmp_path / "absent", shots=1, seed=0)
+
+
+def published(folder: Path, root: str = "2750") -> Path:
+    """A data set with CoOp's split file, its lists in no order."""
+    parts: dict[str, list[tuple[str, int, str]]] = {"train": [], "val": [], "test": []}
+    for label, name in ((1, "Forest"), (0, "Annual_Crop"), (2, "River")):
+        for part, count in (("train", 20), ("val", 9), ("test", 6)):
+            for number in reversed(range(count)):
+                path = f"{name}/{part}{number}.jpg"
+                parts[part].append((path, label, name))
+                (folder / root / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / root / path).touch()
+    (folder / "split_zhou_EuroSAT.json").write_text(json.dumps(parts))
+    return folder
+
+
+@pytest.mark.parametrize("root", ["2750", "."])
+def test_coops_split_files(root: str, tmp_path: Path) -> None:
+    split = draw_split(published(tmp_path, root), shots=16, seed=0)
+    assert split.train.class_names == ("Annual Crop", "Forest", "River")
+    assert split.train.folders == ("Annual_Crop", "Forest", "River")
+    assert sizes(split) == ([16] * 3, [4] * 3, [6] * 3)
+    assert split.test is not None
+    for part, name in ((split.train, "train"), (split.val, "val"), (split.test, "test")):
+        assert all(path.is_file() and path.name.startswith(name) for path in part.paths)
+        assert all(path.parent.name == part.folders[label] for path, label in zip(part.paths, part.labels, strict=True))
+    assert sizes(draw_split(tmp_path, shots=2, seed=0))[1] == [2] * 3
+    evaluated = read_folder(tmp_path)
+    assert set(evaluated.paths) == set(split.test.paths)
+
+
+def test_split_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    file = published(tmp_path) / "split_zhou_EuroSAT.json"
+    good = file.read_text()
+    for bad, match in (
+        ("[]", "no split file"),
+        ('{"train": []}', "no split file"),
+        ('{"train": [], "val": [], "test": []}', "no training images"),
+        ('{"train": [["a.jpg", 0]], "val": [], "test": []}', "no split file"),
+        (good.replace('"Forest"]', '"Wood"]', 1), "label 1 is both"),
+        (good.replace("train19.jpg", "gone.jpg", 1), "gone.jpg is neither"),
+    ):
+        file.write_text(bad)
+        with pytest.raises(UserError, match=match):
+            draw_split(tmp_path, shots=16, seed=0)
+    (tmp_path / "split_zhou_Other.json").write_text(good)
+    with pytest.raises(UserError, match="keep the one to use"):
+        draw_split(tmp_path, shots=16, seed=0)
+
+
+def test_the_testbeds_splits(testbed: Path) -> None:
+    split = draw_split(testbed / "tiny-imagenet", shots=8, seed=0)
+    assert len(split.train.folders) == 200
+    assert sizes(split) == ([8] * 200, [4] * 200, [10] * 200)
+    assert split.train.class_names[split.train.folders.index("n01443537")] == "goldfish"

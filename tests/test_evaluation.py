@@ -1,0 +1,83 @@
+"""Evaluating and predicting with a run: numbers equal a few lines of NumPy, and folders that do not fit are named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.evaluation import FolderResult, evaluate_steps
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
+    config = sz.TuneConfig(shots=4, dimension=16, generations=20, population=6, steps=0, relative_scale=20.0)
+    return sz.tune(sz.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run")
+
+
+def expected(run: sz.Run, folder: Path, classes: list[str]) -> tuple[float, float]:
+    paths = [path for name in classes for path in sorted((folder / name).iterdir())]
+    labels = np.array([run.prompt.folders.index(path.parent.name) for path in paths])
+    features = np.array(sz.load(run.model_folder).encode_images(paths))
+    zero, tuned = (
+        float(np.mean((features @ np.array(classifier).T).argmax(axis=1) == labels))
+        for classifier in (run.prompt.zero_shot_features, run.prompt.class_features)
+    )
+    return zero, tuned
+
+
+def test_accuracies_of_folders_and_their_means(run: sz.Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "dog", tmp_path / "subset" / "dog")
+    shutil.copytree(photos / "cat", tmp_path / "subset" / "cat")
+    report = sz.evaluate(run.folder, [photos, tmp_path / "subset"])
+    wanted = [expected(run, photos, ["barn owl", "cat", "dog"]), expected(run, tmp_path / "subset", ["cat", "dog"])]
+    assert [(f.zero_shot, f.tuned) for f in report.folders] == [pytest.approx(pair) for pair in wanted]
+    assert [f.images for f in report.folders] == [36, 24]
+    assert report.tuned == pytest.approx(np.mean([tuned for _, tuned in wanted]))
+    assert report.zero_shot == pytest.approx(np.mean([zero for zero, _ in wanted]))
+
+
+def test_unknown_classes_are_named_before_anything_is_encoded(run: sz.Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "more")
+    shutil.copytree(photos / "cat", tmp_path / "more" / "zebra")
+    events = evaluate_steps(run, [photos, tmp_path / "more"])
+    with pytest.raises(sz.UserError, match="zebra"):
+        next(events)
+
+
+def test_unreadable_images_are_skipped_and_counted(run: sz.Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "broken")
+    (tmp_path / "broken" / "cat" / "0.png").write_bytes(b"no")
+    result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
+    assert isinstance(result, FolderResult)
+    assert (result.images, result.skipped) == (35, 1)
+
+
+def test_predictions_are_the_softmax_of_the_classifier(run: sz.Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_bytes(b"no")
+    paths = [photos / "cat" / "1.png", tmp_path / "no.jpg", photos / "dog" / "2.png"]
+    first, broken, last = sz.predict(run, paths, top=2)
+    assert broken.error
+    assert broken.labels == ()
+    for prediction in (first, last):
+        feature = np.array(sz.load(run.model_folder).encode_images([prediction.path]))[0]
+        logits = run.prompt.logit_scale * np.array(run.prompt.class_features) @ feature
+        probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        order = np.argsort(-probabilities)[:2]
+        assert [name for name, _ in prediction.labels] == [run.prompt.class_names[k] for k in order]
+        np.testing.assert_allclose([p for _, p in prediction.labels], probabilities[order], rtol=1e-3)
+    assert len(sz.predict(run, paths[:1], top=99)[0].labels) == 3
+
+
+def test_what_cannot_be_asked(run: sz.Run, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(sz.UserError, match="no folder"):
+        sz.evaluate(run, [])
+    with pytest.raises(sz.UserError, match="no image"):
+        sz.predict(run, [])
+    with pytest.raises(sz.UserError, match="at least 1"):
+        sz.predict(run, ["a.png"], top=0)
+    with pytest.raises(sz.UserError, match="no run here"):
+        sz.evaluate(tmp_path, [tmp_path])

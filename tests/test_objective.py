@@ -1,0 +1,154 @@
+"""The objective: its losses are the plain formula's, chunks change nothing, every query is counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.encoder import load
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.objective import Objective, cross_entropies, score
+from sharpzo_mlx.prompt import PromptSpace, make_space, tokenise_prompts
+from sharpzo_mlx.prompted_text import PromptedText
+
+NAMES = ("cat", "dog", "barn owl", "ox")
+
+
+@dataclass
+class Images:
+    embeddings: mx.array
+    labels: list[int]
+
+
+@pytest.fixture
+def images() -> Images:
+    x = mx.random.normal((30, 24), key=mx.random.key(3))
+    return Images(x / mx.linalg.norm(x, axis=-1, keepdims=True), [n % 4 for n in range(30)])
+
+
+def build(folder: Path, images: Images, **options: int | None) -> Objective:
+    half = load_model(folder, towers=("text",))
+    tokens = tokenise_prompts(load(folder).tokenizer, "a photo of a {}.", NAMES)
+    space = make_space(half.text_model, tokens, dimension=16, relative_scale=20.0, projection_std=None, seed=1)
+    text = PromptedText(half.text_model, half.text_projection, tokens)
+    return Objective(text, space, images.embeddings, images.labels, logit_scale=12.0, **options)
+
+
+def plain_losses(folder: Path, space: PromptSpace, images: Images, w: mx.array) -> np.ndarray:
+    """L by the definition: each class's whole 77-token text, one at a time, softmax in float64."""
+    half, tokenizer = load_model(folder, towers=("text",)), load(folder).tokenizer
+    rows = []
+    for context in np.array(space.contexts(w)):
+        features = []
+        for name in NAMES:
+            ids = tokenizer.encode(f"a photo of a {name}.")
+            x = half.text_model.embed(mx.array([ids + [tokenizer.pad_id] * (77 - len(ids))]))
+            x[:, 1 : 1 + len(context)] = mx.array(context)
+            pooled = half.text_projection(half.text_model.from_embeddings(x, mx.array([len(ids) - 1])))
+            features.append(np.array(pooled[0], np.float64))
+        text = np.stack(features) / np.linalg.norm(features, axis=-1, keepdims=True)
+        logits = 12.0 * np.array(images.embeddings, np.float64) @ text.T
+        logits -= logits.max(axis=1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        rows.append(-log_p[np.arange(len(images.labels)), images.labels].mean())
+    return np.array(rows)
+
+
+def test_losses_are_the_definition(tiny_model: Path, images: Images) -> None:
+    objective = build(tiny_model, images)
+    w = mx.random.normal((5, 16), key=mx.random.key(7))
+    expected = plain_losses(tiny_model, objective.space, images, w)
+    assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
+    np.testing.assert_allclose(objective.losses(w), expected, rtol=1e-5)
+    np.testing.assert_allclose(mx.mean(objective.image_losses(w), axis=1), expected, rtol=1e-5)
+
+
+def test_chunks_change_nothing_but_rounding(tiny_model: Path, images: Images) -> None:
+    w, u = (mx.random.normal((23, 16), key=mx.random.key(n)) for n in (1, 2))
+    whole, parts = build(tiny_model, images), build(tiny_model, images)
+    parts.chunk = 4
+    np.testing.assert_allclose(parts.losses(w), whole.losses(w), rtol=1e-5)
+    np.testing.assert_allclose(parts.image_losses(w), whole.image_losses(w), rtol=1e-5)
+    for one, other in zip(parts.jvp(w, u), whole.jvp(w, u), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_images_change_nothing(
+    tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, w = build(tiny_model, images), mx.random.normal((3, 16), key=mx.random.key(1))
+    whole = np.array(objective.losses(w))
+    monkeypatch.setattr("sharpzo_mlx.objective.LOGITS_AT_ONCE", 7 * 4 * 3)
+    np.testing.assert_allclose(objective.losses(w), whole, rtol=1e-5)
+
+
+def test_directional_derivatives_are_autograds(tiny_model: Path, images: Images) -> None:
+    objective = build(tiny_model, images)
+    w, u = (mx.random.normal((4, 16), key=mx.random.key(n)) for n in (1, 2))
+    losses, slopes = objective.jvp(w, u)
+    gradient = mx.grad(lambda x: mx.sum(objective.losses(x)))(w)
+    np.testing.assert_allclose(losses, objective.losses(w), rtol=1e-5)
+    np.testing.assert_allclose(slopes, mx.sum(gradient * u, axis=1), rtol=1e-3, atol=1e-6)
+
+
+def test_queries_are_counted(tiny_model: Path, images: Images) -> None:
+    objective = build(tiny_model, images)
+    objective.chunk = 2
+    w = mx.zeros((5, 16))
+    objective.losses(w)
+    objective.image_losses(w[:3])
+    assert objective.queries == 8
+    objective.jvp(w, w)  # two a direction
+    assert objective.queries == 18
+    objective.class_features(w[0])  # validation, counted by who asks
+    assert objective.queries == 18
+
+
+def test_one_batch_stays_lazy_until_it_is_read(tiny_model: Path, images: Images) -> None:
+    objective = build(tiny_model, images)
+    mx.eval(objective.embeddings)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    losses = objective.losses(mx.zeros((2, 16)))
+    assert mx.get_peak_memory() - before < 4096  # nothing computed: the pair of forwards is a graph
+    mx.eval(losses)
+    assert mx.get_peak_memory() - before > 4096
+
+
+def test_the_plan_covers_what_a_chunk_takes(tiny_model: Path, images: Images) -> None:
+    budget = 2 << 20
+    objective = build(tiny_model, images, memory_budget=budget)
+    assert 1 < objective.chunk < 1000
+    w = mx.zeros((objective.chunk, 16))
+    mx.eval(objective.losses(w[:1]))
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(objective.losses(w))
+    assert mx.get_peak_memory() - before < 1.1 * budget
+
+
+def test_a_budget_below_one_candidate_is_refused(tiny_model: Path, images: Images) -> None:
+    with pytest.raises(UserError, match="memory-budget"):
+        build(tiny_model, images, memory_budget=1000)
+
+
+def test_losses_are_float32_whatever_comes_in() -> None:
+    class_features = mx.random.normal((2, 3, 8), key=mx.random.key(0))
+    embeddings = mx.random.normal((5, 8), key=mx.random.key(1))
+    losses = cross_entropies(class_features, embeddings, mx.array([0, 1, 2, 0, 1]), 100.0)
+    assert losses.dtype == mx.float32
+    assert losses.shape == (2, 5)
+
+
+def test_score_by_hand() -> None:
+    class_features = mx.array([[1.0, 0.0], [0.0, 1.0]])
+    embeddings = mx.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]])
+    result = score(class_features, embeddings, mx.array([0, 1, 0, 0]), 1.0)
+    assert result.accuracy == 0.75
+    gaps = np.array([1.0, 1.0, -0.2, 0.2])  # right logit minus wrong one
+    assert result.loss == pytest.approx(np.log1p(np.exp(-gaps)).mean(), rel=1e-6)

@@ -1,0 +1,94 @@
+"""Every exact saving of the text tower, and the objective on top, equal the plain 77-token computation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.encoder import load
+from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
+from sharpzo_mlx.prompted_text import FullText, PromptedText, group_by_length, specialise
+
+NAMES = ("cat", "ox", "barn owl", "great white shark", "dog", "a")
+TEMPLATES = ("a photo of a {}.", "art {}", "it is a {}, seen from far away!")
+
+
+def prompts(folder: Path, template: str = TEMPLATES[0]) -> tuple[CLIPModel, PromptTokens, PromptSpace]:
+    half = load_model(folder, towers=("text",))
+    tokens = tokenise_prompts(load(folder).tokenizer, template, NAMES)
+    space = make_space(half.text_model, tokens, dimension=16, relative_scale=20.0, projection_std=None, seed=1)
+    return half, tokens, space
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_shared_prefix_equals_the_full_path(tiny_model: Path, template: str) -> None:
+    half, tokens, space = prompts(tiny_model, template)
+    contexts = space.contexts(mx.random.normal((4, 16), key=mx.random.key(0)))
+    fast = PromptedText(half.text_model, half.text_projection, tokens).class_features(contexts)
+    full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
+    assert fast.shape == (4, len(NAMES), 24)
+    assert np.ptp(np.array(full), axis=0).max() > 0.01  # the contexts matter: equality is not of constants
+    np.testing.assert_allclose(fast, full, atol=1e-5)
+
+
+def test_zero_is_zero_shot(tiny_model: Path) -> None:
+    half, tokens, space = prompts(tiny_model)
+    fast = PromptedText(half.text_model, half.text_projection, tokens)
+    texts = load(tiny_model).encode_texts([f"a photo of a {name}." for name in NAMES])
+    np.testing.assert_allclose(fast.class_features(space.contexts(mx.zeros((1, 16))))[0], texts, atol=1e-5)
+
+
+def test_forward_mode_passes_through_the_savings(tiny_model: Path) -> None:
+    half, tokens, space = prompts(tiny_model)
+    w, u = (mx.random.normal((3, 16), key=mx.random.key(n)) for n in (1, 2))
+    slopes = []
+    for kind in (PromptedText, FullText):
+        text = kind(half.text_model, half.text_projection, tokens)
+        _, (slope,) = mx.jvp(lambda x, text=text: text.class_features(space.contexts(x)), [w], [u])
+        slopes.append(np.array(slope))
+    assert np.abs(slopes[1]).max() > 1e-3
+    np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-5)
+
+
+def test_computed_tokens_are_the_context_and_the_suffixes(tiny_model: Path) -> None:
+    half, tokens, _ = prompts(tiny_model)
+    fast = PromptedText(half.text_model, half.text_projection, tokens)
+    # one byte is one token here; "." and EOS close every suffix, SOS is computed once a run
+    letters = sum(len(name.replace(" ", "")) for name in NAMES)
+    assert fast.tokens == len("aphotoofa") + letters + 2 * len(NAMES)
+    assert FullText(half.text_model, half.text_projection, tokens).tokens == 77 * len(NAMES)
+
+
+def test_only_a_causal_tower_takes_the_short_cut(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half, tokens, space = prompts(tiny_model)
+    assert isinstance(specialise(half.text_model, half.text_projection, tokens), PromptedText)
+    contexts = space.contexts(mx.random.normal((2, 16), key=mx.random.key(0)))
+    causal = specialise(half.text_model, half.text_projection, tokens).class_features(contexts)
+    object.__setattr__(half.text_model.config, "causal", False)
+    text = specialise(half.text_model, half.text_projection, tokens)
+    assert isinstance(text, FullText)
+    assert float(mx.abs(text.class_features(contexts) - causal).max()) > 1e-3  # every position is seen now
+    whole = half.text_features(mx.array([load(tiny_model).tokenizer.encode("a photo of a cat.")]))
+    zero = text.class_features(space.contexts(mx.zeros((1, 16))))
+    np.testing.assert_allclose(zero[0, 0], whole[0], atol=1e-5)
+
+
+def test_half_precision_stays_near(tiny_model: Path) -> None:
+    _, tokens, space = prompts(tiny_model)
+    contexts = space.contexts(mx.random.normal((2, 16), key=mx.random.key(0)))
+    exact, half = (
+        PromptedText(model.text_model, model.text_projection, tokens).class_features(contexts)
+        for model in (load_model(tiny_model, ("text",), dtype=dtype) for dtype in (mx.float32, mx.float16))
+    )
+    assert half.dtype == mx.float32
+    np.testing.assert_allclose(half, exact, atol=2e-2)
+
+
+def test_groups_keep_every_class_once() -> None:
+    groups = group_by_length([(1, 2), (1,), (3, 4), (5, 6, 7)])
+    assert groups == [(1, (1,)), (2, (0, 2)), (3, (3,))]

@@ -1,0 +1,188 @@
+"""The search on a known landscape: reductions that must be exact, the switch, the budgets, and going on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.objective import Score
+from sharpzo_mlx.optimisers import cma
+from sharpzo_mlx.random import stream
+from sharpzo_mlx.search import Search, TuneStep
+
+D = 12
+TARGET = mx.array([1.0, -0.5, 0.25] * 4)
+
+
+@dataclass
+class Bowl:
+    """L(w) = mean over three "images" of a quadratic around TARGET; counts its queries like the objective."""
+
+    queries: int = 0
+    dimension: int = D
+    told: list[mx.array] = field(default_factory=list)
+
+    def image_losses(self, w: mx.array) -> mx.array:
+        self.queries += int(w.shape[0])
+        self.told.append(w)
+        distance = mx.sum(mx.square(w - TARGET), axis=-1, keepdims=True)
+        return distance * mx.array([0.5, 1.0, 1.5])
+
+    def losses(self, w: mx.array) -> mx.array:
+        return mx.mean(self.image_losses(w), axis=-1)
+
+    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        self.queries += 2 * int(w.shape[0])
+        gap = w - TARGET
+        return mx.sum(mx.square(gap), axis=-1), 2 * mx.sum(gap * u, axis=-1)
+
+
+def accuracy_of(w: mx.array) -> Score:
+    """An "accuracy" that rises as w nears TARGET."""
+    distance = float(mx.sum(mx.square(w - TARGET)))
+    return Score(accuracy=1 / (1 + distance), loss=distance)
+
+
+def config(**changes: Any) -> TuneConfig:
+    values: dict[str, Any] = {
+        "generations": 6, "population": 8, "sigma": 0.3, "rho": 0.0, "patience": 100, "steps": 30,
+        "mask_interval": 10, "mask_directions": 4, "validate_every": 5, "learning_rate": 0.05, "covariance": "full",
+        "rule": "sgd", "schedule": "constant", "keep": 0.5, "draws": 1,
+    }  # fmt: skip
+    return TuneConfig(**{**values, **changes})
+
+
+def finish(search: Search) -> list[TuneStep]:
+    return list(search.steps())
+
+
+def test_both_stages_descend_and_the_best_is_kept() -> None:
+    search = Search(config(generations=30, steps=300), Bowl(), accuracy_of)
+    steps = finish(search)
+    assert [s.stage for s in steps] == [1] * 30 + [2] * 300
+    start, end = float(mx.sum(mx.square(TARGET))), float(mx.sum(mx.square(search.best_w - TARGET)))
+    assert end < 0.2 * start
+    assert search.best_score.accuracy == max(s.val_accuracy for s in steps if s.val_accuracy is not None)
+    assert steps[-1].best_val == search.best_score.accuracy
+
+
+def test_stage_one_without_rho_is_plain_cma_exactly() -> None:
+    search = Search(config(steps=0, generations=5), Bowl(), accuracy_of)
+    finish(search)
+    params = cma.cma_params(D, 8, "full")
+    state, loss = cma.init(params, mx.zeros(D), 0.3), Bowl()
+    for generation in range(5):
+        x = cma.ask(params, state, stream(0, "cma", generation))
+        state = cma.tell(params, state, x, loss.losses(x))
+    np.testing.assert_array_equal(search.cma.mean, state.mean)
+    np.testing.assert_array_equal(search.cma.sigma, state.sigma)
+
+
+def test_fitness_is_read_at_the_shifted_points_and_told_for_the_unshifted() -> None:
+    loss = Bowl()
+    search = Search(config(steps=0, generations=1, rho=0.7, sharpness="cge", sharpness_mu=1e-3), loss, accuracy_of)
+    finish(search)
+    params = cma.cma_params(D, 8, "full")
+    state = cma.init(params, mx.zeros(D), 0.3)
+    x = cma.ask(params, state, stream(0, "cma", 0))
+    away = -TARGET / mx.linalg.norm(TARGET)  # the gradient of the bowl at zero
+    np.testing.assert_allclose(loss.told[-1] - x, mx.broadcast_to(0.7 * away, x.shape), atol=2e-3)
+    np.testing.assert_allclose(
+        search.cma.mean, cma.tell(params, state, x, Bowl().losses(x + 0.7 * away)).mean, atol=1e-5
+    )
+
+
+def test_dense_stage_two_is_plain_zo_sgd() -> None:
+    search = Search(config(generations=0, steps=20, keep=1.0, mu=0.1), Bowl(), accuracy_of)
+    finish(search)
+    w = np.zeros(D)
+    target = np.array(TARGET, np.float64)
+    for t in range(20):
+        u = np.array(mx.random.normal((1, D), key=stream(0, "step", t)), np.float64)[0]
+        up, down = (np.sum((w + s * 0.1 * u - target) ** 2) for s in (1, -1))
+        w = w - 0.05 * (up - down) / 0.2 * u
+    np.testing.assert_allclose(search.zo.w, w, rtol=1e-4, atol=1e-5)
+
+
+def test_the_switch_waits_for_patience_and_stage_two_starts_at_the_mean() -> None:
+    search = Search(config(patience=3, generations=50, steps=1), Bowl(), lambda w: Score(0.5, 1.0))
+    steps = finish(search)
+    assert [s.stage for s in steps] == [1, 1, 1, 2]
+    moved = search.zo.w - search.cma.mean
+    assert 0 < float(mx.max(mx.abs(moved))) < 1.0
+
+
+def test_small_gains_do_not_count_as_improvement() -> None:
+    accuracies = iter([0.5, *(0.5 + 0.004 * n for n in range(1, 100))])
+    search = Search(
+        config(patience=4, generations=50, steps=0, min_improvement=0.01),
+        Bowl(),
+        lambda w: Score(next(accuracies), 1.0),
+    )
+    # 0.012 at the third generation counts, so does 0.024 at the sixth: patience never runs out by itself
+    assert len(finish(search)) == 50
+
+
+def test_zero_shot_is_always_a_candidate() -> None:
+    def worse(w: mx.array) -> Score:
+        return Score(0.9, 0.1) if float(mx.max(mx.abs(w))) == 0 else Score(0.2, 3.0)
+
+    search = Search(config(), Bowl(), worse)
+    finish(search)
+    assert float(mx.max(mx.abs(search.best_w))) == 0
+    assert search.best_score.accuracy == 0.9
+
+
+def test_ties_go_to_the_lower_validation_loss_and_nan_never_wins() -> None:
+    scores = iter([Score(0.5, 1.0), Score(0.5, float("nan")), Score(0.5, 0.8), Score(0.5, 0.9)])
+    search = Search(config(generations=3, steps=0), Bowl(), lambda w: next(scores))
+    finish(search)
+    assert search.best_score == Score(0.5, 0.8)
+
+
+@pytest.mark.parametrize("budget", [20, 100, 137])
+def test_a_query_budget_is_never_passed(budget: int) -> None:
+    loss = Bowl()
+    search = Search(config(query_budget=budget, generations=50, steps=500), loss, accuracy_of)
+    steps = finish(search)
+    assert loss.queries <= budget
+    assert loss.queries > 0.75 * budget - 10
+    assert sum(s.queries for s in steps if s.stage == 1 and s.queries > 0.5 * budget) == 0
+
+
+def test_queries_are_those_of_the_loss() -> None:
+    loss = Bowl()
+    search = Search(config(rho=0.1, sharpness="rge", sharpness_directions=3), loss, accuracy_of)
+    finish(search)
+    # 6 generations of 8 + 6, 30 steps of 2, and three masks of 2 x 4 random directions
+    assert loss.queries == 6 * 14 + 30 * 2 + 3 * 8 == search.planned_queries()
+
+
+def test_a_time_budget_ends_the_search() -> None:
+    search = Search(config(time_budget=0.05, generations=10**6, steps=10**6), Bowl(), accuracy_of)
+    steps = finish(search)
+    assert 0 < len(steps) < 10**5
+    assert steps[-1].seconds < 5
+
+
+@pytest.mark.parametrize("cut", [1, 4, 6, 7, 11, 36])
+def test_a_search_that_is_cut_goes_on_to_the_same_numbers(cut: int) -> None:
+    options = config(rho=0.2, sharpness="population", sharpness_smoothing=0.5, rule="adam", averaging=0.9)
+    whole = Search(options, Bowl(), accuracy_of)
+    undisturbed = finish(whole)
+    first = Search(options, Bowl(), accuracy_of)
+    steps = first.steps()
+    for _ in range(cut):
+        next(steps)
+    second = Search(options, Bowl(), accuracy_of)
+    second.restore(first.arrays(), first.facts())
+    rest = finish(second)
+    assert [s.queries for s in rest] == [s.queries for s in undisturbed[cut:]]
+    assert [s.loss for s in rest] == [s.loss for s in undisturbed[cut:]]
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(second.arrays()[name], array, err_msg=name)

@@ -1,0 +1,285 @@
+"""Sparse ZO descent: the paper's step written out in numpy, keep = 1 is dense, optima, lost probes, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers import sparse_zo
+from sharpzo_mlx.optimisers.sparse_zo import ZOParams, ZOState
+from sharpzo_mlx.random import stream
+
+
+class Bowl:
+    """L(w) = sum scale (w - 1)^2 / 2 as the mean of four images, keeping the size of every batch."""
+
+    def __init__(self, dimension: int, steepest: float = 3.0) -> None:
+        self.scale = mx.array(np.geomspace(1, steepest, dimension).astype(np.float32))
+        self.batches: list[int] = []
+
+    def losses(self, w: mx.array) -> mx.array:
+        return mx.mean(self.image_losses(w), axis=1)
+
+    def image_losses(self, w: mx.array) -> mx.array:
+        self.batches.append(w.shape[0])
+        loss = mx.sum(self.scale * mx.square(w - 1), axis=1, keepdims=True) / 2
+        return loss * mx.array([0.5, 1.0, 1.0, 1.5])
+
+    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        (values,), (derivatives,) = mx.jvp(self.losses, [w], [u])
+        return values, derivatives
+
+
+class Cliff(Bowl):
+    """The same, but infinite where the first coordinate is above its start."""
+
+    def losses(self, w: mx.array) -> mx.array:
+        return mx.where(w[:, 0] > 0, mx.inf, super().losses(w))
+
+
+def _run(params: ZOParams, loss: Any, w: mx.array, steps: int, seed: int = 0) -> ZOState:
+    return _continue(params, loss, sparse_zo.init(params, w), 0, steps, seed=seed)
+
+
+def _continue(params: ZOParams, loss: Any, state: ZOState, first: int, last: int, *, seed: int = 0) -> ZOState:
+    for t in range(first, last):
+        if sparse_zo.due(params, state):
+            state = sparse_zo.renew(params, state, loss, stream(seed, "mask", t))
+        state, value = sparse_zo.step(params, state, loss, stream(seed, "step", t))
+        if t % 25 == 0:
+            mx.eval(state.w, value)
+    return state
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_keep_one_is_dense_zo_sgd_written_out_in_numpy(draws: int) -> None:
+    params = ZOParams(learning_rate=0.02, mu=1e-2, draws=draws, keep=1.0)
+    loss, w = Bowl(6), np.full(6, -0.5)
+    scale = np.array(loss.scale, np.float64)
+
+    def value(x: np.ndarray) -> float:
+        return float(scale @ (x - 1) ** 2 / 2)
+
+    state = sparse_zo.init(params, mx.array(w.astype(np.float32)))
+    for t in range(40):
+        key = stream(0, "step", t)
+        u = np.array(mx.random.normal((draws, 6), key=key), np.float64)
+        slopes = [(value(w + 1e-2 * d) - value(w - 1e-2 * d)) / 2e-2 for d in u]
+        pair_mean = np.mean([(value(w + 1e-2 * d) + value(w - 1e-2 * d)) / 2 for d in u])
+        w = w - 0.02 * np.mean([s * d for s, d in zip(slopes, u, strict=True)], axis=0)
+        assert not sparse_zo.due(params, state)
+        state, estimate = sparse_zo.step(params, state, loss, key)
+        assert float(np.array(estimate)) == pytest.approx(pair_mean, rel=1e-3)
+    np.testing.assert_allclose(np.array(state.w), w, atol=3e-3)
+    np.testing.assert_array_equal(np.array(state.average), np.array(state.w))
+    assert loss.batches == [2 * draws] * 40  # all forwards of a step in one batch
+
+
+def test_the_mask_is_the_paper_s_and_the_rest_of_w_stands_still() -> None:
+    params = ZOParams(learning_rate=0.02, mu=1e-2, keep=0.5, mask_interval=10)
+    loss = Bowl(8, steepest=100.0)
+    start = mx.array(np.array([0.5, -0.4, 0.3, 0.2, -0.3, 0.6, 0.1, 0.9], np.float32))
+    state = sparse_zo.init(params, start)
+    assert sparse_zo.due(params, state)
+    state = sparse_zo.renew(params, state, loss, stream(0))
+    assert loss.batches == [16]
+    w = np.array(start, np.float64)
+    squared = (np.array(loss.scale) * (w - 1)) ** 2
+    score = w**2 * (squared - squared.mean()) / squared.std()
+    expected = np.zeros(8)
+    expected[np.argsort(-score)[:4]] = 1
+    np.testing.assert_array_equal(np.array(state.mask), expected)
+    for t in range(10):
+        assert sparse_zo.due(params, state) == (t == 0)
+        state, _ = sparse_zo.step(params, state, loss, stream(0, t))
+    assert sparse_zo.due(params, state)
+    moved = np.array(state.w) != np.array(start)
+    np.testing.assert_array_equal(moved, expected == 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "estimator", "queries"),
+    [
+        ("zscore-squared", "cge", [40]),
+        ("zscore-squared", "rge", [4]),
+        ("zscore-fisher", "rge", [40]),
+        ("gradient", "forward", [20]),
+        ("magnitude", "cge", []),
+        ("random", "cge", []),
+        ("none", "cge", []),
+    ],
+)
+def test_what_a_mask_costs_and_keeps(metric: Any, estimator: Any, queries: list[int]) -> None:
+    params = ZOParams(metric=metric, mask_estimator=estimator, keep=0.3, mu=1e-2)
+    loss = Bowl(20)
+    w = mx.array(np.random.default_rng(0).standard_normal(20).astype(np.float32))
+    state = sparse_zo.renew(params, sparse_zo.init(params, w), loss, stream(0))
+    mask = np.array(state.mask)
+    assert loss.batches == queries
+    assert mask.sum() == (20 if metric == "none" else 6)
+    if metric == "magnitude":
+        np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(np.argsort(-abs(np.array(w)))[:6]))
+    if metric == "gradient":
+        gradient = np.array(loss.scale * (w - 1))
+        np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(np.argsort(-abs(gradient))[:6]))
+
+
+@pytest.mark.parametrize(
+    ("rule", "rate", "schedule", "estimator"),
+    [
+        ("sgd", 0.05, "constant", "rge"),
+        ("momentum", 0.05, "linear", "rge"),
+        ("adam", 0.1, "cosine", "rge"),
+        ("normalised", 0.2, "cosine", "rge"),
+        ("sgd", 0.05, "cosine", "forward"),
+        ("adam", 0.1, "linear", "forward"),
+    ],
+)
+def test_every_rule_reaches_the_bottom(rule: Any, rate: float, schedule: Any, estimator: Any) -> None:
+    params = ZOParams(
+        learning_rate=rate,
+        mu=1e-2,
+        draws=4,
+        keep=1.0,
+        rule=rule,
+        schedule=schedule,
+        estimator=estimator,
+        total_steps=250,
+    )
+    state = _run(params, Bowl(8), mx.zeros(8), 250)
+    np.testing.assert_allclose(np.array(state.w), 1, atol=0.06)
+
+
+def test_pruned_search_reaches_the_bottom_when_masks_take_turns() -> None:
+    params = ZOParams(
+        learning_rate=0.05, mu=1e-2, draws=2, keep=0.5, mask_interval=20, metric="gradient", total_steps=800
+    )
+    state = _run(params, Bowl(8), mx.zeros(8), 800)
+    np.testing.assert_allclose(np.array(state.w), 1, atol=0.05)
+
+
+def test_rosenbrock_goes_down_its_valley() -> None:
+    class Rosenbrock(Bowl):
+        def image_losses(self, w: mx.array) -> mx.array:
+            valley = 10 * mx.square(w[:, 1:] - mx.square(w[:, :-1])) + mx.square(1 - w[:, :-1])
+            return mx.sum(valley, axis=1, keepdims=True)
+
+    params = ZOParams(
+        learning_rate=0.03, draws=8, keep=1.0, rule="adam", estimator="forward", schedule="cosine",
+        total_steps=900, betas=(0.9, 0.99),
+    )  # fmt: skip
+    loss = Rosenbrock(3)
+    state = _run(params, loss, mx.zeros(3), 900)
+    assert float(np.array(loss.losses(state.w[None]))[0]) < 5e-3  # from 2.0
+
+
+def test_normalised_steps_have_the_length_of_the_learning_rate() -> None:
+    params = ZOParams(learning_rate=0.25, mu=1e-2, keep=1.0, rule="normalised", betas=(0.0, 0.0))
+    state, _ = sparse_zo.step(params, sparse_zo.init(params, mx.zeros(8)), Bowl(8), stream(0))
+    assert float(np.linalg.norm(np.array(state.w))) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_adam_equals_adam_in_numpy() -> None:
+    params = ZOParams(learning_rate=0.1, keep=1.0, rule="adam", estimator="forward", betas=(0.8, 0.95))
+    loss, w, m, v = Bowl(5), np.zeros(5), np.zeros(5), np.zeros(5)
+    state = sparse_zo.init(params, mx.zeros(5))
+    for t in range(1, 15):
+        u = np.array(mx.random.normal((1, 5), key=stream(3, t)), np.float64)[0]
+        g = (np.array(loss.scale) * (w - 1)) @ u * u
+        m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
+        w = w - 0.1 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-12)
+        state, _ = sparse_zo.step(params, state, loss, stream(3, t))
+    np.testing.assert_allclose(np.array(state.w), w, atol=1e-4)
+
+
+def test_a_moment_does_not_move_what_the_mask_has_left() -> None:
+    params = ZOParams(learning_rate=0.1, mu=1e-2, keep=0.5, rule="momentum")
+    state = _run(dataclasses.replace(params, keep=1.0), Bowl(4), mx.zeros(4), 5)
+    state = dataclasses.replace(state, mask=mx.array([1.0, 1.0, 0.0, 0.0]))
+    after, _ = sparse_zo.step(params, state, Bowl(4), stream(1))
+    moved = np.array(after.w) != np.array(state.w)
+    np.testing.assert_array_equal(moved, [True, True, False, False])
+
+
+def test_the_schedules() -> None:
+    base = ZOParams(learning_rate=2.0, total_steps=100)
+    at = {
+        name: [
+            float(np.array(sparse_zo.learning_rate(dataclasses.replace(base, schedule=name), mx.array(t))))
+            for t in (0, 50, 100, 150)
+        ]
+        for name in sparse_zo.SCHEDULES
+    }
+    assert at["constant"] == [2, 2, 2, 2]
+    np.testing.assert_allclose(at["cosine"], [2, 1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(at["linear"], [2, 1, 0, 0], atol=1e-6)
+
+
+def test_the_average_is_nearer_than_the_iterates_of_a_noisy_search() -> None:
+    params = ZOParams(learning_rate=0.1, mu=1e-2, keep=1.0, averaging=0.98, rule="normalised", betas=(0.0, 0.0))
+    state = _run(params, Bowl(8), mx.zeros(8), 400)
+    distance = [float(np.linalg.norm(np.array(x) - 1)) for x in (state.average, state.w)]
+    assert distance[0] < 0.7 * distance[1]
+
+
+def test_a_lost_pair_does_not_move_w_and_is_left_out_of_the_estimate() -> None:
+    params = ZOParams(learning_rate=0.1, mu=1e-2, keep=1.0)
+    state = sparse_zo.init(params, mx.zeros(4))
+    after, estimate = sparse_zo.step(params, state, Cliff(4), stream(0))  # every pair has a side over the edge
+    np.testing.assert_array_equal(np.array(after.w), np.zeros(4))
+    assert math.isnan(float(np.array(estimate)))
+    assert int(np.array(after.step)) == 1
+    masked = dataclasses.replace(state, mask=mx.array([0.0, 1.0, 1.0, 1.0]))
+    after, estimate = sparse_zo.step(params, masked, Cliff(4), stream(0))
+    assert np.isfinite(np.array(after.w)).all()
+    assert math.isfinite(float(np.array(estimate)))
+
+
+@pytest.mark.parametrize("rule", sparse_zo.RULES)
+def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike(rule: Any) -> None:
+    params = ZOParams(
+        learning_rate=0.02, mu=1e-2, keep=0.5, mask_interval=7, rule=rule, averaging=0.9, metric="gradient"
+    )
+    loss = Bowl(6)
+    through = _run(params, loss, mx.full(6, 0.2), 20)
+    half = _run(params, loss, mx.full(6, 0.2), 9)
+    saved = {f.name: np.array(getattr(half, f.name)) for f in dataclasses.fields(ZOState)}
+    resumed = _continue(params, loss, ZOState(**{k: mx.array(v) for k, v in saved.items()}), 9, 20)
+    for field in dataclasses.fields(ZOState):
+        np.testing.assert_array_equal(np.array(getattr(through, field.name)), np.array(getattr(resumed, field.name)))
+
+
+def test_another_seed_goes_another_way_and_inputs_are_not_changed() -> None:
+    params = ZOParams(learning_rate=0.02, mu=1e-2, keep=1.0)
+    w = mx.zeros(6)
+    one, two = _run(params, Bowl(6), w, 5, seed=1), _run(params, Bowl(6), w, 5, seed=2)
+    assert np.abs(np.array(one.w) - np.array(two.w)).max() > 1e-4
+    assert not np.array(w).any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep": 0.0},
+        {"metric": "best"},
+        {"estimator": "cge"},
+        {"rule": "lion"},
+        {"schedule": "step"},
+        {"mu": 0.0},
+        {"mask_mu": -1.0},
+        {"draws": 0},
+        {"mask_interval": 0},
+        {"total_steps": 0},
+        {"betas": (1.0, 0.9)},
+        {"averaging": 1.0},
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        ZOParams(**settings)

@@ -1,0 +1,370 @@
+"""The reader of torch's pickles: equal to torch on what torch writes, and unmoved by what nobody should write.
+
+Files are made by torch where it is installed, and by hand, opcode by opcode, everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sharpzo_mlx.convert.torch_pickle import read
+from sharpzo_mlx.errors import UserError
+
+MAGIC = 0x1950A86A20F9469CFC6C
+SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+
+
+# pickles by hand: each function gives the bytes that push one object
+def name(module: str, attribute: str) -> bytes:
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def integer(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def items(*parts: bytes) -> bytes:
+    return b"(" + b"".join(parts) + b"t"
+
+
+def storage(key: str, count: int, kind: str = "FloatStorage", view: bytes = b"") -> bytes:
+    parts = (text("storage"), name("torch", kind), text(key), text("cpu"), integer(count), view)
+    return items(*parts) + b"Q"
+
+
+def tensor(place: bytes, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
+    hooks = name("collections", "OrderedDict") + b")R"
+    sizes = [items(*map(integer, values)) for values in (shape, strides)]
+    return name("torch._utils", "_rebuild_tensor_v2") + items(place, integer(offset), *sizes, b"\x89", hooks) + b"R"
+
+
+def mapping(**values: bytes) -> bytes:
+    return b"\x80\x02}(" + b"".join(text(key) + value for key, value in values.items()) + b"u."
+
+
+def zip_file(path: Path, program: bytes, storages: dict[str, bytes], **other: bytes) -> Path:
+    members = {"data.pkl": program, **{f"data/{key}": data for key, data in storages.items()}, **other}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for member, data in members.items():
+            archive.writestr(f"archive/{member}", data)
+    return path
+
+
+def legacy_file(path: Path, program: bytes, storages: dict[str, np.ndarray], system: Any = None) -> Path:
+    heads = (MAGIC, 1001, SYSTEM if system is None else system)
+    start = b"".join(pickle.dumps(value, protocol=2) for value in heads) + program
+    data = b"".join(struct.pack("<q", value.size) + value.tobytes() for value in storages.values())
+    path.write_bytes(start + pickle.dumps(list(storages), protocol=2) + data)
+    return path
+
+
+NUMBERS = np.arange(12, dtype=np.float32)
+VIEWS = mapping(
+    a=tensor(storage("0", 12), (3, 4), (4, 1)),
+    b=tensor(storage("0", 12), (2, 3), (1, 4), offset=2),
+    c=tensor(storage("0", 12), (), (), offset=11),
+    d=tensor(storage("0", 12), (0, 5), (5, 1)),
+)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_views_of_one_storage(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "w.bin"
+    if form == "zip":
+        zip_file(path, VIEWS, {"0": NUMBERS.tobytes()}, byteorder=b"little")
+    else:
+        legacy_file(path, VIEWS, {"0": NUMBERS})
+    found = read(path)
+    np.testing.assert_array_equal(np.array(found["a"]), NUMBERS.reshape(3, 4))
+    np.testing.assert_array_equal(np.array(found["b"]), NUMBERS.reshape(3, 4).T[2:, :][:2])
+    assert found["c"].shape == ()
+    assert found["c"].item() == 11
+    assert found["d"].shape == (0, 5)
+    assert list(found) == ["a", "b", "c", "d"]
+
+
+def test_bfloat16_without_torch(tmp_path: Path) -> None:
+    halves = np.array([0x3F80, 0xC040, 0x0001], dtype="<u2")  # 1, -3, the smallest
+    program = mapping(w=tensor(storage("7", 3, "BFloat16Storage"), (3,), (1,)))
+    found = read(zip_file(tmp_path / "w.bin", program, {"7": halves.tobytes()}))["w"]
+    assert found.dtype == mx.bfloat16
+    np.testing.assert_array_equal(np.array(found.astype(mx.float32)), np.array([1, -3, 2.0**-133], np.float32))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_equals_torch(tmp_path: Path, zipped: bool) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    base = torch.randn(4, 5, 6)
+    weights = {
+        "plain": base,
+        "transposed": base.transpose(0, 2),
+        "slice": base[1:3, ::2, 3],
+        "tied": base,
+        "half": torch.nn.Parameter(torch.randn(3).half()),
+        "brain": torch.randn(2, 2).bfloat16(),
+        "brain_scalar": torch.tensor(2.5).bfloat16(),
+        "double": torch.randn(3, dtype=torch.float64),
+        "ids": torch.arange(7).expand(1, -1),
+        "flags": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 3),
+    }
+    path = tmp_path / "w.bin"
+    torch.save(weights, path, _use_new_zipfile_serialization=zipped)
+    found = read(path)
+    assert list(found) == list(weights)
+    for key, value in weights.items():
+        np.testing.assert_array_equal(
+            np.array(found[key].astype(mx.float32)), value.detach().to(torch.float32).numpy(), err_msg=key
+        )
+    assert found["half"].dtype == mx.float16
+    assert found["brain"].dtype == mx.bfloat16
+    assert found["double"].dtype == mx.float32
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_state_dict_with_metadata_and_training_checkpoint(tmp_path: Path, zipped: bool) -> None:
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(3, 2)
+    path = tmp_path / "w.bin"
+    torch.save(layer.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    np.testing.assert_array_equal(np.array(read(path)["weight"]), layer.weight.detach().numpy())
+    torch.save({"epoch": 3, "state_dict": layer.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    np.testing.assert_array_equal(np.array(read(path)["bias"]), layer.bias.detach().numpy())
+
+
+def test_torch_module_is_refused_by_name(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "w.bin"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(UserError, match=r"torch\.nn\.modules\.linear\.Linear.*nothing was run"):
+        read(path)
+
+
+def one(**change: Any) -> bytes:
+    """A state dict of one tensor, spoiled by the arguments."""
+    place = storage("0", change.pop("count", 12), change.pop("kind", "FloatStorage"), change.pop("view", b""))
+    return mapping(w=tensor(place, change.pop("shape", (3, 4)), change.pop("strides", (4, 1)), **change))
+
+
+TUPLES = b"\x80\x02" + b"K\x01" + b"\x85" * 100_000  # ((((1,),),),) ...
+LAUGHS = b"\x80\x02)" + b"2\x86" * 200  # a pair of itself, 200 times: 2^200 leaves
+HOSTILE = {
+    "os.system": (b"\x80\x02" + name("os", "system") + text("touch hacked") + b"\x85R.", r"'os\.system'"),
+    "eval": (b"\x80\x02" + name("builtins", "eval") + text("1") + b"\x85R.", r"'builtins\.eval'"),
+    "torch.load": (b"\x80\x02" + name("torch", "load") + text("x") + b"\x85R.", r"'torch\.load'"),
+    "stack global": (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"'os\.system'"),
+    "dotted name": (b"\x80\x04\x8c\x0bcollections\x8c\x1dOrderedDict.__init__.__func__\x93.", "asks for"),
+    "inst": (b"(ios\nsystem\n.", "uses INST"),
+    "newobj": (b"\x80\x02" + name("collections", "OrderedDict") + b")\x81.", "uses NEWOBJ"),
+    "extension": (b"\x80\x02\x82\x01.", "uses EXT1"),
+    "call of text": (b"\x80\x02" + text("x") + b")R.", "not a name"),
+    "call of a storage type": (b"\x80\x02" + name("torch", "FloatStorage") + b")R.", "no constructor"),
+    "state": (b"\x80\x02]}b.", "sets the state"),
+    "tuple key": (TUPLES[:2] + b"}" + TUPLES[2:] + b"K\x01s.", "dict key"),
+    "exponential key": (LAUGHS[:2] + b"}" + LAUGHS[2:] + b"K\x01s.", "dict key"),
+    "steps": (b"\x80\x02" + b"N0" * 600_000 + b".", "more than 1000000 steps"),
+    "huge memo": (b"\x80\x02Nr\xff\xff\xff\xff.", "no named tensors"),
+    "huge text": (b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.", "damaged or cut short"),
+    "huge bytes": (b"\x80\x02B\xff\xff\xff\xffx.", "damaged or cut short"),
+    "no stop": (b"\x80\x02N", "damaged or cut short"),
+    "empty stack": (b"\x80\x020.", "damaged or cut short"),
+    "nothing": (b"", "damaged or cut short"),
+    "python 2 dict": (b"\x80\x02" + name("collections", "OrderedDict") + b"]\x85R.", "ordered dict"),
+    "no tensors": (b"\x80\x02}.", "no named tensors"),
+    "number": (mapping(epoch=integer(3)), "'epoch' is no tensor"),
+    "beyond": (one(shape=(3, 5), strides=(4, 1)), "reaches beyond"),
+    "far offset": (one(offset=1), "reaches beyond"),
+    "expanded": (one(shape=(2**30,), strides=(0,)), "reaches beyond"),
+    "overflow": (one(shape=(2**31 - 1,) * 3, strides=(2**31 - 1,) * 3), "reaches beyond"),
+    "negative stride": (one(strides=(-4, 1)), "impossible shape"),
+    "negative size": (one(shape=(-3, 4)), "impossible shape"),
+    "dimensions": (one(shape=(1,) * 40, strides=(1,) * 40), "impossible shape"),
+    "unequal": (one(shape=(3, 4), strides=(4,)), "impossible shape"),
+    "too many numbers": (one(count=13, shape=(13,), strides=(1,)), "missing or cut short"),
+    "other type": (one(kind="DoubleStorage"), "missing or cut short"),
+    "unknown type": (one(kind="ComplexFloatStorage"), r"'torch\.ComplexFloatStorage'"),
+    "storage view": (one(view=items(text("1"), integer(0), integer(3))), "cannot be read"),
+    "no storage": (mapping(w=name("torch._utils", "_rebuild_tensor_v2") + b")R"), "something else than a storage"),
+    "no parameter": (mapping(w=name("torch._utils", "_rebuild_parameter") + b")R"), "something else than a tensor"),
+    "bad size": (mapping(w=name("torch", "Size") + integer(5) + b"\x85R"), "impossible shape"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_program(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, message = HOSTILE[case]
+    path = zip_file(tmp_path / "w.bin", program, {"0": NUMBERS.tobytes()})
+    started = time.perf_counter()
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message) as caught:
+            read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - started < 20
+    assert peak < 60e6
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w.bin"]
+
+
+def test_many_views_of_one_storage_are_bounded(tmp_path: Path) -> None:
+    numbers = np.zeros(50_000, np.float32)
+    view = tensor(storage("0", numbers.size), (numbers.size,), (1,))
+    program = mapping(**{f"w{index}": view for index in range(40)})
+    with pytest.raises(UserError, match="many times the file's own size"):
+        read(zip_file(tmp_path / "w.bin", program, {"0": numbers.tobytes()}))
+
+
+def _compressed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", one())
+        archive.writestr("archive/data/0", bytes(10**7))
+
+
+def _traversing(path: Path) -> None:
+    zip_file(path, one(), {"../../0": NUMBERS.tobytes()})
+
+
+def _two_members(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", one())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("archive/data.pkl", one())
+
+
+def _directory_elsewhere(path: Path) -> None:
+    zip_file(path, one(), {"0": NUMBERS.tobytes()})
+    data = bytearray(path.read_bytes())
+    data[-6:-2] = struct.pack("<I", 2**31)  # the end record's offset of the directory
+    path.write_bytes(data)
+
+
+def _members_elsewhere(path: Path) -> None:
+    zip_file(path, one(), {"0": NUMBERS.tobytes()})
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")
+    data[entry + 42 : entry + 46] = struct.pack("<I", 2**31)  # the entry's offset of its member
+    path.write_bytes(data)
+
+
+CONTAINERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "compressed": (_compressed, "compressed"),
+    "traversing": (_traversing, "suspicious name"),
+    "duplicate": (_two_members, "two members"),
+    "directory elsewhere": (_directory_elsewhere, "directory is damaged"),
+    "members elsewhere": (_members_elsewhere, "outside of the file"),
+    "no pickle": (lambda path: zipfile.ZipFile(path, "w").writestr("a/b", "x"), "zip directory|none that torch"),
+    "big-endian": (lambda path: zip_file(path, one(), {}, byteorder=b"big"), "big-endian"),
+    "torchscript": (lambda path: zip_file(path, one(), {}, **{"constants.pkl": b"x"}), "TorchScript"),
+    "missing storage": (lambda path: zip_file(path, one(), {"1": NUMBERS.tobytes()}), "missing or cut short"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "page": (lambda path: path.write_text("<!DOCTYPE html><title>404</title>"), "no file that torch.save wrote"),
+    "safetensors": (lambda path: path.write_bytes(struct.pack("<Q", 2) + b"{}"), "no file that torch.save wrote"),
+    "other magic": (lambda path: path.write_bytes(pickle.dumps([1, 2], 2)), "no file that torch.save wrote"),
+    "legacy big-endian": (
+        lambda path: legacy_file(path, one(), {"0": NUMBERS}, {"little_endian": False}),
+        "big-endian",
+    ),
+    "legacy wrong count": (lambda path: legacy_file(path, one(), {"0": NUMBERS[:5]}), "damaged or cut short"),
+    "legacy unknown key": (lambda path: legacy_file(path, one(), {"9": NUMBERS}), "nothing uses"),
+    "legacy two sizes": (
+        lambda path: legacy_file(
+            path,
+            mapping(a=tensor(storage("0", 12), (1,), (1,)), b=tensor(storage("0", 13), (1,), (1,))),
+            {"0": NUMBERS},
+        ),
+        "described twice",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("case", CONTAINERS)
+def test_damaged_container(tmp_path: Path, case: str) -> None:
+    make, message = CONTAINERS[case]
+    path = tmp_path / "w.bin"
+    make(path)
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read(tmp_path / "absent.bin")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_every_truncation_is_told(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "w.bin"
+    whole = (
+        zip_file(path, one(), {"0": NUMBERS.tobytes()}) if form == "zip" else legacy_file(path, one(), {"0": NUMBERS})
+    ).read_bytes()
+    for length in range(0, len(whole), 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError):
+            read(path)
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    folder = tmp_path_factory.mktemp("spoiled")
+    files = [
+        zip_file(folder / "z.bin", VIEWS, {"0": NUMBERS.tobytes()}).read_bytes(),
+        legacy_file(folder / "l.bin", VIEWS, {"0": NUMBERS}).read_bytes(),
+    ]
+    return folder / "w.bin", files
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flipped_bytes_never_crash(spoiled: tuple[Path, list[bytes]], data: st.DataObject) -> None:
+    path, files = spoiled
+    whole = bytearray(data.draw(st.sampled_from(files)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        found = read(path)
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert all(isinstance(value, mx.array) for value in found.values())
+
+
+def test_zip64_directory(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in (("data.pkl", one()), ("data/0", NUMBERS.tobytes())):
+            with archive.open(f"archive/{member}", "w", force_zip64=True) as file:
+                file.write(content)
+    whole = path.read_bytes()
+    end = whole.index(b"PK\5\6")
+    *_, count, length, offset, _ = struct.unpack("<4s4H2LH", whole[end:])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, length, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+    full = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(whole[:end] + record + locator + full)
+    assert zipfile.ZipFile(io.BytesIO(path.read_bytes())).testzip() is None
+    np.testing.assert_array_equal(np.array(read(path)["w"]), NUMBERS.reshape(3, 4))

@@ -1,0 +1,255 @@
+"""Tuning end to end on a tiny model: the run it leaves, stopping and going on, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import sharpzo_mlx as sz
+from sharpzo_mlx import tuning
+from sharpzo_mlx.run import Run, locked, read_steps
+from sharpzo_mlx.search import TuneStep
+from sharpzo_mlx.tuning import Done, Encoding, Plan, tune_steps
+
+SMALL: dict[str, Any] = {
+    "shots": 4, "dimension": 16, "generations": 5, "population": 6, "patience": 100, "steps": 30,
+    "mask_interval": 10, "mask_directions": 2, "validate_every": 5, "relative_scale": 20.0,
+}  # fmt: skip
+LONG = {**SMALL, "steps": 4000, "query_budget": None}
+
+
+@pytest.fixture
+def clip(tiny_model: Path) -> sz.Clip:
+    return sz.load(tiny_model)
+
+
+def same_prompt(one: Path, other: Path) -> None:
+    a, b = Run.load(one).prompt, Run.load(other).prompt
+    for name in ("context", "w", "class_features", "zero_shot_features"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    events = list(tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run"))
+    kinds = [type(event) for event in events]
+    assert kinds[0] is Encoding
+    assert kinds[-1] is Done
+    first_step, last_step = kinds.index(TuneStep), len(kinds) - 1 - kinds[::-1].index(TuneStep)
+    assert [k for k in kinds[first_step : last_step + 1] if k is not TuneStep] == []
+    assert kinds.count(Plan) == 1
+    assert kinds.index(Plan) < first_step
+    # the test images are first touched when the search is over
+    assert {e.split for e in events[:first_step] if isinstance(e, Encoding)} == {"train", "val"}
+    assert {e.split for e in events[last_step:] if isinstance(e, Encoding)} == {"test"}
+
+    run = Run.load(tmp_path / "run")
+    assert run.finished
+    assert {"zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb"} <= run.results.keys()
+    steps = read_steps(run.folder)
+    assert [s["step"] for s in steps] == [*range(1, 6), *range(1, 31)]
+    assert steps[-1]["queries"] == run.results["queries"] == 5 * 6 + 30 * 2 + 3 * 4
+    assert sorted(p.name for p in run.folder.iterdir()) == ["prompt.safetensors", "run.json", "steps.jsonl"]
+    counts = {name: len(rows) for name, rows in run.record["images"].items()}
+    assert counts == {"train": 12, "val": 12, "test": 12}
+
+
+def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    for split in ("val", "test"):
+        rows = run.record["images"][split]
+        features = np.array(clip.encode_images([photos / path for path, _ in rows]))
+        labels = np.array([label for _, label in rows])
+        tuned = np.mean((features @ np.array(run.prompt.class_features).T).argmax(axis=1) == labels)
+        zero = np.mean((features @ np.array(run.prompt.zero_shot_features).T).argmax(axis=1) == labels)
+        assert run.results[split] == pytest.approx(tuned)
+        assert run.results["zero_shot" if split == "test" else "zero_shot_val"] == pytest.approx(zero)
+    texts = clip.encode_texts([f"a photo of a {name}." for name in run.prompt.class_names])
+    np.testing.assert_allclose(run.prompt.zero_shot_features, texts, atol=1e-5)
+
+
+def test_tuning_lowers_the_training_loss(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    run = sz.tune(clip, photos, sz.TuneConfig(**{**SMALL, "generations": 40}), output=tmp_path / "run")
+    losses = [step["loss"] for step in read_steps(run.folder) if step["stage"] == 1]
+    assert losses[-1] < losses[0] - 0.05
+    assert run.results["val"] >= run.results["zero_shot_val"]
+
+
+def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        sz.tune(clip, photos, sz.TuneConfig(**SMALL, seed=seed), output=tmp_path / name)
+    same_prompt(tmp_path / "a", tmp_path / "b")
+    a, c = (Run.load(tmp_path / name) for name in ("a", "c"))
+    assert float(mx.max(mx.abs(a.prompt.context - c.prompt.context))) > 0
+    assert a.record["images"] != c.record["images"]
+
+
+SCRIPT = """
+import sys, sharpzo_mlx as sz
+from sharpzo_mlx import tuning
+tuning.CHECKPOINT_SECONDS = 0.05
+model, photos, output, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
+sz.tune(sz.load(model), photos, sz.TuneConfig(**options), output=output, resume=True)
+"""
+
+
+def start(model: Path, photos: Path, output: Path, options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SCRIPT, str(model), str(photos), str(output), repr(options)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    log = folder / "steps.jsonl"
+    while not (log.is_file() and log.read_bytes().count(b"\n") >= count and (folder / "prompt.safetensors").exists()):
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_run_goes_on_to_the_same_prompt(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    whole = start(tiny_model, photos, tmp_path / "whole", LONG)
+    assert whole.wait(120) == 0
+    for count in (50, 800, 2000):  # three kills, at moments nobody chose
+        process = start(tiny_model, photos, tmp_path / "cut", LONG)
+        wait_for_steps(tmp_path / "cut", count, process)
+        process.kill()
+        process.wait()
+        assert not Run.load(tmp_path / "cut").finished
+    assert start(tiny_model, photos, tmp_path / "cut", LONG).wait(120) == 0
+    same_prompt(tmp_path / "whole", tmp_path / "cut")
+    numbers = [
+        [{k: v for k, v in s.items() if k not in ("seconds", "peak_memory_mb")} for s in read_steps(tmp_path / name)]
+        for name in ("whole", "cut")
+    ]
+    assert numbers[0] == numbers[1]
+
+
+def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    process = start(tiny_model, photos, tmp_path / "run", LONG)
+    wait_for_steps(tmp_path / "run", 100, process)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    run = Run.load(tmp_path / "run")
+    assert run.record["status"] == "interrupted"
+    assert run.results["test"] is None
+    assert len(sz.evaluate(run, [photos]).folders) == 1
+    done = sz.tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
+    assert done.finished
+    assert done.config == run.config
+
+
+def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    for event in steps:
+        if isinstance(event, TuneStep) and event.step == 3:
+            break
+    steps.close()  # type: ignore[attr-defined]
+    with (tmp_path / "run" / "steps.jsonl").open("ab") as log:
+        log.write(b'{"stage": 1, "st')
+    sz.tune(clip, photos, output=tmp_path / "run", resume=True)
+    assert [s["step"] for s in read_steps(tmp_path / "run")] == [*range(1, 6), *range(1, 31)]
+
+
+def test_resume_starts_what_is_not_there_and_returns_what_is_done(
+    clip: sz.Clip, photos: Path, tmp_path: Path
+) -> None:
+    config = sz.TuneConfig(**SMALL)
+    first = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
+    stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
+    again = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
+    assert again.results == first.results
+    assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == stamp
+
+
+def test_a_second_run_never_overwrites_the_first(
+    clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = sz.TuneConfig(**{**SMALL, "generations": 1, "steps": 0})
+    names = [sz.tune(clip, photos, quick).folder for _ in range(2)]
+    assert names == [Path(f"runs/{photos.name}-m-0"), Path(f"runs/{photos.name}-m-0-2")]
+    with pytest.raises(sz.UserError, match="--resume"):
+        sz.tune(clip, photos, quick, output=names[0])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(sz.UserError, match="is no run"):
+        sz.tune(clip, photos, quick, output=tmp_path / "notes")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_going_on_with_something_else_names_the_difference(
+    clip: sz.Clip, photos: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = sz.TuneConfig(**SMALL)
+    steps = tune_steps(clip, photos, config, output=tmp_path / "run")
+    next(e for e in steps if isinstance(e, TuneStep))
+    steps.close()  # type: ignore[attr-defined]
+    with pytest.raises(sz.UserError, match=r"begun with rho .*, not 0\.7"):
+        sz.tune(clip, photos, dataclasses.replace(config, rho=0.7), output=tmp_path / "run", resume=True)
+    other = shutil.copytree(photos, tmp_path / "other")
+    with pytest.raises(sz.UserError, match="tuned on"):
+        sz.tune(clip, other, config, output=tmp_path / "run", resume=True)
+    gone = shutil.copytree(photos, tmp_path / "moved")
+    steps = tune_steps(clip, gone, config, output=tmp_path / "run2")
+    next(e for e in steps if isinstance(e, TuneStep))
+    steps.close()  # type: ignore[attr-defined]
+    for image in (gone / "dog").iterdir():
+        image.unlink()
+    with pytest.raises(sz.UserError, match="gone now"):
+        sz.tune(clip, gone, config, output=tmp_path / "run2", resume=True)
+
+
+def test_one_process_at_a_time(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(sz.UserError, match="another process"), locked(tmp_path / "run"):
+        pass
+
+
+def test_nothing_is_left_where_tuning_never_began(clip: sz.Clip, tmp_path: Path) -> None:
+    with pytest.raises(sz.UserError):
+        sz.tune(clip, tmp_path / "absent", sz.TuneConfig(), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_coarse_products_switch_to_forward_mode(
+    clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sharpzo_mlx.precision.products_are_coarse", lambda: True)
+    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
+    assert "forward-mode" in caplog.text
+    # 5 generations of 6 candidates and 8 directions at two queries, 30 steps of 2, 3 masks of 2 x 2
+    assert run.results["queries"] == 5 * (6 + 16) + 30 * 2 + 3 * 4
+
+
+def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    content = json.loads((run.folder / "run.json").read_text())
+    assert content["config"] == sz.TuneConfig(**SMALL).to_dict()
+    assert content["model"]["fingerprint"] == clip.fingerprint
+    assert content["versions"]["mlx"] == mx.__version__
+    assert all(not os.path.isabs(path) for rows in content["images"].values() for path, _ in rows)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 99}', '{"format": 1, "config": {"no": 1}}'])
+def test_a_damaged_run_is_one_line(tmp_path: Path, damage: str) -> None:
+    with pytest.raises(sz.UserError, match="no run here"):
+        Run.load(tmp_path)
+    (tmp_path / "run.json").write_text(damage)
+    with pytest.raises(sz.UserError) as caught:
+        Run.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_are_at_most_half_a_minute_apart() -> None:
+    assert tuning.CHECKPOINT_SECONDS <= 30
