@@ -17,7 +17,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,32 +27,61 @@ import sharpzo_mlx  # noqa: F401  (before mlx: it loads OpenBLAS)
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_unflatten
 from PIL import Image
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig, TextConfig, VisionConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.preprocessor import PreprocessorConfig
+from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.vocabulary import BOS, END_OF_WORD, EOS, Vocabulary
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.figures import FIGURES
-from sharpzo_mlx.demo.painting import COLOURS, DRAWN_STYLES, GROUNDS, paint
+from sharpzo_mlx.demo.painting import DRAWN_STYLES, UNSEEN_STYLES, paint
+from sharpzo_mlx.encoder import load
 from sharpzo_mlx.random import numpy_stream, stream
 
 IMAGE = 32
+PICTURES, STEPS, BATCH, RATE = 20_000, 2500, 64, 1.5e-3
 OPENINGS = {
     "drawing": "drawing",
     "poster": "poster",
     "sketch": "sketch",
     "photo": "photo",
 }
-PATCH, WIDTH, POSITIONS = 8, 96, 32
-START, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's own
-)
+PATCH, POSITIONS = 8, 32
+
+CARD = """---
+license: mit
+library_name: mlx
+tags: [clip, mlx, sharpzo-mlx]
+---
+
+# The demonstration's CLIP
+
+A very small CLIP ({parameters} parameters, float16) for `sharpzo-mlx demo`. It was trained from random weights by
+
+    python benchmarks/train_demo_model.py
+
+on {pictures} pictures of twenty-four things that the repository itself paints, in {steps} steps of {batch}: drawings,
+posters and sketches of everything, imitation photographs of man-made things only. No image and no text of anybody
+else went into it. It knows about a hundred words and is good for nothing but the demonstration and tests.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    pictures: int
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+    output: Path
 
 
 @dataclass(frozen=True)
@@ -94,8 +123,12 @@ def paint_one(index: int, seed: int) -> tuple[Subject, npt.NDArray[np.uint8]]:
     rng = numpy_stream(seed, "training picture", index)
     name, style = choose(rng)
     picture = paint(name, style, rng)
-    pixels = np.asarray(picture.image.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
-    return Subject(name, style, picture.colour, picture.ground, picture.small), pixels
+    return Subject(name, style, picture.colour, picture.ground, picture.small), shrink(picture.image)
+
+
+def shrink(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The picture as the shipped preprocessing resizes it: [IMAGE, IMAGE, 3]."""
+    return np.asarray(image.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
 
 
 def paint_all(count: int, seed: int) -> tuple[list[Subject], npt.NDArray[np.uint8]]:
@@ -111,57 +144,56 @@ def byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 
-def text_pipeline(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """CLIP's text pipeline around a byte-level BPE with word ends marked by </w>."""
-    model = models.BPE(
-        vocab=vocabulary,
-        merges=list(merges),
-        unk_token=END,
-        end_of_word_suffix="</w>",
-        continuing_subword_prefix="",
+def make_tokenizer(merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's tokenizer, its vocabulary laid out as CLIP's is: bytes, bytes that end a word, merges, marks."""
+    symbols = byte_symbols()
+    ends = [symbol + END_OF_WORD for symbol in symbols]
+    tokens = dict.fromkeys([*symbols, *ends, *(first + second for first, second in merges), BOS, EOS])
+    vocabulary = Vocabulary(
+        tokens={token: index for index, token in enumerate(tokens)},
+        merges=tuple(merges),
+        bos=BOS,
+        eos=EOS,
+        pad=EOS,
+        unk=EOS,
+        added=tuple({"content": mark, "special": True, "normalized": False} for mark in (BOS, EOS)),
+        context_length=POSITIONS,
     )
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
+    return Tokenizer(vocabulary)
 
 
-def train_tokenizer(sentences: Sequence[str]) -> Tokenizer:
-    """Learn merges from the captions, then lay the vocabulary out as CLIP's is: bytes, word ends, merges, marks."""
-    learner = text_pipeline({END: 0}, [])
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, end_of_word_suffix="</w>", initial_alphabet=byte_symbols(), show_progress=False
+def learn_tokenizer(sentences: Sequence[str]) -> Tokenizer:
+    """Learn the merges from captions: every word of theirs becomes one token."""
+    learner = tokenizers.Tokenizer.from_str(make_tokenizer([]).to_json())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=2048, end_of_word_suffix=END_OF_WORD, initial_alphabet=byte_symbols(), show_progress=False
     )
     learner.train_from_iterator(sentences, trainer)
-    merges = [(first, second) for first, second in json.loads(learner.to_str())["model"]["merges"]]
-    symbols = byte_symbols()
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *(first + second for first, second in merges)]
-    tokens = [*dict.fromkeys(tokens), START, END]
-    tokenizer = text_pipeline({token: index for index, token in enumerate(tokens)}, merges)
-    tokenizer.add_special_tokens([START, END])
-    start, end = ((mark, tokens.index(mark)) for mark in (START, END))
-    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=False, add_prefix_space=False)
-    return tokenizer
+    learned = json.loads(learner.to_str())["model"]["merges"]
+    return make_tokenizer([(first, second) for first, second in learned])
 
 
 def make_config(tokenizer: Tokenizer) -> CLIPConfig:
-    """The shape of the network: about 0.7 million parameters."""
-    sizes = {"intermediate_size": 4 * WIDTH, "hidden_size": WIDTH, "num_attention_heads": 4}
-    end = tokenizer.token_to_id(END)
+    """The shape of the network: about half a million parameters."""
     text = TextConfig(
-        **sizes,
+        hidden_size=64,
+        intermediate_size=256,
+        num_attention_heads=4,
         num_hidden_layers=2,
         max_position_embeddings=POSITIONS,
-        vocab_size=tokenizer.get_vocab_size(),
-        bos_token_id=tokenizer.token_to_id(START),
-        eos_token_id=end,
-        pad_token_id=end,
+        vocab_size=tokenizer.eos_id + 1,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
     )
-    vision = VisionConfig(**sizes, num_hidden_layers=4, image_size=IMAGE, patch_size=PATCH)
+    vision = VisionConfig(
+        hidden_size=96,
+        intermediate_size=384,
+        num_attention_heads=4,
+        num_hidden_layers=4,
+        image_size=IMAGE,
+        patch_size=PATCH,
+    )
     return CLIPConfig(text, vision, projection_dim=64, preprocessor=PreprocessorConfig.for_size(IMAGE))
 
 
@@ -180,14 +212,25 @@ def _slope(x: mx.array, sigmoid: mx.array) -> mx.array:
 
 
 @mx.custom_function
-def fast_quick_gelu(x: mx.array) -> mx.array:
-    """quick_gelu for training; the model that is saved names quick_gelu and is checked with it."""
+def _quick_gelu(x: mx.array) -> mx.array:
     return x * _sigmoid(x)
 
 
-@fast_quick_gelu.vjp
-def _fast_quick_gelu_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+@_quick_gelu.vjp
+def _quick_gelu_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
     return cotangent * _slope(x, _sigmoid(x))
+
+
+def fast_quick_gelu(x: mx.array) -> mx.array:
+    """quick_gelu for training; the model that is saved names quick_gelu and is checked with it."""
+    value = _quick_gelu(x)
+    assert isinstance(value, mx.array)
+    return value
+
+
+def parameters(model: CLIPModel) -> dict[str, mx.array]:
+    """All weights by their paths in the attribute tree."""
+    return dict(tree_flatten(model.parameters(), destination={}))
 
 
 def initialise(model: CLIPModel, seed: int) -> None:
@@ -203,9 +246,11 @@ def initialise(model: CLIPModel, seed: int) -> None:
             std = 0.2 if "vision" in path else 0.02
         if "out_proj" in path or "fc2" in path:
             std *= 8**-0.5
-        return std * mx.random.normal(weight.shape, key=stream(seed, "weights", path))
+        drawn: mx.array = std * mx.random.normal(weight.shape, key=stream(seed, "weights", path))
+        return drawn
 
-    model.update(tree_unflatten([(path, draw(path, weight)) for path, weight in tree_flatten(model.parameters())]))
+    drawn = [(path, draw(path, weight)) for path, weight in parameters(model).items()]
+    model.update(tree_unflatten(drawn))
 
 
 def contrastive_loss(model: CLIPModel, pixels: mx.array, ids: mx.array, same: mx.array) -> mx.array:
@@ -233,32 +278,31 @@ class Batch:
 
 def prepare(pixels: npt.NDArray[np.uint8], config: PreprocessorConfig) -> mx.array:
     """Rescale and normalise [B, IMAGE, IMAGE, 3] as the shipped preprocessor says."""
-    return (mx.array(pixels) / 255 - mx.array(config.mean)) / mx.array(config.std)
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
+    return mx.array((pixels.astype(np.float32) / 255 - mean) / std)
 
 
-def batches(
-    subjects: Sequence[Subject],
-    pixels: npt.NDArray[np.uint8],
-    encode: Callable[[list[str]], mx.array],
-    *,
-    steps: int,
-    batch: int,
-    config: CLIPConfig,
-    seed: int,
-) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Pictures:
+    """The training set: subjects, and pixels [N, IMAGE, IMAGE, 3]."""
+
+    subjects: Sequence[Subject]
+    pixels: npt.NDArray[np.uint8]
+
+
+def batches(pictures: Pictures, tokenizer: Tokenizer, options: Options, config: CLIPConfig) -> Iterator[Batch]:
     """Draw pictures without repetition within an epoch, and a fresh caption each time one is shown."""
     order: list[int] = []
-    for step in range(steps):
-        rng = numpy_stream(seed, "batch", step)
-        if len(order) < batch:
-            order = [int(index) for index in rng.permutation(len(subjects))]
-        chosen, order = order[:batch], order[batch:]
-        sentences = [caption(subjects[index], rng) for index in chosen]
-        same = np.array([[a == b for b in sentences] for a in sentences], np.float32)
-        mirrored = [pixels[index][:, ::-1] if rng.random() < 0.5 else pixels[index] for index in chosen]
+    for step in range(options.steps):
+        rng = numpy_stream(options.seed, "batch", step)
+        if len(order) < options.batch:
+            order = [int(index) for index in rng.permutation(len(pictures.subjects))]
+        chosen, order = order[: options.batch], order[options.batch :]
+        sentences = [caption(pictures.subjects[index], rng) for index in chosen]
+        same = np.array([[one == other for other in sentences] for one in sentences], np.float32)
         yield Batch(
-            prepare(np.stack(mirrored), config.preprocessor),
-            encode(sentences),
+            prepare(pictures.pixels[chosen], config.preprocessor),
+            tokenizer(sentences),
             mx.array(same / same.sum(1, keepdims=True)),
         )
 
@@ -284,3 +328,62 @@ def use_activation(model: CLIPModel, function: Callable[[mx.array], mx.array]) -
     for tower in (model.text_model, model.vision_model):
         for layer in tower.encoder.layers:
             layer.mlp.activation = function
+
+
+def save(model: CLIPModel, config: CLIPConfig, tokenizer: Tokenizer, *, output: Path, options: Options) -> None:
+    """Write the model folder, weights in float16."""
+    weights = {path: weight.astype(mx.float16) for path, weight in parameters(model).items()}
+    count = sum(weight.size for weight in weights.values())
+    facts = {"pictures": options.pictures, "steps": options.steps, "batch": options.batch}
+    card = CARD.format(parameters=f"{count:,}", **facts)
+    save_model(output, config, weights, tokenizer.to_json(), card)
+
+
+def read_options() -> Options:
+    """Read the command line; its defaults made the model that is shipped."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--rate", type=float, default=RATE, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=MODEL_FOLDER)
+    return Options(**vars(parser.parse_args()))
+
+
+def check(folder: Path, seed: int) -> Iterator[tuple[str, float]]:
+    """Zero-shot accuracy of the saved model on fresh pictures of living things, a style at a time."""
+    clip = load(folder)
+    texts = clip.encode_texts([f"a photo of a {name}." for name in LIVING])
+    for style in (*DRAWN_STYLES, "photo", *UNSEEN_STYLES):
+        right = 0
+        for label, name in enumerate(LIVING):
+            rngs = [numpy_stream(seed, "check", style, name, index) for index in range(20)]
+            pixels = np.stack([shrink(paint(name, style, rng).image) for rng in rngs])
+            features = clip.encode_pixels(prepare(pixels, clip.config.preprocessor))
+            right += int(np.sum(np.array(mx.argmax(features @ texts.T, axis=-1)) == label))
+        yield style, right / (20 * len(LIVING))
+
+
+def main() -> None:
+    """Paint, train, save, check."""
+    options, started = read_options(), time.monotonic()
+    subjects, pixels = paint_all(options.pictures, options.seed)
+    print(f"{options.pictures} pictures painted, {time.monotonic() - started:.0f} s", flush=True)
+    rng = numpy_stream(options.seed, "captions")
+    tokenizer = learn_tokenizer([caption(subject, rng) for subject in subjects])
+    config = make_config(tokenizer)
+    model = CLIPModel(config)
+    initialise(model, options.seed)
+    use_activation(model, fast_quick_gelu)
+    examples = batches(Pictures(subjects, pixels), tokenizer, options, config)
+    for step, loss in train(model, examples, steps=options.steps, rate=options.rate):
+        if step % 100 == 99:
+            print(f"step {step + 1}: loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
+    save(model, config, tokenizer, output=options.output, options=options)
+    for style, accuracy in check(options.output, options.seed):
+        print(f"{style}: {accuracy:.3f} zero-shot on living things")
+
+
+if __name__ == "__main__":
+    main()

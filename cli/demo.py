@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from sharpzo_mlx.demo import Finished, Shown
 
 WORDS = {
-    "test": "photographs, not seen in tuning",
-    "night": "the same at night",
-    "fog": "the same in fog",
+    "test": "photographs at dusk (other ones)",
+    "day": "photographs by day",
+    "night": "photographs at night",
     "pencil": "pencil drawings",
 }
 
@@ -64,12 +64,17 @@ def _place(output: Path | None) -> Iterator[Path]:
 def _carry_out(root: Path, seed: int) -> Finished:
     from sharpzo_mlx import demo
     from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.evaluation import FolderProgress
 
     with progress.drawing() as draw:
         for record in demo.show(root, seed=seed):
             if isinstance(record, demo.Finished):
                 return record
-            draw(record)
+            if isinstance(record, demo.Rendered):
+                # drawn as the records of any other folder are
+                draw(FolderProgress(record.folder, record.done, record.total))
+            else:
+                draw(record)
     raise AssertionError("show ends with Finished")
 
 

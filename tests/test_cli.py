@@ -65,7 +65,7 @@ def test_every_command_has_help_that_begins_with_its_line(name: str, capsys: Cap
     ("words", "expected"),
     [
         (["frobnicate"], "'frobnicate'"),
-        (["--frobnicate"], "'--frobnicate'"),
+        (["--frobnicate"], "--frobnicate"),
         (["evaluate"], "'RUN'"),
         (["tune", "x", "--covariance", "round"], "'round'"),
         (["predict", "run", "a.jpg", "--top", "0"], "--top"),

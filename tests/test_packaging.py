@@ -31,9 +31,7 @@ def _source_copy(target: Path) -> Path:
     """Copy what a build reads, links kept as links, so that the build writes nothing into this tree."""
     target.mkdir()
     for name in ("sharpzo_mlx", "cli", "convert"):
-        shutil.copytree(
-            ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)
     return target

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.demo.painting import UNSEEN_STYLES
-from sharpzo_mlx.demo.render import DATASET, LIVING, Amounts, Rendered, render
+from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
 
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation import Prediction, Report
@@ -66,7 +65,7 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
     clip = sz.load(MODEL_FOLDER)
     yield from sz.tune_steps(clip, images / DATASET, sz.TuneConfig(seed=seed), output=root / "run")
     run = sz.Run.load(root / "run")
-    tests = [images / DATASET / "test", *(images / style for style in UNSEEN_STYLES)]
+    tests = [images / DATASET / "test", *(images / name for name in SHIFTED)]
     report = sz.evaluate(run, tests, clip=clip)
     paths = [tests[0] / name / "000.png" for name in SHOWN]
     predictions = sz.predict(run, paths, top=2, clip=clip)

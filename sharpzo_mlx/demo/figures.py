@@ -73,18 +73,14 @@ def _star(role: str, *, corners: int, inner: float) -> Part:
 
 def _crescent(role: str) -> Part:
     outer = [(math.cos(a), math.sin(a)) for a in np.linspace(0.3 * math.pi, 1.7 * math.pi, 16)]
-    inner = [
-        (0.35 + 0.8 * math.cos(a), 0.8 * math.sin(a))
-        for a in np.linspace(1.62 * math.pi, 0.38 * math.pi, 12)
-    ]
+    inner = [(0.35 + 0.8 * math.cos(a), 0.8 * math.sin(a)) for a in np.linspace(1.62 * math.pi, 0.38 * math.pi, 12)]
     return Part(role, tuple((0.2 + float(x), float(y)) for x, y in outer + inner))
 
 
 def _petals(count: int) -> Figure:
     turns = [2 * math.pi * step / count for step in range(count)]
     return tuple(
-        _ellipse("body", 0.5 * math.cos(a), -0.35 + 0.5 * math.sin(a), 0.34, 0.24, turn=math.degrees(a))
-        for a in turns
+        _ellipse("body", 0.5 * math.cos(a), -0.35 + 0.5 * math.sin(a), 0.34, 0.24, turn=math.degrees(a)) for a in turns
     )
 
 

@@ -1,4 +1,4 @@
-"""Ways to paint a figure: three from a picture book, one that imitates a photograph, and three that nobody taught.
+"""Ways to paint a figure: three from a picture book, a photograph's imitation, and three that the model never saw.
 
 A figure's parts become coverage masks, drawn at twice the size and averaged; a style colours the masks and adds
 ground, light and grain in NumPy and Pillow. Every number is drawn from the generator that the caller gives, so a
@@ -43,7 +43,7 @@ GROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "a table": ((200, 185, 165), (135, 95, 60)),
 }
 DRAWN_STYLES = ("drawing", "poster", "sketch")
-UNSEEN_STYLES = ("night", "fog", "pencil")
+UNSEEN_STYLES = ("dusk", "night", "pencil")
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,19 @@ class Sheet:
     @property
     def shape(self) -> PIXELS:
         """Coverage of the whole figure [SIZE, SIZE]."""
-        return np.clip(sum(self.cover.values(), np.zeros((SIZE, SIZE), np.float32)), 0, 1)
+        return np.minimum(np.sum(list(self.cover.values()), axis=0, dtype=np.float32), np.float32(1))
 
 
 def _coverage(label: Image.Image, value: int) -> PIXELS:
     hit = np.asarray(label) == value
-    return hit.reshape(SIZE, 2, SIZE, 2).mean((1, 3), dtype=np.float32)
+    cover: PIXELS = hit.reshape(SIZE, 2, SIZE, 2).mean((1, 3)).astype(np.float32)
+    return cover
 
 
 def _blur(plane: PIXELS, radius: float) -> PIXELS:
     """Gaussian blur of a plane 0..1, in Pillow's whole numbers."""
     levels = Image.fromarray(np.rint(np.clip(plane, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(levels.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+    return (np.asarray(levels.filter(ImageFilter.GaussianBlur(radius))) / 255).astype(np.float32)
 
 
 def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str, line: int) -> Sheet:
@@ -159,7 +160,7 @@ def _clutter(sheet: Sheet) -> PIXELS:
         box = (x, y, x + w, y + h)
         draw = ImageDraw.Draw(blob)
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=255)
-        mask = _blur(np.asarray(blob, np.float32) / 255, float(rng.uniform(1, 4)))
+        mask = _blur((np.asarray(blob) / 255).astype(np.float32), float(rng.uniform(1, 4)))
         near = sky if rng.random() < 0.5 else ground
         scene = _lay(scene, 0.7 * mask, np.clip(near + rng.uniform(-0.35, 0.35, 3), 0, 1).astype(np.float32))
     return scene
@@ -185,16 +186,20 @@ def _photo(sheet: Sheet) -> PIXELS:
     return exposure * soft + rng.normal(0, 0.03, soft.shape).astype(np.float32)
 
 
+def _dim(sheet: Sheet, light: tuple[float, float, float]) -> PIXELS:
+    """The photograph with a share of its light, and the grain that a camera adds to make up for it."""
+    dim = _photo(sheet) * np.array(light, np.float32)
+    return dim + sheet.rng.normal(0, 0.035, dim.shape).astype(np.float32)
+
+
+def _dusk(sheet: Sheet) -> PIXELS:
+    """The photograph at dusk: half the light, and reddish."""
+    return _dim(sheet, (0.69, 0.55, 0.52))
+
+
 def _night(sheet: Sheet) -> PIXELS:
-    """The photograph at night: a fifth of the light, bluish, and grainy."""
-    dim = _photo(sheet) * np.array([0.28, 0.32, 0.45], np.float32)
-    return dim + sheet.rng.normal(0, 0.04, dim.shape).astype(np.float32)
-
-
-def _fog(sheet: Sheet) -> PIXELS:
-    """The photograph in fog, thicker towards the top."""
-    depth = np.linspace(0.75, 0.45, SIZE, dtype=np.float32)[:, None, None]
-    return _photo(sheet) * (1 - depth) + np.float32(0.78) * depth
+    """The photograph at night: a third of the light, and bluish."""
+    return _dim(sheet, (0.28, 0.32, 0.45))
 
 
 def _pencil(sheet: Sheet) -> PIXELS:
@@ -213,8 +218,8 @@ _STYLES: dict[str, Callable[[Sheet], PIXELS]] = {
     "poster": _poster,
     "sketch": _sketch,
     "photo": _photo,
+    "dusk": _dusk,
     "night": _night,
-    "fog": _fog,
     "pencil": _pencil,
 }
 

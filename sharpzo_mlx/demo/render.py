@@ -1,7 +1,7 @@
-"""The image folders of the demonstration: photographs to tune on, and the same things in three other lights.
+"""The image folders of the demonstration: photographs at dusk to tune on, and the same things in other lights.
 
-`render` paints twelve living things as imitation photographs, split into train/, val/ and test/, and beside them
-shifted sets: the photographs at night, in fog, and as pencil drawings. It is a generator of records, one a picture,
+`render` paints twelve living things as imitation photographs at dusk, split into train/, val/ and test/, and beside
+them shifted sets: photographs by day and at night, and pencil drawings. It is a generator of records, one a picture,
 so that the caller can show how far it is.
 
 >>> for picture in render(Path("pictures"), seed=0): ...  # doctest: +SKIP
@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.demo.figures import ANIMALS, PLANTS
-from sharpzo_mlx.demo.painting import UNSEEN_STYLES, paint
+from sharpzo_mlx.demo.painting import paint
 from sharpzo_mlx.random import numpy_stream
 
 LIVING: tuple[str, ...] = (*ANIMALS, *PLANTS)
-DATASET = "photos"
+DATASET = "dusk"
+SHIFTED = {"day": "photo", "night": "night", "pencil": "pencil"}  # folder -> style
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture was written: the folder it belongs to, and how many of all are done."""
+    """A picture was written: where all of them go, its own file, and how many are done."""
 
+    folder: Path
     path: Path
     done: int
     total: int
@@ -36,15 +38,15 @@ class Amounts:
 
     train: int = 16
     val: int = 8
-    test: int = 40
+    test: int = 30
     shifted: int = 20
 
 
 def folders(root: Path, amounts: Amounts) -> list[tuple[Path, str, int]]:
     """What there is to paint: (folder of class folders, style, pictures of one class)."""
     photos = [(name, getattr(amounts, name)) for name in ("train", "val", "test")]
-    tuned = [(root / DATASET / split, "photo", count) for split, count in photos]
-    return tuned + [(root / style, style, amounts.shifted) for style in UNSEEN_STYLES]
+    tuned = [(root / DATASET / split, "dusk", count) for split, count in photos]
+    return tuned + [(root / name, style, amounts.shifted) for name, style in SHIFTED.items()]
 
 
 def render(
@@ -53,7 +55,7 @@ def render(
     """Paint the demonstration's images into `root`.
 
     Args:
-        root: where `photos/{train,val,test}/<class>/` and `<style>/<class>/` are made.
+        root: where `dusk/{train,val,test}/<class>/` and `{day,night,pencil}/<class>/` are made.
         seed: the same seed paints the same pictures.
         amounts: pictures of one class.
         names: the classes, keys of `figures.FIGURES`.
@@ -73,4 +75,4 @@ def render(
                 # the folder's name is part of the stream: no picture stands in two splits
                 paint(name, style, numpy_stream(seed, "demo", folder.name, name, index)).image.save(path)
                 done += 1
-                yield Rendered(path, done, total)
+                yield Rendered(root, path, done, total)

@@ -67,9 +67,7 @@ class CMAState:
     decomposed: mx.array  # the count at which B and D were last made from C
 
 
-def cma_params(
-    dimension: int, population: int, covariance: Covariance = "full", *, active: bool = True
-) -> CMAParams:
+def cma_params(dimension: int, population: int, covariance: Covariance = "full", *, active: bool = True) -> CMAParams:
     """The constants of `cma` (default settings, CSA, no mirrored samples) for a problem size.
 
     Args:
@@ -82,9 +80,7 @@ def cma_params(
         UserError: a size too small or an unknown covariance.
     """
     if dimension < 2 or population < 4:
-        raise UserError(
-            f"CMA-ES in {dimension} dimensions with {population} candidates: it needs at least 2 and 4"
-        )
+        raise UserError(f"CMA-ES in {dimension} dimensions with {population} candidates: it needs at least 2 and 4")
     if covariance not in COVARIANCES:
         raise UserError(f"unknown covariance {covariance!r}: choose one of {', '.join(COVARIANCES)}")
     return _read_constants(_strategy(dimension, population, covariance, active), covariance)
@@ -143,9 +139,7 @@ def tell(params: CMAParams, state: CMAState, candidates: mx.array, fitness: mx.a
         generations).
     """
     if candidates.shape != (params.population, params.dimension) or fitness.shape != (params.population,):
-        raise ValueError(
-            f"told {candidates.shape} candidates and {fitness.shape} losses, not {params.population}"
-        )
+        raise ValueError(f"told {candidates.shape} candidates and {fitness.shape} losses, not {params.population}")
     steps = (candidates - state.mean) / state.sigma  # y_i  [S, d]
     weights = _rank_weights(params, fitness)  # [S]
     shift = mx.maximum(weights, 0) @ steps  # <y>_w, eq. 41
@@ -208,9 +202,7 @@ def _update_sigma(params: CMAParams, sigma: mx.array, path_sigma: mx.array) -> m
 
 
 def _rate_one(params: CMAParams, stalled: mx.array) -> mx.array:
-    return params.c_1 * (
-        1 - stalled * params.c_c * (2 - params.c_c)
-    )  # c_1a: the variance a stalled path lacks
+    return params.c_1 * (1 - stalled * params.c_c * (2 - params.c_c))  # c_1a: the variance a stalled path lacks
 
 
 def _update_full(

@@ -87,13 +87,9 @@ class ZOParams:
         check_estimator(self.estimator, mu=self.mu, directions=self.draws)
         check_estimator(self.mask_estimator, mu=_mask_mu(self), directions=self.mask_directions)
         if self.mask_interval < 1 or self.total_steps < 1:
-            raise UserError(
-                f"{self.total_steps} steps, a mask every {self.mask_interval}: both must be at least 1"
-            )
+            raise UserError(f"{self.total_steps} steps, a mask every {self.mask_interval}: both must be at least 1")
         if not all(0 <= share < 1 for share in (*self.betas, self.averaging)):
-            raise UserError(
-                f"betas {self.betas} and averaging {self.averaging} must be at least 0 and below 1"
-            )
+            raise UserError(f"betas {self.betas} and averaging {self.averaging} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -216,9 +212,7 @@ def _moments(params: ZOParams, state: ZOState, gradient: mx.array) -> tuple[mx.a
     return m, second * state.second_moment + (1 - second) * mx.square(gradient)
 
 
-def _direction(
-    params: ZOParams, gradient: mx.array, first: mx.array, second: mx.array, *, count: mx.array
-) -> mx.array:
+def _direction(params: ZOParams, gradient: mx.array, first: mx.array, second: mx.array, *, count: mx.array) -> mx.array:
     if params.rule == "sgd":
         return gradient
     t = count.astype(mx.float32)
