@@ -12,6 +12,7 @@ import math
 import shlex
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ def plan_words(plan: Plan) -> str:
     )
 
 
-class _Painter:
+class _Painter(ABC):
     """What both ways of drawing share: which record is which, and how many steps a stage has."""
 
     def __init__(self) -> None:
@@ -131,17 +132,17 @@ class _Painter:
         affordable = step.step + (self._queries - step.queries) * done // spent if spent else math.inf
         return int(max(step.step, min(self._totals[step.stage], affordable)))
 
+    @abstractmethod
     def step(self, step: TuneStep, total: int) -> None:
         """A step of a stage that has at most about `total`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """So many images of one folder or split are read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def line(self, words: str) -> None:
         """Something to read once."""
-        raise NotImplementedError
 
 
 def _stage_totals(plan: Plan) -> dict[int, int]:

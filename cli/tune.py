@@ -8,6 +8,7 @@ next command go to stdout, or one JSON object with `--json`.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,16 @@ def tune_command(
 
     Folders train/, val/ and test/ inside are honoured; without them a split is drawn by the seed.
     """
-    config = chosen(given, resume=resume)
+    options = {name: value for name, value in given.items() if value is not None}
+    config = chosen(options)
     from sharpzo_mlx import encoder, tuning  # after the options are checked: loading takes a moment
     from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.rundata import default_folder
 
-    events = tuning.tune_steps(encoder.load(model), dataset, config, output=output, resume=resume)
+    clip = encoder.load(model)
+    if resume:
+        config = continued(config, options, output or default_folder(clip.folder, dataset, config.seed, resume=True))
+    events = tuning.tune_steps(clip, dataset, config, output=output, resume=resume)
     run = progress.follow(events)
     if as_json:
         wording.echo_json(as_record(run))
@@ -52,14 +58,18 @@ def tune_command(
 tune_command.params.extend(config_options(TuneConfig))
 
 
-def chosen(given: dict[str, Any], *, resume: bool) -> TuneConfig | None:
-    """The configuration that the given options make; None where a run goes on with its own."""
-    options = {name: value for name, value in given.items() if value is not None}
-    if resume and not options:
-        return None
+def chosen(options: dict[str, Any]) -> TuneConfig:
+    """The configuration that the options given make."""
     from sharpzo_mlx.presets import preset
 
-    return preset(options.pop("preset", "default"), **options)
+    return preset(options.get("preset", "default"), **{k: v for k, v in options.items() if k != "preset"})
+
+
+def continued(config: TuneConfig, options: dict[str, Any], folder: Path) -> TuneConfig:
+    """A run that is there goes on with its own options; those given again must be the same, and are checked later."""
+    from sharpzo_mlx.run import Run
+
+    return dataclasses.replace(Run.load(folder).config, **options) if Run.exists(folder) else config
 
 
 def as_record(run: Run) -> dict[str, Any]:

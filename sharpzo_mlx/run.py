@@ -28,13 +28,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_path, atomic_write
 from sharpzo_mlx.prompt import Prompt
 
-RECORD, PROMPT, STEPS, CHECKPOINT, LOCK = (
-    "run.json",
-    "prompt.safetensors",
-    "steps.jsonl",
-    "checkpoint.safetensors",
-    ".lock",
-)
+RECORD, PROMPT, STEPS, CHECKPOINT = "run.json", "prompt.safetensors", "steps.jsonl", "checkpoint.safetensors"
 FORMAT = 1
 
 
@@ -122,15 +116,19 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the folder itself: no file to leave behind
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
 
 
 class StepLog:

@@ -46,7 +46,11 @@ def open_run(
         UserError: the folder is taken, or the run there was made with something else.
     """
     dataset = dataset.expanduser()
-    folder = Path(output).expanduser() if output else _default_folder(clip, dataset, config, resume=resume)
+    folder = (
+        Path(output).expanduser()
+        if output
+        else default_folder(clip.folder, dataset, (config or TuneConfig()).seed, resume=resume)
+    )
     if Run.exists(folder):
         if not resume:
             raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
@@ -61,9 +65,9 @@ def open_run(
     return Run(folder, config, _record(clip, dataset, images, split)), images
 
 
-def _default_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, resume: bool) -> Path:
-    seed = (config or TuneConfig()).seed
-    name = f"{dataset.resolve().name}-{clip.folder.resolve().name}-{seed}"
+def default_folder(model: Path, dataset: Path, seed: int, *, resume: bool) -> Path:
+    """`runs/<dataset>-<model>-<seed>`; a new run gets a number behind it where that is taken."""
+    name = f"{dataset.resolve().name}-{model.resolve().name}-{seed}"
     folder, number = RUNS / name, 2
     while not resume and folder.exists():
         folder, number = RUNS / f"{name}-{number}", number + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.cli.options import parse_seconds
-from sharpzo_mlx.cli.tune import chosen, tune_command
+from sharpzo_mlx.cli.tune import chosen, continued, tune_command
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.run import Run
 
 FIELDS = {item.name: item for item in dataclasses.fields(TuneConfig)}
 
@@ -23,6 +25,11 @@ def parse(*words: str) -> dict[str, Any]:
     """What the command is called with, less what is not an option of the configuration."""
     context = tune_command.make_context("tune", ["photos", *words])
     return {name: value for name, value in context.params.items() if name in FIELDS}
+
+
+def typed(*words: str) -> dict[str, Any]:
+    """The options among the words."""
+    return {name: value for name, value in parse(*words).items() if value is not None}
 
 
 def test_every_field_is_an_option_and_the_other_way_round() -> None:
@@ -41,18 +48,18 @@ def test_help_shows_every_option_its_words_and_default(capsys: pytest.CaptureFix
 
 
 def test_nothing_given_is_the_default_configuration() -> None:
-    assert set(parse().values()) == {None}
-    assert chosen(parse(), resume=False) == TuneConfig()
+    assert typed() == {}
+    assert chosen(typed()) == TuneConfig()
 
 
 def test_what_is_given_arrives_with_its_type() -> None:
     words = ["--shots", "4", "--seed", "0", "--rho", "0", "--covariance", "full", "--template", "a {}"]
-    config = chosen(parse(*words), resume=False)
+    config = chosen(typed(*words))
     assert config == TuneConfig(shots=4, seed=0, rho=0.0, covariance="full", template="a {}")
 
 
 def test_amounts_and_durations() -> None:
-    config = chosen(parse("--memory-budget", "512MB", "--time-budget", "1.5m"), resume=False)
+    config = chosen(typed("--memory-budget", "512MB", "--time-budget", "1.5m"))
     assert config == TuneConfig(memory_budget=512_000_000, time_budget=90.0)
 
 
@@ -61,14 +68,18 @@ def test_preset_gives_way_to_what_is_given_only() -> None:
 
     paper = preset("paper:dtd")
     assert paper != TuneConfig()
-    assert chosen(parse("--preset", "paper:dtd"), resume=False) == paper
-    given_too = chosen(parse("--preset", "paper:dtd", "--population", "40", "--seed", "3"), resume=False)
+    assert chosen(typed("--preset", "paper:dtd")) == paper
+    given_too = chosen(typed("--preset", "paper:dtd", "--population", "40", "--seed", "3"))
     assert given_too == dataclasses.replace(paper, population=40, seed=3)
 
 
-def test_a_run_goes_on_with_its_own_options_unless_told() -> None:
-    assert chosen(parse(), resume=True) is None
-    assert chosen(parse("--seed", "1"), resume=True) == TuneConfig(seed=1)
+def test_a_run_goes_on_with_its_own_options_unless_told(tmp_path: Path) -> None:
+    own = TuneConfig(shots=3, rho=0.7, seed=5)
+    assert continued(TuneConfig(), {}, tmp_path / "absent") == TuneConfig()
+    Run(tmp_path, own).save()
+    assert continued(TuneConfig(), typed(), tmp_path) == own
+    again = typed("--time-budget", "1h", "--rho", "0.2")  # a difference is for tune_steps to name
+    assert continued(chosen(again), again, tmp_path) == dataclasses.replace(own, time_budget=3600.0, rho=0.2)
 
 
 @pytest.mark.parametrize(

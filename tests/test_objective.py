@@ -78,9 +78,7 @@ def test_chunks_change_nothing_but_rounding(tiny_model: Path, images: Images) ->
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_blocks_of_images_change_nothing(
-    tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_images_change_nothing(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     objective, w = build(tiny_model, images), mx.random.normal((3, 16), key=mx.random.key(1))
     whole = np.array(objective.losses(w))
     monkeypatch.setattr("sharpzo_mlx.objective.LOGITS_AT_ONCE", 7 * 4 * 3)

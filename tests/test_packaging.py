@@ -72,8 +72,9 @@ def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
 @pytest.mark.parametrize("name", ["convert", "cli"])
 def test_no_global_package_of_a_common_name(name: str, tmp_path: Path) -> None:
     """`import convert` from elsewhere must not find ours."""
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is not None)"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    code = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == "None\n"
 
 
 def test_links_are_links() -> None:

@@ -44,7 +44,10 @@ def test_prompts_that_do_not_work_are_refused(
 
 
 def test_contexts_are_the_projected_shift() -> None:
-    initial, projection = mx.random.normal((3, 4), key=mx.random.key(0)), mx.random.normal((12, 5), key=mx.random.key(1))
+    initial, projection = (
+        mx.random.normal((3, 4), key=mx.random.key(0)),
+        mx.random.normal((12, 5), key=mx.random.key(1)),
+    )
     space = PromptSpace(initial, projection)
     w = mx.random.normal((2, 5), key=mx.random.key(2))
     expected = [np.array(initial) + (np.array(projection) @ row).reshape(3, 4) for row in np.array(w)]

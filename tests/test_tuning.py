@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,7 @@ def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: 
     assert [s["step"] for s in read_steps(tmp_path / "run")] == [*range(1, 6), *range(1, 31)]
 
 
-def test_resume_starts_what_is_not_there_and_returns_what_is_done(
-    clip: sz.Clip, photos: Path, tmp_path: Path
-) -> None:
+def test_resume_starts_what_is_not_there_and_returns_what_is_done(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     config = sz.TuneConfig(**SMALL)
     first = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
     stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
@@ -238,7 +237,7 @@ def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: P
     content = json.loads((run.folder / "run.json").read_text())
     assert content["config"] == sz.TuneConfig(**SMALL).to_dict()
     assert content["model"]["fingerprint"] == clip.fingerprint
-    assert content["versions"]["mlx"] == mx.__version__
+    assert content["versions"]["mlx"] == metadata.version("mlx")
     assert all(not os.path.isabs(path) for rows in content["images"].values() for path, _ in rows)
 
 

@@ -10,7 +10,7 @@ images, by the public functions alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown", "show"]
 
 MODEL_FOLDER = Path(__file__).parent / "model"
-# of each class; the first test picture of some classes is shown with its labels
+AMOUNTS = Amounts()
+CONFIG = sz.TuneConfig()
+# classes whose first test picture is shown with its labels
 SHOWN = ("cat", "snail", "flower", "turtle")
 
 
@@ -52,7 +54,7 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
     Args:
         root: where the images (`images/`) and the run (`run/`) go.
         seed: of the images and of the tuning.
-        amounts: pictures of one class; None for the demonstration's own.
+        amounts: pictures of one class; None for AMOUNTS.
 
     Yields:
         A record a picture, what `tune_steps` yields, and Finished.
@@ -61,9 +63,9 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
         UserError: `root` holds a run already.
     """
     images = root / "images"
-    yield from render(images, seed=seed, amounts=amounts)
+    yield from render(images, seed=seed, amounts=amounts or AMOUNTS)
     clip = sz.load(MODEL_FOLDER)
-    yield from sz.tune_steps(clip, images / DATASET, sz.TuneConfig(seed=seed), output=root / "run")
+    yield from sz.tune_steps(clip, images / DATASET, replace(CONFIG, seed=seed), output=root / "run")
     run = sz.Run.load(root / "run")
     tests = [images / DATASET / "test", *(images / name for name in SHIFTED)]
     report = sz.evaluate(run, tests, clip=clip)
