@@ -1,7 +1,8 @@
 """`sharpzo-mlx demo`: the whole path on a bundled small model and rendered images, without network.
 
 Paints photographs of animals and plants, tunes a prompt for them, and shows the accuracy on held-out pictures and
-under three shifts beside zero-shot. Nothing needs to be prepared, and nothing is left behind without `--output`.
+under three shifts beside zero-shot. Nothing needs to be prepared, and without `--output` nothing is left behind but
+the pictures' features in the cache.
 
 >>> sharpzo-mlx demo --output demo  # doctest: +SKIP
 """
@@ -24,8 +25,13 @@ from sharpzo_mlx.errors import UserError
 if TYPE_CHECKING:
     from sharpzo_mlx.demo import Finished, Shown
 
+INTRODUCTION = """
+A very small CLIP that has seen drawings of everything, and photographs of man-made things by day, was shown
+{shots} photographs each of {classes} animals and plants at dusk. Only the words before their names were tuned,
+"a photo of a {{}}." at first; all pictures below are other ones.
+"""
 WORDS = {
-    "test": "photographs at dusk (other ones)",
+    "test": "photographs at dusk",
     "day": "photographs by day",
     "night": "photographs at night",
     "pencil": "pencil drawings",
@@ -79,7 +85,9 @@ def _carry_out(root: Path, seed: int) -> Finished:
 
 
 def summary(finished: Finished) -> str:
-    """The shift table, a few pictures with their labels, and what it cost."""
+    """What was done, the shift table, a few pictures with their labels, and what it cost."""
+    classes = len(finished.run.prompt.class_names)
+    introduction = INTRODUCTION.format(shots=finished.shots, classes=classes)
     rows = [("", "images", "zero-shot", "tuned", "change")]
     for row in finished.report.folders:
         shares = wording.percent(row.zero_shot), wording.percent(row.tuned), wording.points(row.zero_shot, row.tuned)
@@ -90,12 +98,12 @@ def summary(finished: Finished) -> str:
         f"{wording.amount(results['peak_memory_mb'] * 2**20)} of memory, no gradient"
     )
     pictures = "\n".join(_labelled(shown) for shown in finished.shown)
-    return f"{wording.aligned(rows)}\n\n{pictures}\n\n{cost}"
+    return f"{introduction}\n{wording.aligned(rows)}\n\n{pictures}\n\n{cost}"
 
 
 def _labelled(shown: Shown) -> str:
     words = ", ".join(f"{label} {wording.percent(share)}" for label, share in shown.prediction.labels)
-    return f"a photograph of a {shown.truth}: {words}"
+    return f"a {shown.truth} at dusk: {words}"
 
 
 def _following(finished: Finished, *, kept: bool) -> str:

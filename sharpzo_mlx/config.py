@@ -83,7 +83,9 @@ class TuneConfig:
         "population", "estimate of the sharpness direction", WARMUP, choices=(*ESTIMATORS, "population")
     )
     sharpness_mu: float = option(1e-2, "probe distance of that estimate", WARMUP, minimum=0, exclusive=True)
-    sharpness_directions: int = option(8, "random directions of that estimate", WARMUP, minimum=1)
+    sharpness_directions: int | None = option(
+        None, "random directions of that estimate (rge: d/10, forward: all coordinates)", WARMUP, minimum=1
+    )
     sharpness_smoothing: float = option(
         0.0, "share of the old direction that is kept a generation", WARMUP, minimum=0, maximum=0.999
     )
@@ -117,7 +119,12 @@ class TuneConfig:
     )
     mask_interval: int = option(200, "steps between new masks (K)", SEARCH, minimum=1)
     mask_estimator: str = option("rge", "gradient estimate of the mask", SEARCH, choices=ESTIMATORS)
-    mask_directions: int = option(32, "random directions of that estimate", SEARCH, minimum=1)
+    mask_directions: int | None = option(
+        32,
+        "random directions of that estimate (none given: d/10 with rge, all coordinates with forward)",
+        SEARCH,
+        minimum=1,
+    )
     mask_mu: float = option(1e-2, "probe distance of that estimate", SEARCH, minimum=0, exclusive=True)
     averaging: float = option(
         0.0,
@@ -127,6 +134,10 @@ class TuneConfig:
         maximum=0.9999,
     )
     validate_every: int = option(20, "steps of stage 2 between validations", SEARCH, minimum=1)
+
+    selection_slack: float = option(
+        1.0, "validation accuracies this many standard errors apart are equal, and the loss decides", SEARCH, minimum=0
+    )
 
     query_budget: int | None = option(None, "stop after this many queries", BUDGET, minimum=1)
     time_budget: float | None = option(
@@ -140,7 +151,7 @@ class TuneConfig:
         """Check every value; the error names the option, the value and what is allowed."""
         for item in dataclasses.fields(self):
             _check(item, getattr(self, item.name))
-        if self.template.count("{}") != 1:
+        if not isinstance(self.template, str) or self.template.count("{}") != 1:
             raise UserError(f"template {self.template!r}: write {{}} once, where the class name goes")
 
     def to_dict(self) -> dict[str, Any]:

@@ -79,12 +79,12 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
     return clip
 
 
-def evaluate(run: Run | str | Path, folders: Sequence[str | Path], *, clip: Clip | None = None) -> Report:
+def evaluate(run: Run | str | Path, folders: str | Path | Sequence[str | Path], *, clip: Clip | None = None) -> Report:
     """Accuracy of a run and of zero-shot on folders of images.
 
     Args:
         run: the run or its folder.
-        folders: folders of class folders.
+        folders: one folder of class folders, or several.
         clip: the checkpoint; None reads the one that the run names.
 
     Returns:
@@ -100,10 +100,11 @@ def evaluate(run: Run | str | Path, folders: Sequence[str | Path], *, clip: Clip
 
 
 def evaluate_steps(
-    run: Run | str | Path, folders: Sequence[str | Path], *, clip: Clip | None = None
+    run: Run | str | Path, folders: str | Path | Sequence[str | Path], *, clip: Clip | None = None
 ) -> Iterator[FolderProgress | FolderResult | Report]:
     """As `evaluate`, with a record a batch, one a folder, and the report at the end."""
     run = run if isinstance(run, Run) else Run.load(run)
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
     if not folders:
         raise UserError("no folder to evaluate: name at least one folder of class folders")
     prompt, clip = run.prompt, open_model(run, clip)
@@ -152,13 +153,13 @@ def _accuracy(class_features: mx.array, features: Features) -> float:
 
 
 def predict(
-    run: Run | str | Path, paths: Sequence[str | Path], *, top: int = 1, clip: Clip | None = None
+    run: Run | str | Path, paths: str | Path | Sequence[str | Path], *, top: int = 1, clip: Clip | None = None
 ) -> list[Prediction]:
     """Labels and probabilities of image files.
 
     Args:
         run: the run or its folder.
-        paths: image files.
+        paths: one image file, or several.
         top: labels an image, at most the number of classes.
         clip: the checkpoint; None reads the one that the run names.
 
@@ -169,6 +170,7 @@ def predict(
         UserError: no image given, or `top` below 1.
     """
     run = run if isinstance(run, Run) else Run.load(run)
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
     if top < 1 or not paths:
         raise UserError(f"top {top}: at least 1" if top < 1 else "no image to predict: name at least one file")
     prompt, clip = run.prompt, open_model(run, clip)

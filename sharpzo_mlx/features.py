@@ -11,6 +11,7 @@ end.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -51,6 +52,7 @@ class Features:
         folders: the classes' folder names, in the same order.
         paths: [N] the files behind the rows.
         skipped: files that could not be read, with the reason.
+        content: a digest of what the files hold, in order; empty where the cache, which needs it, is off.
     """
 
     embeddings: mx.array
@@ -59,6 +61,7 @@ class Features:
     folders: tuple[str, ...]
     paths: tuple[Path, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
+    content: str = ""
 
     def take(self, rows: np.ndarray | list[int]) -> Features:
         """The features of some rows, in the order given."""
@@ -117,7 +120,8 @@ def encode_steps(
             rows.update(fresh)
             failed.update(unread)
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
-    return _collect(images, rows, failed)
+    content = hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest() if cache else ""
+    return replace(_collect(images, rows, failed), content=content)
 
 
 def _cache_name(clip: Clip) -> str:

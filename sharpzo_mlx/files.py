@@ -60,3 +60,9 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while writing `path` left beside it."""
+    for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        leftover.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ class Score:
 
     accuracy: float  # 0..1
     loss: float
+    images: int = 0  # behind the accuracy, for its standard error
 
 
 def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> mx.array:
@@ -57,10 +58,11 @@ def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.a
 def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
     """Accuracy and mean loss of one classifier [K, D] on images [N, D]."""
     predicted = mx.argmax(embeddings @ class_features.T, axis=-1)
-    accuracy = mx.mean((predicted == labels).astype(mx.float32))
+    right = mx.sum(predicted == labels)
     loss = mx.mean(cross_entropies(class_features[None], embeddings, labels, logit_scale))
-    mx.eval(accuracy, loss)
-    return Score(cast(float, accuracy.item()), cast(float, loss.item()))
+    mx.eval(right, loss)
+    count = int(labels.shape[0])
+    return Score(cast(int, right.item()) / count, cast(float, loss.item()), count)
 
 
 class Objective:
@@ -93,7 +95,7 @@ class Objective:
         self.labels = mx.array(list(labels), dtype=mx.int32)
         self.logit_scale = logit_scale
         self.queries = 0
-        self.chunk = self._plan(memory_budget or DEFAULT_BUDGET)
+        self.chunk = self._plan(memory_budget)
 
     @property
     def dimension(self) -> int:
@@ -157,10 +159,12 @@ class Objective:
             mx.eval(results[-1])  # one chunk's activations at a time
         return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
 
-    def _plan(self, budget: int) -> int:
+    def _plan(self, budget: int | None) -> int:
+        """Candidates a chunk; without a budget at least one, whatever it takes."""
         width = int(self.space.initial.shape[1])
         images = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
         candidate = 4 * (LIVE_WIDTHS * self.text.tokens * width + 3 * images)
-        if candidate > budget:
-            raise UserError(f"memory-budget {budget >> 20} MB: one candidate needs {-(-candidate >> 20)} MB; raise it")
-        return max(1, budget // candidate)
+        if budget is not None and candidate > budget:
+            needed, given = -(-candidate // 10**6), budget // 10**6
+            raise UserError(f"memory-budget {given}MB: one candidate needs {needed}MB; raise it to that")
+        return max(1, (budget or DEFAULT_BUDGET) // candidate)

@@ -42,7 +42,8 @@ def preset(name: str = "default", **changes: Any) -> TuneConfig:
         The configuration, with `preset` set to the name.
 
     Raises:
-        UserError: no such preset, or an option that is refused.
+        UserError: no such preset, or a value that is refused.
+        TypeError: an option that does not exist.
     """
     if name == "default":
         return TuneConfig(**changes)
@@ -50,6 +51,20 @@ def preset(name: str = "default", **changes: Any) -> TuneConfig:
     if family != "paper" or (dataset or "eurosat") not in PAPER:
         raise UserError(f"preset {name!r}: choose default, paper, or paper: and one of {', '.join(PAPER)}")
     return TuneConfig(**{**_paper(dataset or "eurosat"), "preset": name, **changes})
+
+
+def check(config: TuneConfig) -> None:
+    """Refuse a configuration that only carries a preset's name: the name alone sets nothing.
+
+    Raises:
+        UserError: no such preset, or none of its settings is there.
+    """
+    named, plain = preset(config.preset).to_dict(), TuneConfig().to_dict()
+    own = [key for key, value in named.items() if key != "preset" and value != plain[key]]
+    if own and all(getattr(config, key) != named[key] for key in own):
+        raise UserError(
+            f"preset {config.preset!r} is a name alone here: make the options with preset({config.preset!r})"
+        )
 
 
 def _paper(dataset: str) -> dict[str, Any]:
@@ -79,4 +94,5 @@ def _paper(dataset: str) -> dict[str, Any]:
         "mask_estimator": "cge",
         "mask_mu": 1e-5,
         "averaging": 0.0,
+        "selection_slack": 0.0,
     }

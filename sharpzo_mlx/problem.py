@@ -1,8 +1,8 @@
 """From a checkpoint and encoded images to the objective, its validation and the prompt that is saved.
 
 The text tower is read for this alone: what stays in memory is its layers and the token rows that the prompts use
-(SharpZO, arXiv 2506.20990, section 3). Where products are coarse (half-precision or quantised weights, or a device
-that rounds float32 operands) finite differences of losses are mostly noise, and the estimators are replaced by
+(SharpZO, arXiv 2506.20990, section 3). Where products are coarse (half-precision weights, or a device that rounds
+float32 operands) finite differences of losses are mostly noise, and the estimators are replaced by
 forward-mode derivatives, which have no cancellation.
 
     problem = make_problem(clip, train, val, config)
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mlx.core as mx
 
@@ -25,6 +26,8 @@ from sharpzo_mlx.features import Features
 from sharpzo_mlx.objective import Objective, Score, score
 from sharpzo_mlx.prompt import Prompt, make_space, tokenise_prompts
 from sharpzo_mlx.prompted_text import specialise
+
+_log = logging.getLogger("sharpzo_mlx")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         memory_budget=config.memory_budget,
     )
     safe = _safe_estimators(config, half.text_model)
+    del half
+    mx.clear_cache()  # the token table: only the prompts' rows are needed from here on
     return Problem(safe, objective, val, train.class_names, train.folders, config.template)
 
 
@@ -103,18 +108,29 @@ def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:
     reason = _coarse(text_model)
     if not reason:
         return config
-    changed: dict[str, str] = {}
+    changed: dict[str, Any] = {}
     if config.rho and config.sharpness in ("cge", "rge"):
-        changed["sharpness"] = "forward"
+        changed |= {"sharpness": "forward", "sharpness_directions": _directions(config.sharpness, config, "sharpness")}
     if config.steps and config.estimator == "rge":
         changed["estimator"] = "forward"
-    if config.steps and config.mask_estimator != "forward":
-        changed["mask_estimator"] = "forward"
+    if config.steps and config.keep < 1 and config.metric in ("zscore-squared", "zscore-fisher", "gradient"):
+        if config.metric == "zscore-fisher":  # it is made from differences of single images' losses
+            changed["metric"] = "zscore-squared"
+        if config.mask_estimator != "forward":
+            changed |= {
+                "mask_estimator": "forward",
+                "mask_directions": _directions(config.mask_estimator, config, "mask"),
+            }
     if changed:
-        logging.getLogger("sharpzo_mlx").warning(
-            f"{reason}: differences of losses would be noise, so {', '.join(sorted(changed))} use forward-mode"
-        )
-    return replace(config, **changed)  # type: ignore[arg-type]
+        told = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in changed.items() if value)
+        _log.warning(f"{reason}: differences of losses would be noise; used instead: {told}")
+    return replace(config, **changed)
+
+
+def _directions(kind: str, config: TuneConfig, room: str) -> int | None:
+    """As many directions as the replaced estimate took: None, all coordinates, in place of CGE."""
+    given: int | None = getattr(config, f"{room}_directions")
+    return None if kind == "cge" else given or max(1, config.dimension // 10)
 
 
 def _coarse(text_model: TextModel) -> str | None:

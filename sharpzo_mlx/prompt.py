@@ -154,8 +154,8 @@ class Prompt:
         }
         words = {
             "format": "mlx",
-            "class_names": json.dumps(self.class_names, ensure_ascii=False),
-            "folders": json.dumps(self.folders, ensure_ascii=False),
+            "class_names": json.dumps(self.class_names),
+            "folders": json.dumps(self.folders),
             "logit_scale": repr(self.logit_scale),
             "template": self.template,
         }

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_path, atomic_write
+from sharpzo_mlx.files import atomic_path, atomic_write, remove_leftovers
 from sharpzo_mlx.prompt import Prompt
 
 RECORD, PROMPT, STEPS, CHECKPOINT = "run.json", "prompt.safetensors", "steps.jsonl", "checkpoint.safetensors"
@@ -41,7 +42,8 @@ class Run:
         config: the options it was made with.
         record: everything else in run.json: model, dataset, images, versions, status.
         results: accuracies 0..1 (`zero_shot`, `val`, `test`), `queries`, `seconds`, `peak_memory_mb`; empty until
-            there is a prompt.
+            there is a prompt. `zero_shot` is read on the test split once the run is finished and where there is
+            one, on the validation images until then.
     """
 
     folder: Path
@@ -74,7 +76,7 @@ class Run:
     def save(self) -> None:
         """Write run.json whole."""
         content = {"format": FORMAT, "config": self.config.to_dict(), **self.record, "results": self.results}
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=2, allow_nan=False)
         atomic_write(self.folder / RECORD, text + "\n")
 
     @classmethod
@@ -110,18 +112,26 @@ class Run:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run's folder for this process.
+    """Hold a run's folder for this process; the folder is made, and removed again when it is left empty.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # the folder itself: no file to leave behind
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file to leave behind
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{folder}: cannot be made a run's folder ({reason}); choose another --output") from error
     try:
         _lock(handle, folder)
         yield
     finally:
         os.close(handle)
+        with suppress(OSError):  # not empty: the run is there
+            for parent in made:
+                parent.rmdir()
 
 
 def _lock(handle: int, folder: Path) -> None:
@@ -129,27 +139,32 @@ def _lock(handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
+    for name in (RECORD, PROMPT, CHECKPOINT):
+        remove_leftovers(folder / name)
 
 
 class StepLog:
-    """steps.jsonl: one JSON object a line, appended; `size` is what a checkpoint remembers of it."""
+    """steps.jsonl: one JSON object a line, appended; `size` is what a checkpoint remembers of it.
+
+    Args:
+        folder: the run's.
+        size: bytes to keep; what came after the checkpoint is done again.
+    """
 
     def __init__(self, folder: Path, size: int = 0) -> None:
-        self.path = folder / STEPS
-        self.handle = self.path.open("ab")
-        self.handle.truncate(size)  # what came after the checkpoint is done again
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far, all of them on disk once this is read."""
-        self.handle.flush()
-        os.fsync(self.handle.fileno())
-        return self.path.stat().st_size
+        self.handle = (folder / STEPS).open("ab")
+        self.size = min(size, self.handle.tell())
+        self.handle.truncate(self.size)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one step; losses that are not finite are written as null."""
-        plain = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in record.items()}
-        self.handle.write(json.dumps(plain).encode() + b"\n")
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        self.size += self.handle.write(json.dumps(plain).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Bring what was appended to the disk."""
+        self.handle.flush()
+        os.fsync(self.handle.fileno())
 
     def close(self) -> None:
         """Write what is buffered."""

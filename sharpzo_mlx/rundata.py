@@ -3,13 +3,16 @@
 A run remembers its dataset, its images, its model's fingerprint and its options; going on with others would give a
 result that belongs to neither, so every difference is an error that names it.
 
-    run, images = open_run(clip, Path("dataset"), TuneConfig(shots=16), output=None, resume=False)
+    run, images = open_run(clip, Path("dataset"), TuneConfig(shots=16), folder=folder, resume=False)
     images["train"].paths
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
+import os
 import platform
 import sys
 from importlib import metadata
@@ -24,45 +27,61 @@ from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.features import Features
+from sharpzo_mlx.presets import check
 from sharpzo_mlx.run import Run
+
+_log = logging.getLogger("sharpzo_mlx")
 
 RUNS = Path("runs")
 CHANGEABLE = ("time_budget",)  # options that may differ when a run goes on
 
 
+def run_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, output: Path | None, resume: bool) -> Path:
+    """The folder named, or a default place for this dataset, model and seed."""
+    return output or default_folder(clip.folder, dataset, (config or TuneConfig()).seed, resume=resume)
+
+
 def open_run(
-    clip: Clip, dataset: Path, config: TuneConfig | None, *, output: str | Path | None, resume: bool
+    clip: Clip, dataset: Path, config: TuneConfig | None, *, folder: Path, resume: bool
 ) -> tuple[Run, dict[str, ImageSet]]:
-    """The run in `output`, and its images by split ("train", "val" and, where there is one, "test").
+    """The run in a folder that this process holds, and its images by split ("train", "val" and maybe "test").
 
     Args:
         clip: the checkpoint.
         dataset: the folder of images.
         config: the options; None for the defaults or those of the run that goes on.
-        output: the run's folder, or None for a default place.
+        folder: the run's.
         resume: go on with the run that is there.
 
     Raises:
         UserError: the folder is taken, or the run there was made with something else.
     """
-    dataset = dataset.expanduser()
-    folder = (
-        Path(output).expanduser()
-        if output
-        else default_folder(clip.folder, dataset, (config or TuneConfig()).seed, resume=resume)
-    )
+    if config is not None:
+        check(config)
     if Run.exists(folder):
         if not resume:
             raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
         return _go_on(Run.load(folder), clip, dataset, config)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and is no run; choose another --output")
+    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise UserError(f"{folder}: holds files but no run; choose another --output")
     config = config or TuneConfig()
     split = draw_split(dataset, shots=config.shots, seed=config.seed)
     images = {"train": split.train, "val": split.val}
     if split.test is not None:
         images["test"] = split.test
     return Run(folder, config, _record(clip, dataset, images, split)), images
+
+
+def check_content(run: Run, *sets: Features) -> None:
+    """Note what the images hold when a run begins; refuse to go on with others.
+
+    Raises:
+        UserError: an image of the run was changed in the meantime.
+    """
+    content = hashlib.sha256("".join(features.content for features in sets).encode()).hexdigest()
+    if run.record.setdefault("content", content) != content:
+        raise UserError(f"{run.folder}: its images in {run.record['dataset']} have changed since it began; tune anew")
 
 
 def default_folder(model: Path, dataset: Path, seed: int, *, resume: bool) -> Path:
@@ -77,15 +96,14 @@ def default_folder(model: Path, dataset: Path, seed: int, *, resume: bool) -> Pa
 def _go_on(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) -> tuple[Run, dict[str, ImageSet]]:
     if run.record["model"]["fingerprint"] != clip.fingerprint:
         raise UserError(f"{run.folder}: tuned {run.record['model']['folder']}, not {clip.folder}; name that --model")
-    if run.record["dataset"] != str(dataset.resolve()):
-        raise UserError(f"{run.folder}: tuned on {run.record['dataset']}; name that folder, or another --output")
     if config is not None:
         run.config = _same_options(run, config)
     images = {name: _restore(dataset, run.record, rows) for name, rows in run.record["images"].items()}
     if not run.finished:
         for split in images.values():
             _check_present(split, run)
-        run.record["status"] = "running"
+        run.record |= {"status": "running", "dataset": os.path.abspath(dataset)}
+        _compare_versions(run)
     return run, images
 
 
@@ -103,15 +121,17 @@ def _same_options(run: Run, config: TuneConfig) -> TuneConfig:
 def _check_present(images: ImageSet, run: Run) -> None:
     missing = next((path for path in images.paths if not path.is_file()), None)
     if missing:
-        raise UserError(f"{missing}: drawn for {run.folder} but gone now; put it back, or tune anew")
+        raise UserError(
+            f"{missing}: gone, but drawn for {run.folder}; put it back, name the folder it is in, or tune anew"
+        )
 
 
 def _record(clip: Clip, dataset: Path, images: dict[str, ImageSet], split: Split) -> dict[str, Any]:
-    root = dataset.resolve()
+    root = os.path.abspath(dataset)
     return {
         "status": "running",
         "model": {"folder": str(clip.folder.resolve()), "fingerprint": clip.fingerprint},
-        "dataset": str(root),
+        "dataset": root,
         "shots": split.shots,
         "class_names": list(images["train"].class_names),
         "class_folders": list(images["train"].folders),
@@ -123,17 +143,26 @@ def _record(clip: Clip, dataset: Path, images: dict[str, ImageSet], split: Split
     }
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)
+def _relative(path: Path, root: str) -> str:
+    # by its letters: a link's target may lie anywhere
+    full = Path(os.path.abspath(path))
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
 
 
 def _restore(dataset: Path, record: dict[str, Any], rows: list[tuple[str, int]]) -> ImageSet:
     return ImageSet(
-        paths=tuple(dataset.resolve() / path for path, _ in rows),
+        paths=tuple(Path(os.path.abspath(dataset), path) for path, _ in rows),
         labels=tuple(label for _, label in rows),
         class_names=tuple(record["class_names"]),
         folders=tuple(record["class_folders"]),
     )
+
+
+def _compare_versions(run: Run) -> None:
+    now = _versions()
+    changed = [f"{name} {old} -> {now[name]}" for name, old in run.record["versions"].items() if now[name] != old]
+    if changed:
+        _log.warning(f"{run.folder} was begun with other software, its numbers may differ: {', '.join(changed)}")
 
 
 def _versions() -> dict[str, str]:

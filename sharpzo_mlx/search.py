@@ -2,8 +2,9 @@
 
 Stage 1 is sharpness-aware CMA-ES from w = 0 (exactly zero-shot); when the validation accuracy at its mean has not
 improved for a while, stage 2 goes on from the mean with sparse zeroth-order steps (SharpZO, arXiv 2506.20990,
-section 3 and 5). The best prompt is the one with the best validation accuracy, ties by validation loss. All state
-is arrays and plain facts, so that a search can be stopped after any step and go on with the same numbers.
+section 3 and 5). The best prompt is the one with the best validation accuracy, ties by validation loss; accuracies
+within a standard error of the best are ties. All state is arrays and plain facts, so that a search can be stopped
+after any step and go on with the same numbers.
 
     search = Search(config, objective, validate)
     for step in search.steps():
@@ -24,9 +25,12 @@ import mlx.core as mx
 
 from sharpzo_mlx import memory
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, sparse_zo
 from sharpzo_mlx.random import stream
+
+ROUNDING = 1e-9  # accuracies are quotients of whole numbers
 
 State: TypeAlias = cma.CMAState | sharpness.SharpnessState | sparse_zo.ZOState
 S = TypeVar("S", cma.CMAState, sharpness.SharpnessState, sparse_zo.ZOState)
@@ -67,10 +71,18 @@ class Search:
         config: the options.
         loss: the training loss; counts its queries.
         validate: w [d] -> Score on the validation images.
+        step_seconds: time of a step of stage 2, measured before; a time budget's stage 2 is as long as it allows.
     """
 
-    def __init__(self, config: TuneConfig, loss: CountedLoss, validate: Callable[[mx.array], Score]) -> None:
-        self.config, self.loss, self._validate = config, loss, validate
+    def __init__(
+        self,
+        config: TuneConfig,
+        loss: CountedLoss,
+        validate: Callable[[mx.array], Score],
+        *,
+        step_seconds: float | None = None,
+    ) -> None:
+        self.config, self.loss, self._validate, self.step_seconds = config, loss, validate, step_seconds
         d = loss.dimension
         self.cma_params = cma.cma_params(d, config.population, cast(cma.Covariance, config.covariance))
         self.sharp_params = sharpness.SharpnessParams(
@@ -87,7 +99,9 @@ class Search:
         self.val_queries, self.elapsed = 0, 0.0
         self.best_w = mx.zeros(d)
         self.best: Score | None = None
+        self.top = 0.0  # the highest accuracy so far
         self.mark, self.stale = 0.0, 0  # the accuracy to improve on, and generations since
+        self.validated = 0  # the step of stage 2 that was validated last
 
     @property
     def zo_params(self) -> sparse_zo.ZOParams:
@@ -116,15 +130,21 @@ class Search:
         c = self.config
         if c.rho == 0 or c.sharpness == "population":
             return c.population
-        return c.population + 2 * (self.loss.dimension if c.sharpness == "cge" else c.sharpness_directions)
+        return c.population + self._estimate_cost(c.sharpness, c.sharpness_directions)
 
     def mask_cost(self) -> int:
         """Queries of one new mask."""
         c = self.config
         if c.keep == 1 or c.metric in ("magnitude", "random", "none"):
             return 0
-        full = c.mask_estimator == "cge" or c.metric == "zscore-fisher"
-        return 2 * (self.loss.dimension if full else c.mask_directions)
+        return self._estimate_cost("cge" if c.metric == "zscore-fisher" else c.mask_estimator, c.mask_directions)
+
+    def _estimate_cost(self, kind: str, directions: int | None) -> int:
+        """Queries of one gradient estimate, see `gradients.estimate`."""
+        d = self.loss.dimension
+        if kind == "cge" or (kind == "forward" and directions is None):
+            return 2 * d
+        return 2 * (directions or max(1, d // 10))
 
     def planned_queries(self) -> int:
         """Queries at most, by the configuration alone."""
@@ -133,18 +153,38 @@ class Search:
         total = c.generations * self.generation_cost + c.steps * 2 * c.draws + masks * self.mask_cost()
         return min(total, c.query_budget or total)
 
+    def check_budget(self) -> None:
+        """Refuse a query budget that buys neither a generation nor a step.
+
+        Raises:
+            UserError: with the least that does.
+        """
+        c = self.config
+        choices = [2 * c.draws + self.mask_cost()] if c.steps else []
+        choices += [self.generation_cost] if c.generations else []
+        if c.query_budget and choices and c.query_budget < min(choices):
+            raise UserError(
+                f"query-budget {c.query_budget}: the search needs at least {min(choices)}; raise it to that"
+            )
+
     def steps(self) -> Iterator[TuneStep]:
         """Go on from the present state to the end, a record a step; state may be saved at every record."""
         started = time.monotonic() - self.elapsed
-        if self.best is None:
-            self._consider(mx.zeros(self.loss.dimension))
-            self.mark = self.best_score.accuracy
+        self.begin()
         while self.stage == 1 and not self._stage_one_is_over():
             yield self._record(*self._generation(), started)
         if self.stage == 1:
             self._switch()
         while self.step < self.total_steps and not self._out_of_budget():
             yield self._record(*self._descent(), started)
+        if self.step > self.validated:  # a budget ended the stage between two validations
+            self._validate_descent()
+
+    def begin(self) -> None:
+        """Validate w = 0, zero-shot: the first candidate for the best."""
+        if self.best is None:
+            self._consider(mx.zeros(self.loss.dimension))
+            self.mark = self.best_score.accuracy
 
     @property
     def best_score(self) -> Score:
@@ -166,7 +206,8 @@ class Search:
         mx.eval(_arrays(self.cma), _arrays(self.sharp), lowest)
         self.step += 1
         score = self._consider(self.cma.mean)
-        improved = score.accuracy >= self.mark + self.config.min_improvement
+        gain = score.accuracy - self.mark if math.isfinite(score.loss) else 0.0
+        improved = gain > 0 and gain >= self.config.min_improvement - ROUNDING
         self.mark = score.accuracy if improved else self.mark
         self.stale = 0 if improved else self.stale + 1
         return cast(float, lowest.item()), score
@@ -180,16 +221,32 @@ class Search:
         self.step += 1
         last = self.step == self.total_steps
         due = last or self.step % self.config.validate_every == 0
-        return cast(float, value.item()), self._consider(self.zo.average) if due else None
+        return cast(float, value.item()), self._validate_descent() if due else None
+
+    def _validate_descent(self) -> Score:
+        self.validated = self.step
+        return self._consider(self.zo.average)
 
     def _consider(self, w: mx.array) -> Score:
-        """Validate w, and keep it where it is the best so far."""
+        """Validate w, and keep it where it is the best so far; a loss that is not finite never is."""
         score = self._validate(w)
         self.val_queries += 1
-        loss = score.loss if math.isfinite(score.loss) else math.inf
-        if self.best is None or (score.accuracy, -loss) > (self.best.accuracy, -self.best.loss):
-            self.best, self.best_w = replace(score, loss=loss), w
+        finite = math.isfinite(score.loss)
+        if self.best is None:
+            self.best, self.best_w = score if finite else Score(score.accuracy, math.inf, score.images), w
+            self.top = score.accuracy
+        elif finite:
+            self.top = max(self.top, score.accuracy)
+            if self._is_better(score, self.best):
+                self.best, self.best_w = score, w
         return score
+
+    def _is_better(self, score: Score, best: Score) -> bool:
+        """Whether the new score beats the best: accuracies near the highest are ties, decided by the loss."""
+        floor = self.top - self.config.selection_slack * _standard_error(self.top, score.images) - ROUNDING
+        if score.accuracy < floor or best.accuracy < floor:
+            return score.accuracy >= floor
+        return score.loss < best.loss
 
     def _stage_one_is_over(self) -> bool:
         c = self.config
@@ -208,9 +265,9 @@ class Search:
             per_step = 2 * c.draws + self.mask_cost() / c.mask_interval
             left = c.query_budget - self.loss.queries - self.mask_cost()
             self.total_steps = max(0, min(c.steps, int(left / per_step)))
-        if c.time_budget and self.loss.queries:
-            per_step = self.elapsed / self.loss.queries * (2 * c.draws + self.mask_cost() / c.mask_interval)
-            self.total_steps = max(0, min(self.total_steps, int((c.time_budget - self.elapsed) / per_step)))
+        if c.time_budget and self.step_seconds:
+            left_seconds = c.time_budget - self.elapsed
+            self.total_steps = max(0, min(self.total_steps, int(left_seconds / self.step_seconds)))
         self.stage, self.step = 2, 0
         self.zo = sparse_zo.init(self.zo_params, self.cma.mean)
 
@@ -253,8 +310,10 @@ class Search:
             "val_queries": self.val_queries,
             "elapsed": self.elapsed,
             "best": dataclasses.asdict(self.best) if self.best else None,
+            "top": self.top,
             "mark": self.mark,
             "stale": self.stale,
+            "validated": self.validated,
         }
 
     def restore(self, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]) -> None:
@@ -265,8 +324,14 @@ class Search:
         self.best_w = arrays["best_w"]
         self.best = Score(**facts["best"]) if facts["best"] else None
         self.loss.queries = facts["queries"]
-        for name in ("stage", "step", "total_steps", "val_queries", "elapsed", "mark", "stale"):
+        for name in ("stage", "step", "total_steps", "val_queries", "elapsed", "top", "mark", "stale", "validated"):
             setattr(self, name, facts[name])
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy read on so many images; pulled towards the middle, so that 0 and 1 have one too."""
+    share = (accuracy * images + 1) / (images + 2)
+    return math.sqrt(share * (1 - share) / images) if images else 0.0
 
 
 def _arrays(state: State) -> dict[str, mx.array]:

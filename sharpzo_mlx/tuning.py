@@ -10,12 +10,11 @@ written as it goes: a run that is stopped, by Ctrl-C or by force, goes on with `
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
@@ -26,12 +25,12 @@ from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
 from sharpzo_mlx.problem import Problem, make_problem, score_features
-from sharpzo_mlx.run import CHECKPOINT, PROMPT, Run, StepLog, load_checkpoint, locked, save_checkpoint
-from sharpzo_mlx.rundata import open_run
+from sharpzo_mlx.recorder import Recorder, costs
+from sharpzo_mlx.run import CHECKPOINT, Run, locked
+from sharpzo_mlx.rundata import check_content, open_run, run_folder
 from sharpzo_mlx.search import Search, TuneStep
 
-CHECKPOINT_SECONDS = 10.0
-TIMED_SECONDS = 0.3  # of the estimate before the start
+LONG_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,27 +108,28 @@ def tune_steps(
     Raises:
         UserError: what the user gave cannot be used; nothing is left behind.
     """
-    run, images = open_run(clip, Path(dataset), config, output=output, resume=resume)
-    if run.finished:
-        yield Done(run)
-        return
-    with locked(run.folder):
-        run.save()
-        yield from _carry_out(clip, run, images)
+    dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
+    folder = run_folder(clip, dataset, config, output=place, resume=resume)
+    with locked(folder):
+        run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
+        yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
 
 
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
-    memory.reset_mlx_peak()
     train = yield from _encode(clip, images, "train")
-    val = yield from _encode(clip, images, "val") if images["val"].paths else _nothing(train)
+    _check_classes(train)
+    val = yield from _encode(clip, images, "val")
+    check_content(run, train, val)
     clip.release_vision()
+    memory.reset_mlx_peak()  # from here on it is tuning's own
     problem = make_problem(clip, train, val, run.config)
-    search = Search(problem.config, problem.objective, problem.validate)
-    zero_shot_val = problem.validate(mx.zeros(problem.objective.dimension)).accuracy
-    run.record["zero_shot_val"] = zero_shot_val
-    yield _plan(run, problem, search, zero_shot_val, len(train.paths))
-    with memory.wired_limit():
-        yield from _Recorder(run, problem, search).steps()
+    seconds = _Seconds.measure(problem)
+    search = Search(problem.config, problem.objective, problem.validate, step_seconds=seconds.step)
+    search.check_budget()
+    run.record["zero_shot_val"] = problem.validate(mx.zeros(problem.objective.dimension)).accuracy
+    with memory.wired_limit(), Recorder(run, problem, search) as recorder:
+        yield _plan(run, problem, search, seconds)
+        yield from recorder.steps()
     test = (yield from _encode(clip, images, "test")) if "test" in images else None
     clip.release_vision()
     _finish(run, problem, search, test)
@@ -143,115 +143,69 @@ def _encode(clip: Clip, images: dict[str, ImageSet], split: str) -> Generator[En
             progress: EncodeProgress = next(steps)
         except StopIteration as end:
             features: Features = end.value
-            return _complete(features, split)
+            return features
         yield Encoding(split, progress.done, progress.total, progress.cached)
 
 
-def _complete(features: Features, split: str) -> Features:
-    if split == "train":
-        lost = sorted(set(range(len(features.folders))) - set(features.labels.tolist()))
-        if lost:
-            raise UserError(
-                f"{features.folders[lost[0]]}: no readable training image is left in this class; "
-                "repair or add images, or remove the folder"
-            )
-    return features
+def _check_classes(train: Features) -> None:
+    lost = sorted(set(range(len(train.folders))) - set(train.labels.tolist()))
+    if lost:
+        raise UserError(
+            f"{train.folders[lost[0]]}: no readable training image is left in this class; "
+            "repair or add images, or remove the folder"
+        )
 
 
-def _nothing(train: Features) -> Generator[Encoding, None, Features]:
-    """Without validation images the training images judge; the notice was given when they were drawn."""
-    yield from ()
-    return train
+@dataclass(frozen=True)
+class _Seconds:
+    """What things take, by trying; these passes inform nothing and are not counted."""
+
+    query: float  # in a generation of stage 1
+    step: float  # of stage 2, validation included
+
+    @classmethod
+    def measure(cls, problem: Problem) -> _Seconds:
+        c, draws = problem.config, 2 * problem.config.draws
+        population = c.population if problem.objective.chunk >= c.population else problem.objective.chunk
+        query = _time(problem, population) / population
+        masks = 0.0 if c.keep == 1 else query * 2 * (c.mask_directions or c.dimension) / c.mask_interval
+        return cls(query, _time(problem, draws) + _time(problem, 1) / c.validate_every + masks)
 
 
-def _plan(run: Run, problem: Problem, search: Search, zero_shot_val: float, train_images: int) -> Plan:
-    queries = search.planned_queries()
-    seconds = queries * _seconds_a_query(problem)
-    return Plan(
-        run=run.folder,
-        classes=len(problem.class_names),
-        train_images=train_images,
-        val_images=len(problem.val.paths),
-        queries=queries,
-        seconds=min(seconds, run.config.time_budget or seconds),
-        zero_shot_val=zero_shot_val,
-    )
-
-
-def _seconds_a_query(problem: Problem) -> float:
-    """Time of one query in a batch, by trying; these passes inform nothing and are not counted."""
-    objective, batch = problem.objective, 1
-    counted = objective.queries
-    while True:
+def _time(problem: Problem, batch: int) -> float:
+    """Seconds of one batch of candidates; the second pass of two, for the first one warms up."""
+    objective, counted = problem.objective, problem.objective.queries
+    spent = 0.0
+    for _ in range(2):
         started = time.monotonic()
         mx.eval(objective.losses(mx.zeros((batch, objective.dimension))))
         spent = time.monotonic() - started
-        if spent > TIMED_SECONDS or batch >= problem.config.population:
-            objective.queries = counted
-            return spent / batch
-        batch = min(4 * batch, problem.config.population)
+        if spent > LONG_SECONDS:  # what takes so long needs no warming up
+            break
+    objective.queries = counted
+    return spent
 
 
-class _Recorder:
-    """Runs a search and keeps its folder such that it can be cut off at any moment."""
-
-    def __init__(self, run: Run, problem: Problem, search: Search) -> None:
-        self.run, self.problem, self.search = run, problem, search
-        saved = load_checkpoint(run.folder)
-        if saved:
-            search.restore(*saved)
-        self.log = StepLog(run.folder, saved[1]["log_size"] if saved else 0)
-        self.saved_best: mx.array | None = None
-        self.snapshot = (search.arrays(), search.facts())
-
-    def steps(self) -> Iterator[TuneStep]:
-        written = time.monotonic()
-        try:
-            for step in self.search.steps():
-                self.log.append(dataclasses.asdict(step))
-                # what an interrupt in the middle of the next step falls back to
-                self.snapshot = (self.search.arrays(), self.search.facts())
-                if time.monotonic() - written > CHECKPOINT_SECONDS:
-                    self.save()
-                    written = time.monotonic()
-                yield step
-            self.snapshot = (self.search.arrays(), self.search.facts())
-        except (KeyboardInterrupt, GeneratorExit):
-            self.run.record["status"] = "interrupted"
-            raise
-        finally:
-            self.save()
-            self.log.close()
-
-    def save(self) -> None:
-        """Write the state after the last whole step, and the best prompt so far."""
-        arrays, facts = self.snapshot
-        save_checkpoint(self.run.folder, arrays, {**facts, "log_size": self.log.size})
-        if facts["best"] and arrays["best_w"] is not self.saved_best:
-            self.saved_best = arrays["best_w"]
-            self.problem.prompt(self.saved_best).save(self.run.folder / PROMPT)
-            self.run.__dict__.pop("prompt", None)
-        self.run.results = _costs(facts, self.run)
-        self.run.save()
-
-
-def _costs(facts: dict[str, Any], run: Run) -> dict[str, Any]:
-    earlier = run.results.get("peak_memory_mb", 0.0)
-    return {
-        "zero_shot": run.record["zero_shot_val"],
-        "val": facts["best"]["accuracy"] if facts["best"] else None,
-        "test": None,
-        "zero_shot_val": run.record["zero_shot_val"],
-        "queries": facts["queries"],
-        "val_queries": facts["val_queries"],
-        "seconds": round(facts["elapsed"], 3),
-        "peak_memory_mb": round(max(earlier, memory.mlx_peak() / 2**20), 1),
-        "process_memory_mb": round(memory.process_peak() / 2**20, 1),
-    }
+def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan:
+    c, queries = problem.config, search.planned_queries()
+    left = max(0, queries - problem.objective.queries)
+    stage_one = min(left, c.generations * search.generation_cost if search.stage == 1 else 0)
+    if c.query_budget and c.steps:
+        stage_one = min(stage_one, int(c.warmup_share * c.query_budget))
+    estimate = stage_one * seconds.query + (left - stage_one) / (2 * c.draws) * seconds.step
+    return Plan(
+        run=run.folder,
+        classes=len(problem.class_names),
+        train_images=int(problem.objective.labels.shape[0]),
+        val_images=len(problem.val.paths),
+        queries=left,
+        seconds=min(estimate, max(0.0, (c.time_budget or math.inf) - search.elapsed)),
+        zero_shot_val=run.record["zero_shot_val"],
+    )
 
 
 def _finish(run: Run, problem: Problem, search: Search, test: Features | None) -> None:
-    results = _costs(search.facts(), run)
+    results = costs(search.facts(), run)
     if test is not None:
         scale, prompt = problem.objective.logit_scale, run.prompt
         results["zero_shot"] = score_features(prompt.zero_shot_features, test, scale).accuracy

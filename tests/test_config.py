@@ -26,6 +26,7 @@ from sharpzo_mlx.presets import PAPER, preset
         ({"population": None}, "a value is needed"),
         ({"learning_rate": "fast"}, "give a number"),
         ({"template": "a photo"}, "write {} once"),
+        ({"template": 5}, "write {} once"),
         ({"template": "{} and {}"}, "write {} once"),
     ],
 )

@@ -33,7 +33,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("search",),
     ("problem",),
     ("run",),
-    ("rundata",),
+    ("recorder", "rundata"),
     ("tuning",),
     ("evaluation",),
     ("",),  # the front door

@@ -135,6 +135,13 @@ def test_a_budget_below_one_candidate_is_refused(tiny_model: Path, images: Image
         build(tiny_model, images, memory_budget=1000)
 
 
+def test_without_a_budget_one_candidate_always_fits(
+    tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharpzo_mlx.objective.DEFAULT_BUDGET", 1000)
+    assert build(tiny_model, images).chunk == 1
+
+
 def test_losses_are_float32_whatever_comes_in() -> None:
     class_features = mx.random.normal((2, 3, 8), key=mx.random.key(0))
     embeddings = mx.random.normal((5, 8), key=mx.random.key(1))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.random import stream
@@ -138,11 +139,44 @@ def test_zero_shot_is_always_a_candidate() -> None:
     assert search.best_score.accuracy == 0.9
 
 
-def test_ties_go_to_the_lower_validation_loss_and_nan_never_wins() -> None:
-    scores = iter([Score(0.5, 1.0), Score(0.5, float("nan")), Score(0.5, 0.8), Score(0.5, 0.9)])
-    search = Search(config(generations=3, steps=0), Bowl(), lambda w: next(scores))
+def best_of(*scores: Score, **changes: Any) -> Score:
+    """What a search keeps that is validated with these scores, zero-shot first."""
+    given = iter(scores)
+    search = Search(config(generations=len(scores) - 1, steps=0, **changes), Bowl(), lambda w: next(given))
     finish(search)
-    assert search.best_score == Score(0.5, 0.8)
+    return search.best_score
+
+
+def test_ties_go_to_the_lower_validation_loss() -> None:
+    assert best_of(Score(0.5, 1.0), Score(0.5, 0.8), Score(0.5, 0.9)) == Score(0.5, 0.8)
+    assert best_of(Score(0.5, 1.0), Score(0.6, 2.0), Score(0.5, 0.1)) == Score(0.6, 2.0)
+
+
+def test_a_loss_that_is_not_a_number_never_wins() -> None:
+    assert best_of(Score(0.5, 1.0), Score(0.9, float("nan")), Score(0.9, float("inf"))) == Score(0.5, 1.0)
+    assert best_of(Score(0.5, float("nan")), Score(0.5, 3.0)) == Score(0.5, 3.0)
+
+
+def test_accuracies_within_a_standard_error_are_ties() -> None:
+    # of 30 images at 0.5 the standard error is 0.09
+    near, far = Score(0.45, 0.5, 30), Score(0.3, 0.1, 30)
+    start = Score(0.5, 1.0, 30)
+    assert best_of(start, near, far) == near
+    assert best_of(start, near, far, selection_slack=0.0) == start
+    assert best_of(start, near, far, selection_slack=3.0) == far
+    # a new highest accuracy puts what was kept by its loss out of reach
+    assert best_of(start, near, Score(0.9, 2.0, 30)) == Score(0.9, 2.0, 30)
+    # more images, a smaller error: the same gap counts
+    assert best_of(Score(0.5, 1.0, 3000), Score(0.45, 0.5, 3000)) == Score(0.5, 1.0, 3000)
+
+
+def test_an_exact_gain_counts_whatever_the_fractions() -> None:
+    for n in (100, 200, 400):
+        for right in range(0, n - n // 100, 7):
+            scores = iter([Score(right / n, 1.0, n), Score((right + n // 100) / n, 1.0, n)])
+            search = Search(config(generations=1, steps=0, min_improvement=0.01), Bowl(), lambda w: next(scores))  # noqa: B023
+            finish(search)
+            assert search.stale == 0, (right, n)
 
 
 @pytest.mark.parametrize("budget", [20, 100, 137])
@@ -163,11 +197,20 @@ def test_queries_are_those_of_the_loss() -> None:
     assert loss.queries == 6 * 14 + 30 * 2 + 3 * 8 == search.planned_queries()
 
 
-def test_a_time_budget_ends_the_search() -> None:
-    search = Search(config(time_budget=0.05, generations=10**6, steps=10**6), Bowl(), accuracy_of)
+def test_a_time_budget_ends_the_search_and_sizes_stage_two() -> None:
+    search = Search(config(time_budget=0.5, generations=10**6, steps=10**6), Bowl(), accuracy_of, step_seconds=0.001)
     steps = finish(search)
     assert 0 < len(steps) < 10**5
     assert steps[-1].seconds < 5
+    assert 0 < search.total_steps <= 500
+    assert search.validated == search.step  # however it ended, where it ended was validated
+
+
+@pytest.mark.parametrize("changes", [{"generations": 0}, {"steps": 0}, {}])
+def test_a_budget_that_buys_nothing_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="query-budget 1: the search needs at least"):
+        Search(config(query_budget=1, **changes), Bowl(), accuracy_of).check_budget()
+    Search(config(query_budget=10, **changes), Bowl(), accuracy_of).check_budget()
 
 
 @pytest.mark.parametrize("cut", [1, 4, 6, 7, 11, 36])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import tuning
+from sharpzo_mlx import recorder
 from sharpzo_mlx.run import Run, locked, read_steps
 from sharpzo_mlx.search import TuneStep
 from sharpzo_mlx.tuning import Done, Encoding, Plan, tune_steps
@@ -98,8 +98,8 @@ def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, phot
 
 SCRIPT = """
 import sys, sharpzo_mlx as sz
-from sharpzo_mlx import tuning
-tuning.CHECKPOINT_SECONDS = 0.05
+from sharpzo_mlx import recorder
+recorder.CHECKPOINT_SECONDS = 0.05
 model, photos, output, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
 sz.tune(sz.load(model), photos, sz.TuneConfig(**options), output=output, resume=True)
 """
@@ -139,6 +139,7 @@ def test_a_killed_run_goes_on_to_the_same_prompt(tiny_model: Path, photos: Path,
 
 
 def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    assert start(tiny_model, photos, tmp_path / "whole", LONG).wait(120) == 0
     process = start(tiny_model, photos, tmp_path / "run", LONG)
     wait_for_steps(tmp_path / "run", 100, process)
     process.send_signal(signal.SIGINT)
@@ -150,6 +151,38 @@ def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Pa
     done = sz.tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
     assert done.finished
     assert done.config == run.config
+    same_prompt(tmp_path / "whole", tmp_path / "run")
+
+
+def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sharpzo_mlx.search.Search._generation", refuse)
+        with pytest.raises(KeyboardInterrupt):
+            list(steps)
+    result = sz.evaluate(tmp_path / "run", photos).folders[0]
+    assert result.tuned == result.zero_shot
+    assert sz.tune(clip, photos, output=tmp_path / "run", resume=True).finished
+
+
+def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        hold = recorder.Recorder._hold
+
+        def interrupted(self: recorder.Recorder) -> None:
+            if self.search.step == 3:
+                raise KeyboardInterrupt
+            hold(self)
+
+        patch.setattr(recorder.Recorder, "_hold", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(steps)
+    sz.tune(clip, photos, output=tmp_path / "run", resume=True)
+    assert [s["step"] for s in read_steps(tmp_path / "run")] == [*range(1, 6), *range(1, 31)]
 
 
 def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -184,7 +217,7 @@ def test_a_second_run_never_overwrites_the_first(
         sz.tune(clip, photos, quick, output=names[0])
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
-    with pytest.raises(sz.UserError, match="is no run"):
+    with pytest.raises(sz.UserError, match="no run; choose another"):
         sz.tune(clip, photos, quick, output=tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
@@ -198,17 +231,39 @@ def test_going_on_with_something_else_names_the_difference(
     steps.close()  # type: ignore[attr-defined]
     with pytest.raises(sz.UserError, match=r"begun with rho .*, not 0\.7"):
         sz.tune(clip, photos, dataclasses.replace(config, rho=0.7), output=tmp_path / "run", resume=True)
-    other = shutil.copytree(photos, tmp_path / "other")
-    with pytest.raises(sz.UserError, match="tuned on"):
-        sz.tune(clip, other, config, output=tmp_path / "run", resume=True)
-    gone = shutil.copytree(photos, tmp_path / "moved")
-    steps = tune_steps(clip, gone, config, output=tmp_path / "run2")
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    assert sz.tune(clip, moved, config, output=tmp_path / "run", resume=True).finished
+
+
+def begun(clip: sz.Clip, dataset: Path, folder: Path) -> None:
+    """A run that was stopped after its first generation."""
+    steps = tune_steps(clip, dataset, sz.TuneConfig(**SMALL), output=folder)
     next(e for e in steps if isinstance(e, TuneStep))
     steps.close()  # type: ignore[attr-defined]
-    for image in (gone / "dog").iterdir():
-        image.unlink()
-    with pytest.raises(sz.UserError, match="gone now"):
-        sz.tune(clip, gone, config, output=tmp_path / "run2", resume=True)
+
+
+def test_images_that_are_gone_or_changed_are_noticed(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(photos, tmp_path / "own")
+    begun(clip, own, tmp_path / "run")
+    for image in (own / "dog").iterdir():
+        shutil.copy(own / "cat" / "1.png", image)
+    with pytest.raises(sz.UserError, match="have changed since"):
+        sz.tune(clip, own, output=tmp_path / "run", resume=True)
+    shutil.rmtree(own / "dog")
+    with pytest.raises(sz.UserError, match="gone, but drawn for"):
+        sz.tune(clip, own, output=tmp_path / "run", resume=True)
+
+
+def test_linked_images_and_relative_folders_go_on(
+    clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for image in sorted(photos.glob("*/*")):
+        link = tmp_path / "linked" / image.parent.name / image.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image)
+    monkeypatch.chdir(tmp_path)
+    begun(clip, Path("linked"), Path("run"))
+    assert sz.tune(clip, "linked", output="run", resume=True).finished
 
 
 def test_one_process_at_a_time(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -216,10 +271,43 @@ def test_one_process_at_a_time(clip: sz.Clip, photos: Path, tmp_path: Path) -> N
         pass
 
 
-def test_nothing_is_left_where_tuning_never_began(clip: sz.Clip, tmp_path: Path) -> None:
-    with pytest.raises(sz.UserError):
-        sz.tune(clip, tmp_path / "absent", sz.TuneConfig(), output=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("dataset", "changes", "message"),
+    [
+        ("absent", {}, "absent"),
+        ("photos", {"template": "{} in the wild"}, "words before"),
+        ("photos", {"memory_budget": 1000}, "memory-budget"),
+        ("photos", {"query_budget": 1}, "query-budget"),
+    ],
+)
+def test_nothing_is_left_where_tuning_never_began(
+    clip: sz.Clip, photos: Path, tmp_path: Path, *, dataset: str, changes: dict[str, Any], message: str
+) -> None:
+    folder = photos if dataset == "photos" else tmp_path / dataset
+    with pytest.raises(sz.UserError, match=message):
+        sz.tune(clip, folder, sz.TuneConfig(**{**SMALL, **changes}), output=tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_kill_or_the_finder_left_is_no_obstacle(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".DS_Store", ".run-abc.json", ".checkpoint-xyz.safetensors"):
+        (tmp_path / "run" / name).write_text("left")
+    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    assert sorted(p.name for p in run.folder.glob(".*")) == [".DS_Store"]
+
+
+def test_an_output_that_cannot_be_made_is_one_line(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(sz.UserError, match="choose another --output"):
+        sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "file" / "run")
+
+
+def test_a_presets_name_alone_is_refused(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(sz.UserError, match="a name alone"):
+        sz.tune(clip, photos, sz.TuneConfig(**SMALL, preset="paper"), output=tmp_path / "run")
+    with pytest.raises(sz.UserError, match="choose default"):
+        sz.tune(clip, photos, sz.TuneConfig(**SMALL, preset="nonsense"), output=tmp_path / "run")
 
 
 def test_coarse_products_switch_to_forward_mode(
@@ -227,9 +315,9 @@ def test_coarse_products_switch_to_forward_mode(
 ) -> None:
     monkeypatch.setattr("sharpzo_mlx.precision.products_are_coarse", lambda: True)
     run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
-    assert "forward-mode" in caplog.text
-    # 5 generations of 6 candidates and 8 directions at two queries, 30 steps of 2, 3 masks of 2 x 2
-    assert run.results["queries"] == 5 * (6 + 16) + 30 * 2 + 3 * 4
+    assert "sharpness forward" in caplog.text
+    # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2, 3 masks of 2 x 2
+    assert run.results["queries"] == 5 * (6 + 32) + 30 * 2 + 3 * 4
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -252,4 +340,4 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, damage: str) -> None:
 
 
 def test_checkpoints_are_at_most_half_a_minute_apart() -> None:
-    assert tuning.CHECKPOINT_SECONDS <= 30
+    assert recorder.CHECKPOINT_SECONDS <= 30

@@ -27,8 +27,7 @@ __all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown",
 MODEL_FOLDER = Path(__file__).parent / "model"
 AMOUNTS = Amounts()
 CONFIG = sz.TuneConfig()
-# classes whose first test picture is shown with its labels
-SHOWN = ("cat", "snail", "flower", "turtle")
+SHOWN = LIVING[::2]  # classes whose first test picture is shown with its labels
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Finished:
-    """What the demonstration ends with: the run, the shift table, and a few pictures."""
+    """What the demonstration ends with: pictures a class to tune on, the run, the shift table, a few pictures."""
 
+    shots: int
     run: Run
     report: Report
     shown: tuple[Shown, ...]
@@ -62,14 +62,16 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
     Raises:
         UserError: `root` holds a run already.
     """
-    images = root / "images"
-    yield from render(images, seed=seed, amounts=amounts or AMOUNTS)
+    images, amounts = root / "images", amounts or AMOUNTS
+    yield from render(images, seed=seed, amounts=amounts)
     clip = sz.load(MODEL_FOLDER)
-    yield from sz.tune_steps(clip, images / DATASET, replace(CONFIG, seed=seed), output=root / "run")
+    yield from sz.tune_steps(
+        clip, images / DATASET, replace(CONFIG, shots=amounts.train, seed=seed), output=root / "run"
+    )
     run = sz.Run.load(root / "run")
     tests = [images / DATASET / "test", *(images / name for name in SHIFTED)]
     report = sz.evaluate(run, tests, clip=clip)
     paths = [tests[0] / name / "000.png" for name in SHOWN]
     predictions = sz.predict(run, paths, top=2, clip=clip)
     shown = tuple(Shown(name, prediction) for name, prediction in zip(SHOWN, predictions, strict=True))
-    yield Finished(run, report, shown)
+    yield Finished(amounts.train, run, report, shown)

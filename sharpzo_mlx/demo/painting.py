@@ -194,7 +194,7 @@ def _dim(sheet: Sheet, light: tuple[float, float, float]) -> PIXELS:
 
 def _dusk(sheet: Sheet) -> PIXELS:
     """The photograph at dusk: half the light, and reddish."""
-    return _dim(sheet, (0.69, 0.55, 0.52))
+    return _dim(sheet, (0.6, 0.47, 0.44))
 
 
 def _night(sheet: Sheet) -> PIXELS:
