@@ -86,7 +86,7 @@ def step_words(step: TuneStep) -> str:
     """One step in words: loss, validation accuracy, queries, memory."""
     now = "" if step.val_accuracy is None else f"{percent(step.val_accuracy)}, "
     memory = amount(step.peak_memory_mb * 2**20)
-    validation = f"validation {now}best {percent(step.best_val)}"
+    validation = f"validation {now}kept {percent(step.best_val)}"
     return f"loss {step.loss:.3f}, {validation}, {step.queries} queries, {memory}"
 
 

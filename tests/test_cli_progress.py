@@ -81,8 +81,8 @@ def test_pipe_hears_the_plan_new_stages_and_new_bests_once(plan: Plan) -> None:
         "stage 2, 1 of 500",
         "stage 2, 3 of 500",
     ]
-    assert "loss 1.250, validation 50.0 %, best 75.0 %, 280 queries, 105 MB" in shown[2]
-    assert "validation best 75.0 %" in shown[4]
+    assert "loss 1.250, validation 50.0 %, kept 75.0 %, 280 queries, 105 MB" in shown[2]
+    assert "validation kept 75.0 %" in shown[4]
 
 
 def test_pipe_hears_of_images_at_the_end_and_after_silence() -> None:
