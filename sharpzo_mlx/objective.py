@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
+from sharpzo_mlx import host_text
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.prompt import PromptSpace
-from sharpzo_mlx.prompted_text import ClassFeatures
+from sharpzo_mlx.prompted_text import ClassFeatures, forward_by
 
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
@@ -102,11 +104,11 @@ class Objective:
 
     def losses(self, w: mx.array) -> mx.array:
         """L of a batch of vectors: [P, d] -> [P], P queries."""
-        return self._in_chunks(lambda part: (mx.mean(self._image_losses(part), axis=-1),), (w,), self.chunk)[0]
+        return self._in_chunks(lambda part: (self._forward(part, self._mean_loss, _mean),), (w,), self.chunk)[0]
 
     def image_losses(self, w: mx.array) -> mx.array:
         """The loss of every image, before its mean: [P, d] -> [P, N], P queries."""
-        return self._in_chunks(lambda part: (self._image_losses(part),), (w,), self.chunk)[0]
+        return self._in_chunks(lambda part: (self._forward(part, self._image_losses, _each),), (w,), self.chunk)[0]
 
     def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         """Losses and exact directional derivatives, by forward-mode differentiation: two queries each.
@@ -120,7 +122,7 @@ class Objective:
         """
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
-            values, slopes = mx.jvp(lambda x: mx.mean(self._image_losses(x), axis=-1), [part], [direction])
+            values, slopes = mx.jvp(self._mean_loss, [part], [direction])
             return values[0], slopes[0]
 
         losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // JVP_SHARE))
@@ -133,8 +135,27 @@ class Objective:
         mx.eval(features)
         return features
 
+    def _forward(
+        self, w: mx.array, graph: Callable[[mx.array], mx.array], reduce: Callable[[np.ndarray], np.ndarray]
+    ) -> mx.array:
+        """Losses by the fastest way to their values; their derivatives are the graph's."""
+        if self.text.host is None:
+            return graph(w)
+        host = self.text.host
+
+        def values(x: mx.array) -> np.ndarray:
+            features = host.class_features(np.array(self.space.contexts(x)))
+            images, labels = np.array(self.embeddings, copy=False), np.array(self.labels, copy=False)
+            return reduce(host_text.cross_entropies(features, images, labels, self.logit_scale))
+
+        return forward_by(values, graph)(w)
+
+    def _mean_loss(self, w: mx.array) -> mx.array:
+        return mx.mean(self._image_losses(w), axis=-1)
+
     def _image_losses(self, w: mx.array) -> mx.array:
-        features = self.text.class_features(self.space.contexts(w))
+        """The graph of [P, d] -> [P, N]."""
+        features = self.text.graph(self.space.contexts(w))
         block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(w.shape[0])))
         parts = [
             cross_entropies(features, self.embeddings[i : i + block], self.labels[i : i + block], self.logit_scale)
@@ -160,7 +181,16 @@ class Objective:
     def _plan(self, budget: int) -> int:
         width = int(self.space.initial.shape[1])
         images = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
-        candidate = 4 * (LIVE_WIDTHS * self.text.tokens * width + 3 * images)
+        candidate = 4 * (LIVE_WIDTHS * self.text.rows * width + 3 * images)
         if candidate > budget:
             raise UserError(f"memory-budget {budget >> 20} MB: one candidate needs {-(-candidate >> 20)} MB; raise it")
         return max(1, budget // candidate)
+
+
+def _mean(losses: np.ndarray) -> np.ndarray:
+    """Over the images; in float64, for differences of losses are taken of it."""
+    return losses.mean(axis=-1, dtype=np.float64).astype(np.float32)
+
+
+def _each(losses: np.ndarray) -> np.ndarray:
+    return losses

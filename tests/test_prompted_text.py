@@ -12,7 +12,7 @@ from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.encoder import load
 from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import FullText, PromptedText, group_by_length, specialise
+from sharpzo_mlx.prompted_text import FullText, PromptedText, specialise
 
 NAMES = ("cat", "ox", "barn owl", "great white shark", "dog", "a")
 TEMPLATES = ("a photo of a {}.", "art {}", "it is a {}, seen from far away!")
@@ -25,11 +25,13 @@ def prompts(folder: Path, template: str = TEMPLATES[0]) -> tuple[CLIPModel, Prom
     return half, tokens, space
 
 
+@pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_shared_prefix_equals_the_full_path(tiny_model: Path, template: str) -> None:
+def test_shared_prefix_equals_the_full_path(tiny_model: Path, template: str, on_host: bool) -> None:
     half, tokens, space = prompts(tiny_model, template)
     contexts = space.contexts(mx.random.normal((4, 16), key=mx.random.key(0)))
-    fast = PromptedText(half.text_model, half.text_projection, tokens).class_features(contexts)
+    text = PromptedText(half.text_model, half.text_projection, tokens, on_host=on_host)
+    fast = text.class_features(contexts)
     full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
     assert fast.shape == (4, len(NAMES), 24)
     assert np.ptp(np.array(full), axis=0).max() > 0.01  # the contexts matter: equality is not of constants
@@ -87,8 +89,3 @@ def test_half_precision_stays_near(tiny_model: Path) -> None:
     )
     assert half.dtype == mx.float32
     np.testing.assert_allclose(half, exact, atol=2e-2)
-
-
-def test_groups_keep_every_class_once() -> None:
-    groups = group_by_length([(1, 2), (1,), (3, 4), (5, 6, 7)])
-    assert groups == [(1, (1,)), (2, (0, 2)), (3, (3,))]
