@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -62,6 +62,7 @@ class Affine:
 class HostLayer:
     """One layer's weights, and SOS's key and value [m] in it."""
 
+    sos: tuple[Array, Array]
     norm1: Affine
     q: Affine
     k: Affine
@@ -70,7 +71,6 @@ class HostLayer:
     norm2: Affine
     fc1: Affine
     fc2: Affine
-    sos: tuple[Array, Array]
 
 
 class Buffers:
@@ -129,8 +129,8 @@ class HostText:
 
     def piece_bytes(self) -> int:
         """What the pieces that run at once hold, whatever the number of candidates."""
-        width, hidden = self.suffixes.shape[-1], self.layers[0].fc1.weight.shape[0]
-        size = self.layout.ids.shape[1]
+        hidden, width = map(int, self.layers[0].fc1.weight.shape)
+        size = int(self.layout.ids.shape[1])
         prefix = 1 + len(self.positions)
         rows = max(ROWS, size) + len(self.positions) * -(-ROWS // size)
         return 4 * workers() * rows * (7 * width + hidden + self.heads * (size + prefix))
@@ -262,7 +262,7 @@ def _pieces(candidates: int, blocks: int, size: int) -> list[tuple[slice, slice]
 def _even(count: int, most: int) -> list[slice]:
     """Cut 0..count in parts of at most `most`, as equal as can be."""
     edges = np.linspace(0, count, -(-count // most) + 1).round().astype(int).tolist()
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _softmax(scores: Array) -> Array:
@@ -296,4 +296,4 @@ def _layer(layer: EncoderLayer, sos: tuple[mx.array, mx.array]) -> HostLayer:
     attention, mlp = layer.self_attn, layer.mlp
     modules = (layer.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     parts = [_affine(module) for module in (*modules, layer.layer_norm2, mlp.fc1, mlp.fc2)]
-    return HostLayer(*parts, sos=(_array(sos[0]), _array(sos[1])))
+    return HostLayer((_array(sos[0]), _array(sos[1])), *parts)

@@ -5,7 +5,8 @@
 Image features f_i are computed once and do not depend on w, so one query is one pass of the text tower over the K
 class prompts and an N x K product. Candidates are evaluated in chunks that fit a memory budget; the chunks follow
 from the configuration alone. Losses and softmax are float32 whatever the weights are. Every L is counted as one
-query, every directional derivative as two.
+query, every directional derivative as two. On MLX's CPU device values come from `host_text`, at once; elsewhere a
+batch that fits one chunk is a lazy graph. Derivatives are the graph's on both.
 
     objective = Objective(text, space, embeddings, labels, logit_scale=100.0)
     losses = objective.losses(w)            # [P, d] -> [P]
@@ -21,13 +22,14 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx import host_text
+from sharpzo_mlx.cores import workers
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.prompt import PromptSpace
 from sharpzo_mlx.prompted_text import ClassFeatures, forward_by
 
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
-JVP_SHARE = 3  # a directional derivative holds this many times as much
+JVP_WIDTHS = 42  # of a directional derivative, which is taken layer by layer
 LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
 
 
@@ -95,7 +97,8 @@ class Objective:
         self.labels = mx.array(list(labels), dtype=mx.int32)
         self.logit_scale = logit_scale
         self.queries = 0
-        self.chunk = self._plan(memory_budget or DEFAULT_BUDGET)
+        self.budget = memory_budget
+        self.chunk, self.jvp_chunk = self._plan()
 
     @property
     def dimension(self) -> int:
@@ -119,13 +122,19 @@ class Objective:
 
         Returns:
             L(w) [P] and <grad L(w), u> [P].
+
+        Raises:
+            UserError: the memory budget is too small for a single derivative.
         """
+        self._check_budget(self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
-            values, slopes = mx.jvp(self._mean_loss, [part], [direction])
-            return values[0], slopes[0]
+            for stage in (self.space.contexts, *self.text.stages(), self._mean_loss_of):
+                (part,), (direction,) = mx.jvp(stage, [part], [direction])
+                mx.eval(part, direction)  # what the stage held is free before the next
+            return part, direction
 
-        losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // JVP_SHARE))
+        losses, slopes = self._in_chunks(derivative, (w, u), self.jvp_chunk)
         self.queries += int(w.shape[0])  # with _in_chunks' own count: two a row
         return losses, slopes
 
@@ -144,7 +153,7 @@ class Objective:
         host = self.text.host
 
         def values(x: mx.array) -> np.ndarray:
-            features = host.class_features(np.array(self.space.contexts(x)))
+            features = host.class_features(np.array(self.space.contexts(x), copy=False))
             images, labels = np.array(self.embeddings, copy=False), np.array(self.labels, copy=False)
             return reduce(host_text.cross_entropies(features, images, labels, self.logit_scale))
 
@@ -155,8 +164,14 @@ class Objective:
 
     def _image_losses(self, w: mx.array) -> mx.array:
         """The graph of [P, d] -> [P, N]."""
-        features = self.text.graph(self.space.contexts(w))
-        block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(w.shape[0])))
+        return self._image_losses_of(self.text.graph(self.space.contexts(w)))
+
+    def _mean_loss_of(self, features: mx.array) -> mx.array:
+        return mx.mean(self._image_losses_of(features), axis=-1)
+
+    def _image_losses_of(self, features: mx.array) -> mx.array:
+        """[P, K, D] -> [P, N], without holding more than a block of the logits."""
+        block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(features.shape[0])))
         parts = [
             cross_entropies(features, self.embeddings[i : i + block], self.labels[i : i + block], self.logit_scale)
             for i in range(0, self.embeddings.shape[0], block)
@@ -178,18 +193,34 @@ class Objective:
             mx.eval(results[-1])  # one chunk's activations at a time
         return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
 
-    def _plan(self, budget: int) -> int:
-        width = int(self.space.initial.shape[1])
-        images = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
-        candidate = 4 * (LIVE_WIDTHS * self.text.rows * width + 3 * images)
-        if candidate > budget:
-            raise UserError(f"memory-budget {budget >> 20} MB: one candidate needs {-(-candidate >> 20)} MB; raise it")
-        return max(1, budget // candidate)
+    def _plan(self) -> tuple[int, int]:
+        """Candidates of a chunk, and directional derivatives of one, from sizes and the configuration alone."""
+        fixed, candidate = 0, self._graph_bytes(LIVE_WIDTHS, 3)
+        if self.text.host is not None:
+            entries = min(int(self.embeddings.shape[0]) * self.text.classes, host_text.LOGITS_AT_ONCE)
+            fixed = self.text.host.piece_bytes() + 8 * workers() * entries
+            features = self.text.classes * int(self.embeddings.shape[1])
+            # contexts: A w, its sum with p0, and a spare; 512: what Python keeps of a piece
+            candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
+        self._check_budget(fixed + candidate, "one candidate")
+        left = (self.budget or DEFAULT_BUDGET) - fixed
+        derivative = self._graph_bytes(JVP_WIDTHS, 6)
+        return max(1, left // candidate), max(1, (self.budget or DEFAULT_BUDGET) // derivative)
+
+    def _graph_bytes(self, widths: int, logits: int) -> int:
+        """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""
+        entries = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
+        return 4 * (widths * self.text.rows * int(self.space.initial.shape[1]) + logits * entries)
+
+    def _check_budget(self, needed: int, what: str) -> None:
+        if self.budget and needed > self.budget:
+            raise UserError(f"memory-budget {self.budget >> 20} MB: {what} needs {-(-needed >> 20)} MB; raise it")
 
 
 def _mean(losses: np.ndarray) -> np.ndarray:
     """Over the images; in float64, for differences of losses are taken of it."""
-    return losses.mean(axis=-1, dtype=np.float64).astype(np.float32)
+    means: np.ndarray = np.asarray(losses.mean(axis=-1, dtype=np.float64), np.float32)
+    return means
 
 
 def _each(losses: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def pack(suffixes: Sequence[Suffix], block: int = BLOCK) -> Layout:
         suffixes: token ids of each, at least one; none begins another unless they are equal.
         block: tokens a block may hold; a longer suffix gets a block of its own length.
     """
-    tries = _fill([trie for trie in _tries(suffixes, block)], max(block, *map(len, suffixes)))
+    tries = _fill(_tries(suffixes, block), max(block, *map(len, suffixes)))
     width = max(len(trie) for trie in tries)
     ids, depth = (np.zeros((len(tries), width), np.int64) for _ in range(2))
     mask = np.full((len(tries), width, width), HIDDEN, np.float32)

@@ -48,6 +48,10 @@ class ClassFeatures(Protocol):
         """The same as a lazy graph."""
         ...
 
+    def stages(self) -> list[Graph]:
+        """The graph cut in parts, one after the other."""
+        ...
+
 
 def specialise(text_model: TextModel, projection: nn.Linear, tokens: PromptTokens) -> ClassFeatures:
     """The text tower for one set of prompts: with the exact savings where it is causal, else the full path."""
@@ -74,7 +78,8 @@ class FullText:
         embedded = text_model.embed(ids)  # [K, 77, m]
         self.head, self.tail = embedded[:, :1], embedded[:, 1 + n :]
         self.eos = mx.array([len(row) - 1 for row in rows])
-        self.classes, self.tokens, self.rows, self.host = len(rows), len(rows) * length, len(rows) * length, None
+        self.classes, self.tokens, self.rows = len(rows), len(rows) * length, len(rows) * length
+        self.host: HostText | None = None
         mx.eval(self.head, self.tail)
 
     def class_features(self, contexts: mx.array) -> mx.array:
@@ -93,6 +98,10 @@ class FullText:
         return features.reshape(batch, self.classes, -1)
 
     graph = class_features
+
+    def stages(self) -> list[Graph]:
+        """One stage: the graph."""
+        return [self.graph]
 
 
 class PromptedText:
@@ -149,7 +158,7 @@ class PromptedText:
             contexts = stage(contexts)
         return contexts
 
-    def stages(self) -> list[Callable[[mx.array], mx.array]]:
+    def stages(self) -> list[Graph]:
         """The graph cut between its layers, [P, n, m] -> ... -> [P, K, D]; one may be evaluated before the next."""
         middle = [partial(self._layer, number) for number in range(len(self.layers) - 1)]
         return [self._embed, *middle, self._last_layer]
@@ -228,7 +237,7 @@ class PromptedText:
         )
 
 
-def forward_by(host: Callable[[mx.array], np.ndarray], graph: Callable[[mx.array], mx.array]) -> Graph:
+def forward_by(host: Callable[[mx.array], np.ndarray], graph: Graph) -> Graph:
     """`graph` with its values computed by `host`; its derivatives are those of the graph."""
 
     @mx.custom_function

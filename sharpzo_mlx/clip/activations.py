@@ -2,8 +2,8 @@
 
 The quick and the tanh form are x times a logistic function. On Linux' CPU backend MLX computes that one element at
 a time (20 ns, more than the matrix products around it); there a rational form in blocks that fit the processor's
-cache takes a quarter of that and stays within 4e-7 of the exact value. Everywhere else it is `mx.sigmoid`. `in_place` has all
-three for NumPy arrays, whose exp and tanh take a thirtieth.
+cache takes a quarter of that and stays within 4e-7 of the exact value. Everywhere else it is `mx.sigmoid`. `in_place`
+has all three for NumPy arrays, whose exp and tanh take a thirtieth.
 
 >>> activation("quick_gelu")(mx.array([0.0])).item()
 0.0
@@ -92,7 +92,7 @@ def _backward(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -
 
 def in_place(function: Activation) -> Callable[[np.ndarray], None]:
     """The activation that writes a NumPy array [rows, width] over with `function` of it."""
-    kernel = {quick_gelu: _quick_gelu, gelu: _gelu}.get(function, _gelu_tanh)
+    kernel = _quick_gelu if function is quick_gelu else _gelu if function is gelu else _gelu_tanh
 
     def apply(x: np.ndarray) -> None:
         rows = max(1, BLOCK // x.shape[-1])
