@@ -94,8 +94,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         logit_scale=clip.logit_scale,
         memory_budget=config.memory_budget,
     )
-    # in NumPy the products are float32, whatever the weights are stored in
-    safe = config if text.host is not None else _safe_estimators(config, half.text_model)
+    safe = _safe_estimators(config, half.text_model)
     return Problem(safe, objective, val, train.class_names, train.folders, config.template)
 
 
