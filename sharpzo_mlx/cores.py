@@ -33,10 +33,11 @@ _lock = threading.Lock()  # one spread at a time: the BLAS's number of threads b
 def spread(work: Callable[[T], R], pieces: Iterable[T]) -> list[R]:
     """`work` of every piece, on all cores that the BLAS was given; the results in the pieces' order."""
     pieces = list(pieces)
-    if len(pieces) < 2 or workers() < 2:
+    if workers() < 2:
         return [work(piece) for piece in pieces]
     with _lock, _one_thread_each():
-        return list(_pool().map(work, pieces))
+        # a single piece is small: it stays here, and the BLAS's threads would only wait for one another
+        return list(_pool().map(work, pieces)) if len(pieces) > 1 else [work(piece) for piece in pieces]
 
 
 @cache

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 ROWS = 512  # tokens of one piece: enough for a product's full speed, few enough for the cache
+WORTH_A_CORE = 1e9  # operations of a piece: below, handing pieces to threads costs more than it saves
 LOGITS_AT_ONCE = 1 << 18  # of the N x K logits of one candidate, on one core
 
 
@@ -124,7 +125,9 @@ class HostText:
             slots = self.layout.slot[classes] - place[1].start * self.layout.ends.shape[1]
             features[place[0], classes] = self._forward(contexts[place[0]], place[1], slots)
 
-        spread(piece, _pieces(candidates, blocks, size))
+        width, depth = self.suffixes.shape[-1], len(self.layers)
+        least = int(WORTH_A_CORE / (24 * width**2 * depth))
+        spread(piece, _pieces(candidates, blocks, size, least=least))
         return features
 
     def piece_bytes(self) -> int:
@@ -245,16 +248,25 @@ def cross_entropies(features: Array, embeddings: Array, labels: Array, logit_sca
         np.exp(logits, out=logits)
         losses[candidate, rows] = np.log(logits.sum(axis=-1)) + highest - right
 
-    spread(piece, list(product(range(candidates), range(0, count, step))))
+    places = list(product(range(candidates), range(0, count, step)))
+    if candidates * count * classes > LOGITS_AT_ONCE:
+        spread(piece, places)
+    else:  # too little to hand to threads
+        for place in places:
+            piece(place)
     return losses
 
 
-def _pieces(candidates: int, blocks: int, size: int) -> list[tuple[slice, slice]]:
-    """Candidates and blocks of each piece of work: about ROWS tokens, and work for every core."""
-    share = -(-candidates * blocks // workers())
+def _pieces(candidates: int, blocks: int, size: int, *, least: int) -> list[tuple[slice, slice]]:
+    """Candidates and blocks of each piece of work: at most about ROWS tokens, and work for every core.
+
+    Pieces of less than `least` tokens are not made for the sake of more cores.
+    """
+    cores = max(1, min(workers(), candidates * blocks * size // max(1, least)))
+    share = -(-candidates * blocks // cores)
     blocks_each = min(blocks, max(1, ROWS // size), share)
     parts = -(-blocks // blocks_each)
-    each = max(1, min(ROWS // (size * blocks_each), -(-candidates * parts // workers())))
+    each = max(1, min(ROWS // (size * blocks_each), -(-candidates * parts // cores)))
     cuts = [_even(candidates, each), _even(blocks, blocks_each)]
     return [(a, b) for a in cuts[0] for b in cuts[1]]
 
