@@ -5,7 +5,8 @@
 Image features f_i are computed once and do not depend on w, so one query is one pass of the text tower over the K
 class prompts and an N x K product. Candidates are evaluated in chunks that fit a memory budget; the chunks follow
 from the configuration alone. Losses and softmax are float32 whatever the weights are. Every L is counted as one
-query, every directional derivative as two.
+query, every directional derivative as two. On MLX's CPU device values come from `host_text`, at once; elsewhere a
+batch that fits one chunk is a lazy graph. Derivatives are the graph's on both.
 
     objective = Objective(text, space, embeddings, labels, logit_scale=100.0)
     losses = objective.losses(w)            # [P, d] -> [P]
@@ -18,14 +19,17 @@ from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
+from sharpzo_mlx import host_text
+from sharpzo_mlx.cores import workers
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.prompt import PromptSpace
-from sharpzo_mlx.prompted_text import ClassFeatures
+from sharpzo_mlx.prompted_text import ClassFeatures, forward_by
 
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
-JVP_SHARE = 3  # a directional derivative holds this many times as much
+JVP_WIDTHS = 42  # of a directional derivative, which is taken layer by layer
 LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
 
 
@@ -95,7 +99,8 @@ class Objective:
         self.labels = mx.array(list(labels), dtype=mx.int32)
         self.logit_scale = logit_scale
         self.queries = 0
-        self.chunk = self._plan(memory_budget)
+        self.budget = memory_budget
+        self.chunk, self.jvp_chunk = self._plan()
 
     @property
     def dimension(self) -> int:
@@ -104,11 +109,11 @@ class Objective:
 
     def losses(self, w: mx.array) -> mx.array:
         """L of a batch of vectors: [P, d] -> [P], P queries."""
-        return self._in_chunks(lambda part: (mx.mean(self._image_losses(part), axis=-1),), (w,), self.chunk)[0]
+        return self._in_chunks(lambda part: (self._forward(part, self._mean_loss, _mean),), (w,), self.chunk)[0]
 
     def image_losses(self, w: mx.array) -> mx.array:
         """The loss of every image, before its mean: [P, d] -> [P, N], P queries."""
-        return self._in_chunks(lambda part: (self._image_losses(part),), (w,), self.chunk)[0]
+        return self._in_chunks(lambda part: (self._forward(part, self._image_losses, _each),), (w,), self.chunk)[0]
 
     def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         """Losses and exact directional derivatives, by forward-mode differentiation: two queries each.
@@ -119,13 +124,19 @@ class Objective:
 
         Returns:
             L(w) [P] and <grad L(w), u> [P].
+
+        Raises:
+            UserError: the memory budget is too small for a single derivative.
         """
+        self._check_budget(self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
-            values, slopes = mx.jvp(lambda x: mx.mean(self._image_losses(x), axis=-1), [part], [direction])
-            return values[0], slopes[0]
+            for stage in (self.space.contexts, *self.text.stages(), self._mean_loss_of):
+                (part,), (direction,) = mx.jvp(stage, [part], [direction])
+                mx.eval(part, direction)  # what the stage held is free before the next
+            return part, direction
 
-        losses, slopes = self._in_chunks(derivative, (w, u), max(1, self.chunk // JVP_SHARE))
+        losses, slopes = self._in_chunks(derivative, (w, u), self.jvp_chunk)
         self.queries += int(w.shape[0])  # with _in_chunks' own count: two a row
         return losses, slopes
 
@@ -135,9 +146,34 @@ class Objective:
         mx.eval(features)
         return features
 
+    def _forward(
+        self, w: mx.array, graph: Callable[[mx.array], mx.array], reduce: Callable[[np.ndarray], np.ndarray]
+    ) -> mx.array:
+        """Losses by the fastest way to their values; their derivatives are the graph's."""
+        if self.text.host is None:
+            return graph(w)
+        host = self.text.host
+
+        def values(x: mx.array) -> np.ndarray:
+            features = host.class_features(np.array(self.space.contexts(x), copy=False))
+            images, labels = np.array(self.embeddings, copy=False), np.array(self.labels, copy=False)
+            return reduce(host_text.cross_entropies(features, images, labels, self.logit_scale))
+
+        return forward_by(values, graph)(w)
+
+    def _mean_loss(self, w: mx.array) -> mx.array:
+        return mx.mean(self._image_losses(w), axis=-1)
+
     def _image_losses(self, w: mx.array) -> mx.array:
-        features = self.text.class_features(self.space.contexts(w))
-        block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(w.shape[0])))
+        """The graph of [P, d] -> [P, N]."""
+        return self._image_losses_of(self.text.graph(self.space.contexts(w)))
+
+    def _mean_loss_of(self, features: mx.array) -> mx.array:
+        return mx.mean(self._image_losses_of(features), axis=-1)
+
+    def _image_losses_of(self, features: mx.array) -> mx.array:
+        """[P, K, D] -> [P, N], without holding more than a block of the logits."""
+        block = max(1, LOGITS_AT_ONCE // (self.text.classes * int(features.shape[0])))
         parts = [
             cross_entropies(features, self.embeddings[i : i + block], self.labels[i : i + block], self.logit_scale)
             for i in range(0, self.embeddings.shape[0], block)
@@ -159,12 +195,36 @@ class Objective:
             mx.eval(results[-1])  # one chunk's activations at a time
         return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
 
-    def _plan(self, budget: int | None) -> int:
-        """Candidates a chunk; without a budget at least one, whatever it takes."""
-        width = int(self.space.initial.shape[1])
-        images = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
-        candidate = 4 * (LIVE_WIDTHS * self.text.tokens * width + 3 * images)
-        if budget is not None and candidate > budget:
-            needed, given = -(-candidate // 10**6), budget // 10**6
-            raise UserError(f"memory-budget {given}MB: one candidate needs {needed}MB; raise it to that")
-        return max(1, (budget or DEFAULT_BUDGET) // candidate)
+    def _plan(self) -> tuple[int, int]:
+        """Candidates of a chunk, and directional derivatives of one, from sizes and the configuration alone."""
+        fixed, candidate = 0, self._graph_bytes(LIVE_WIDTHS, 3)
+        if self.text.host is not None:
+            entries = min(int(self.embeddings.shape[0]) * self.text.classes, host_text.LOGITS_AT_ONCE)
+            fixed = self.text.host.piece_bytes() + 8 * workers() * entries
+            features = self.text.classes * int(self.embeddings.shape[1])
+            # contexts: A w, its sum with p0, and a spare; 512: what Python keeps of a piece
+            candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
+        self._check_budget(fixed + candidate, "one candidate")
+        left = (self.budget or DEFAULT_BUDGET) - fixed
+        derivative = self._graph_bytes(JVP_WIDTHS, 6)
+        return max(1, left // candidate), max(1, (self.budget or DEFAULT_BUDGET) // derivative)
+
+    def _graph_bytes(self, widths: int, logits: int) -> int:
+        """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""
+        entries = min(int(self.embeddings.shape[0]) * self.text.classes, LOGITS_AT_ONCE)
+        return 4 * (widths * self.text.rows * int(self.space.initial.shape[1]) + logits * entries)
+
+    def _check_budget(self, needed: int, what: str) -> None:
+        if self.budget and needed > self.budget:
+            given, least = self.budget // 10**6, -(-needed // 10**6)
+            raise UserError(f"memory-budget {given}MB: {what} needs {least}MB; raise it to that")
+
+
+def _mean(losses: np.ndarray) -> np.ndarray:
+    """Over the images; in float64, for differences of losses are taken of it."""
+    means: np.ndarray = np.asarray(losses.mean(axis=-1, dtype=np.float64), np.float32)
+    return means
+
+
+def _each(losses: np.ndarray) -> np.ndarray:
+    return losses

@@ -17,7 +17,7 @@ PACKAGE = "sharpzo_mlx"
 # lowest first; a name covers the modules below it; names on one line are one floor and may import each other
 FLOORS: list[tuple[str, ...]] = [
     ("errors",),
-    ("files", "startup", "memory", "random"),
+    ("files", "startup", "memory", "random", "cores", "packing"),
     ("precision",),
     ("clip.preprocessor",),
     ("clip.config",),
@@ -25,6 +25,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("encoder",),
     ("datasets",),
     ("cache", "features"),
+    ("host_text",),
     ("prompted_text", "prompt"),
     ("optimisers",),
     ("objective",),

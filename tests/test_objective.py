@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +32,12 @@ def images() -> Images:
     return Images(x / mx.linalg.norm(x, axis=-1, keepdims=True), [n % 4 for n in range(30)])
 
 
-def build(folder: Path, images: Images, **options: int | None) -> Objective:
+def build(folder: Path, images: Images, *, on_host: bool | None = None, memory_budget: int | None = None) -> Objective:
     half = load_model(folder, towers=("text",))
     tokens = tokenise_prompts(load(folder).tokenizer, "a photo of a {}.", NAMES)
     space = make_space(half.text_model, tokens, dimension=16, relative_scale=20.0, projection_std=None, seed=1)
-    text = PromptedText(half.text_model, half.text_projection, tokens)
-    return Objective(text, space, images.embeddings, images.labels, logit_scale=12.0, **options)
+    text = PromptedText(half.text_model, half.text_projection, tokens, on_host=on_host)
+    return Objective(text, space, images.embeddings, images.labels, logit_scale=12.0, memory_budget=memory_budget)
 
 
 def plain_losses(folder: Path, space: PromptSpace, images: Images, w: mx.array) -> np.ndarray:
@@ -59,8 +60,9 @@ def plain_losses(folder: Path, space: PromptSpace, images: Images, w: mx.array) 
     return np.array(rows)
 
 
-def test_losses_are_the_definition(tiny_model: Path, images: Images) -> None:
-    objective = build(tiny_model, images)
+@pytest.mark.parametrize("on_host", [False, True])
+def test_losses_are_the_definition(tiny_model: Path, images: Images, on_host: bool) -> None:
+    objective = build(tiny_model, images, on_host=on_host)
     w = mx.random.normal((5, 16), key=mx.random.key(7))
     expected = plain_losses(tiny_model, objective.space, images, w)
     assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
@@ -71,7 +73,7 @@ def test_losses_are_the_definition(tiny_model: Path, images: Images) -> None:
 def test_chunks_change_nothing_but_rounding(tiny_model: Path, images: Images) -> None:
     w, u = (mx.random.normal((23, 16), key=mx.random.key(n)) for n in (1, 2))
     whole, parts = build(tiny_model, images), build(tiny_model, images)
-    parts.chunk = 4
+    parts.chunk, parts.jvp_chunk = 4, 3
     np.testing.assert_allclose(parts.losses(w), whole.losses(w), rtol=1e-5)
     np.testing.assert_allclose(parts.image_losses(w), whole.image_losses(w), rtol=1e-5)
     for one, other in zip(parts.jvp(w, u), whole.jvp(w, u), strict=True):
@@ -79,19 +81,25 @@ def test_chunks_change_nothing_but_rounding(tiny_model: Path, images: Images) ->
 
 
 def test_blocks_of_images_change_nothing(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    objective, w = build(tiny_model, images), mx.random.normal((3, 16), key=mx.random.key(1))
-    whole = np.array(objective.losses(w))
+    w = mx.random.normal((3, 16), key=mx.random.key(1))
+    objectives = [build(tiny_model, images, on_host=on_host) for on_host in (False, True)]
+    whole = [np.array(objective.losses(w)) for objective in objectives]
     monkeypatch.setattr("sharpzo_mlx.objective.LOGITS_AT_ONCE", 7 * 4 * 3)
-    np.testing.assert_allclose(objective.losses(w), whole, rtol=1e-5)
+    monkeypatch.setattr("sharpzo_mlx.host_text.LOGITS_AT_ONCE", 7 * 4)
+    for objective, expected in zip(objectives, whole, strict=True):
+        np.testing.assert_allclose(objective.losses(w), expected, rtol=1e-5)
 
 
-def test_directional_derivatives_are_autograds(tiny_model: Path, images: Images) -> None:
-    objective = build(tiny_model, images)
+@pytest.mark.parametrize("on_host", [False, True])
+def test_directional_derivatives_are_autograds(tiny_model: Path, images: Images, on_host: bool) -> None:
+    objective = build(tiny_model, images, on_host=on_host)
     w, u = (mx.random.normal((4, 16), key=mx.random.key(n)) for n in (1, 2))
     losses, slopes = objective.jvp(w, u)
     gradient = mx.grad(lambda x: mx.sum(objective.losses(x)))(w)
     np.testing.assert_allclose(losses, objective.losses(w), rtol=1e-5)
     np.testing.assert_allclose(slopes, mx.sum(gradient * u, axis=1), rtol=1e-3, atol=1e-6)
+    _, (through,) = mx.jvp(objective.losses, [w], [u])  # values from anywhere, derivatives of the graph
+    np.testing.assert_allclose(through, slopes, rtol=1e-3, atol=1e-6)
 
 
 def test_queries_are_counted(tiny_model: Path, images: Images) -> None:
@@ -108,7 +116,7 @@ def test_queries_are_counted(tiny_model: Path, images: Images) -> None:
 
 
 def test_one_batch_stays_lazy_until_it_is_read(tiny_model: Path, images: Images) -> None:
-    objective = build(tiny_model, images)
+    objective = build(tiny_model, images, on_host=False)
     mx.eval(objective.embeddings)
     before = mx.get_active_memory()
     mx.reset_peak_memory()
@@ -118,21 +126,41 @@ def test_one_batch_stays_lazy_until_it_is_read(tiny_model: Path, images: Images)
     assert mx.get_peak_memory() - before > 4096
 
 
-def test_the_plan_covers_what_a_chunk_takes(tiny_model: Path, images: Images) -> None:
+@pytest.mark.parametrize("derivatives", [False, True])
+def test_the_plan_covers_what_a_chunk_of_a_graph_takes(tiny_model: Path, images: Images, derivatives: bool) -> None:
     budget = 2 << 20
-    objective = build(tiny_model, images, memory_budget=budget)
-    assert 1 < objective.chunk < 1000
-    w = mx.zeros((objective.chunk, 16))
+    objective = build(tiny_model, images, on_host=False, memory_budget=budget)
+    chunk = objective.jvp_chunk if derivatives else objective.chunk
+    assert 1 < chunk < 1000
+    w = mx.zeros((chunk, 16))
     mx.eval(objective.losses(w[:1]))
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(objective.losses(w))
+    mx.eval(objective.jvp(w, w) if derivatives else objective.losses(w))
     assert mx.get_peak_memory() - before < 1.1 * budget
 
 
+def test_the_plan_covers_what_numpy_takes(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharpzo_mlx.host_text.ROWS", 96)  # of this tower, pieces as small as its candidates
+    objective = build(tiny_model, images, on_host=True)
+    assert objective.text.host is not None
+    one = objective.text.host.piece_bytes()
+    budget = 4 * one
+    objective = build(tiny_model, images, on_host=True, memory_budget=budget)
+    assert 100 < objective.chunk < 100_000
+    w = mx.zeros((objective.chunk, 16))
+    mx.eval(objective.losses(w[:1]))
+    tracemalloc.start()
+    objective.losses(w)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert one / 2 < peak < 1.1 * budget
+
+
 def test_a_budget_below_one_candidate_is_refused(tiny_model: Path, images: Images) -> None:
-    with pytest.raises(UserError, match="memory-budget"):
-        build(tiny_model, images, memory_budget=1000)
+    for on_host in (False, True):
+        with pytest.raises(UserError, match="memory-budget"):
+            build(tiny_model, images, on_host=on_host, memory_budget=1000)
 
 
 def test_without_a_budget_one_candidate_always_fits(

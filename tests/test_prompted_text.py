@@ -7,12 +7,15 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx import nn
+from mlx.utils import tree_map
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.encoder import load
+from sharpzo_mlx.packing import pack
 from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import FullText, PromptedText, group_by_length, specialise
+from sharpzo_mlx.prompted_text import FullText, PromptedText, specialise
 
 NAMES = ("cat", "ox", "barn owl", "great white shark", "dog", "a")
 TEMPLATES = ("a photo of a {}.", "art {}", "it is a {}, seen from far away!")
@@ -25,11 +28,13 @@ def prompts(folder: Path, template: str = TEMPLATES[0]) -> tuple[CLIPModel, Prom
     return half, tokens, space
 
 
+@pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_shared_prefix_equals_the_full_path(tiny_model: Path, template: str) -> None:
+def test_shared_prefix_equals_the_full_path(tiny_model: Path, template: str, on_host: bool) -> None:
     half, tokens, space = prompts(tiny_model, template)
     contexts = space.contexts(mx.random.normal((4, 16), key=mx.random.key(0)))
-    fast = PromptedText(half.text_model, half.text_projection, tokens).class_features(contexts)
+    text = PromptedText(half.text_model, half.text_projection, tokens, on_host=on_host)
+    fast = text.class_features(contexts)
     full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
     assert fast.shape == (4, len(NAMES), 24)
     assert np.ptp(np.array(full), axis=0).max() > 0.01  # the contexts matter: equality is not of constants
@@ -78,6 +83,45 @@ def test_only_a_causal_tower_takes_the_short_cut(tiny_model: Path, monkeypatch: 
     np.testing.assert_allclose(zero[0, 0], whole[0], atol=1e-5)
 
 
+NAMED_ALIKE = ("great white shark", "great grey owl", "great white", "grey owl", "owl", "grey owl", "a", "great")
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+@pytest.mark.parametrize("block", [2, 20, 1000])
+def test_shared_words_in_any_blocks_equal_the_full_path(
+    tiny_model: Path, block: int, on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = load_model(tiny_model, towers=("text",))
+    tokens = tokenise_prompts(load(tiny_model).tokenizer, TEMPLATES[0], NAMED_ALIKE)
+    space = make_space(half.text_model, tokens, dimension=16, relative_scale=20.0, projection_std=None, seed=1)
+    contexts = space.contexts(mx.random.normal((3, 16), key=mx.random.key(0)))
+    full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
+    monkeypatch.setattr("sharpzo_mlx.prompted_text.pack", lambda suffixes: pack(suffixes, block))
+    monkeypatch.setattr("sharpzo_mlx.host_text.ROWS", 30)  # several pieces
+    text = PromptedText(half.text_model, half.text_projection, tokens, on_host=on_host)
+    np.testing.assert_allclose(text.class_features(contexts), full, atol=1e-5)
+    if block == 1000:
+        assert text.tokens < len("aphotoofa") + sum(map(len, tokens.suffixes))
+
+
+def test_each_stored_form_of_the_weights_is_read(tiny_model: Path) -> None:
+    """Half-precision weights, in NumPy, give the features of the same weights in float32; so do quantised ones."""
+    half, tokens, space = prompts(tiny_model)
+    contexts = space.contexts(mx.random.normal((2, 16), key=mx.random.key(0)))
+    model = half.text_model
+    model.update(tree_map(lambda x: x.astype(mx.float16).astype(mx.float32), model.parameters()))
+    exact = PromptedText(model, half.text_projection, tokens, on_host=True).class_features(contexts)
+    model.update(tree_map(lambda x: x.astype(mx.float16), model.parameters()))
+    stored = PromptedText(model, half.text_projection, tokens, on_host=True)
+    # SOS's keys and the embeddings are summed in the stored precision
+    np.testing.assert_allclose(stored.class_features(contexts), exact, atol=3e-3)
+    model.update(tree_map(lambda x: x.astype(mx.float32), model.parameters()))
+    nn.quantize(model.encoder, group_size=32, bits=8)
+    both = [PromptedText(model, half.text_projection, tokens, on_host=on_host) for on_host in (False, True)]
+    graph, host = (np.array(text.class_features(contexts)) for text in both)
+    np.testing.assert_allclose(host, graph, atol=1e-5)
+
+
 def test_half_precision_stays_near(tiny_model: Path) -> None:
     _, tokens, space = prompts(tiny_model)
     contexts = space.contexts(mx.random.normal((2, 16), key=mx.random.key(0)))
@@ -87,8 +131,3 @@ def test_half_precision_stays_near(tiny_model: Path) -> None:
     )
     assert half.dtype == mx.float32
     np.testing.assert_allclose(half, exact, atol=2e-2)
-
-
-def test_groups_keep_every_class_once() -> None:
-    groups = group_by_length([(1, 2), (1,), (3, 4), (5, 6, 7)])
-    assert groups == [(1, (1,)), (2, (0, 2)), (3, (3,))]

@@ -2,7 +2,8 @@
 
 The quick and the tanh form are x times a logistic function. On Linux' CPU backend MLX computes that one element at
 a time (20 ns, more than the matrix products around it); there a rational form in blocks that fit the processor's
-cache takes a quarter of that and stays within 4e-7 of the exact value. Everywhere else it is `mx.sigmoid`.
+cache takes a quarter of that and stays within 4e-7 of the exact value. Everywhere else it is `mx.sigmoid`. `in_place`
+has all three for NumPy arrays, whose exp and tanh take a thirtieth.
 
 >>> activation("quick_gelu")(mx.array([0.0])).item()
 0.0
@@ -16,12 +17,14 @@ from collections.abc import Callable
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
 Activation = Callable[[mx.array], mx.array]
 
 SQRT_HALF = math.sqrt(0.5)
 SQRT_EIGHT_OVER_PI = math.sqrt(8 / math.pi)
 SATURATION = 4.971786858527772  # where the convergent below reaches 1: further out it would leave [-1, 1]
+ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # of 7.1.26, highest power first
 BLOCK = 1 << 16  # elements: a quarter of a MB, so that the fraction's steps stay in the cache
 
 
@@ -85,6 +88,55 @@ def _forward(primals: tuple[mx.array, ...], tangents: tuple[mx.array, ...]) -> m
 def _backward(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
     nothing = mx.zeros_like(cotangent)
     return _slope(*primals[1:]) * cotangent, nothing, nothing
+
+
+def in_place(function: Activation) -> Callable[[np.ndarray], None]:
+    """The activation that writes a NumPy array [rows, width] over with `function` of it."""
+    kernel = _quick_gelu if function is quick_gelu else _gelu if function is gelu else _gelu_tanh
+
+    def apply(x: np.ndarray) -> None:
+        rows = max(1, BLOCK // x.shape[-1])
+        spare = np.empty((2, min(rows, len(x)), x.shape[-1]), x.dtype)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # exp(big) is inf, and x / inf is 0
+            for start in range(0, len(x), rows):
+                part = x[start : start + rows]
+                kernel(part, spare[:, : len(part)])
+
+    return apply
+
+
+def _quick_gelu(x: np.ndarray, spare: np.ndarray) -> None:
+    t = np.multiply(x, np.float32(-1.702), out=spare[0])
+    np.exp(t, out=t)
+    t += 1
+    x /= t
+
+
+def _gelu_tanh(x: np.ndarray, spare: np.ndarray) -> None:
+    t = np.multiply(x, x, out=spare[0])
+    t *= np.float32(0.044715)
+    t += 1
+    t *= x
+    t *= np.float32(SQRT_EIGHT_OVER_PI / 2)
+    np.tanh(t, out=t)
+    t += 1
+    t *= np.float32(0.5)
+    x *= t
+
+
+def _gelu(x: np.ndarray, spare: np.ndarray) -> None:
+    """max(x, 0) - |x| Q(|x|), Q the normal tail by Abramowitz & Stegun 7.1.26, within 1e-7 and without cancelling."""
+    size, tail = np.abs(x, out=spare[0]), spare[1]
+    np.maximum(x, 0, out=x)
+    t = 1 / (1 + np.float32(0.3275911 * SQRT_HALF) * size)
+    tail[:] = np.float32(ERFC[0] / 2)
+    for coefficient in ERFC[1:]:
+        tail *= t
+        tail += np.float32(coefficient / 2)
+    tail *= t
+    tail *= np.exp(np.float32(-0.5) * size * size)
+    tail *= size
+    x -= tail
 
 
 def _logistic(function: Callable[[mx.array, Activation], mx.array], x: mx.array) -> mx.array:

@@ -1,0 +1,35 @@
+"""Work on all cores: results in order, errors come out, and the BLAS has its threads back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sharpzo_mlx import cores
+
+
+def test_results_are_in_order() -> None:
+    x = np.arange(12.0).reshape(3, 4)
+    assert cores.spread(lambda n: float(x[n] @ x[n]), range(3)) == [14.0, 126.0, 366.0]
+
+
+def test_an_error_comes_out_and_the_threads_come_back() -> None:
+    library = cores._openblas()
+    before = library.scipy_openblas_get_num_threads64_() if library else None
+
+    def fail(n: int) -> None:
+        raise ValueError(f"piece {n}")
+
+    with pytest.raises(ValueError, match="piece 0"):
+        cores.spread(fail, range(4))
+    assert library is None or library.scipy_openblas_get_num_threads64_() == before
+
+
+def test_without_a_known_blas_there_is_one_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_openblas", lambda: None)
+    cores.workers.cache_clear()
+    try:
+        assert cores.workers() == 1
+        assert cores.spread(lambda n: n + 1, range(3)) == [1, 2, 3]
+    finally:
+        cores.workers.cache_clear()
