@@ -35,6 +35,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("run",),
     ("recorder", "rundata"),
     ("tuning",),
+    ("scores",),
     ("evaluation",),
     ("",),  # the front door
     ("demo",),
