@@ -73,6 +73,7 @@ def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scop
     with progress.drawing() as draw:
         for record in evaluation.evaluate_steps(tuned, folders, clip=clip, scope=scope, mapping=mapping):
             if isinstance(record, evaluation.Report):
+                evaluation.remember(tuned, record)
                 return record
             if isinstance(record, evaluation.FolderProgress):
                 draw(record)

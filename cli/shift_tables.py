@@ -8,7 +8,6 @@ Reports come by run; with several of them a row is the mean over runs, with the 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,7 +103,7 @@ def _between(interval: tuple[float, float]) -> str:
 
 
 def _remarks(reports: Reports) -> list[str]:
-    """What was recognised, the worst classes, shift against gain, corruptions: of the first run where there are more."""
+    """What was recognised, the worst classes, shift against gain, corruptions; of several runs, of the first."""
     first = next(iter(reports.values()))
     lines = [""]
     for result in first.folders:
@@ -157,33 +156,10 @@ def as_record(reports: Reports) -> dict[str, Any]:
 def _record(report: Report) -> dict[str, Any]:
     mean = report.shifted_mean
     return {
-        "folders": [_folder_record(result) for result in report.folders],
+        "folders": [result.to_dict() for result in report.folders],
         "mean": {"zero_shot": report.zero_shot, "tuned": report.tuned},
         "shifted_mean": {"zero_shot": mean[0], "tuned": mean[1]} if mean else None,
         "shift_per_point": report.shift_per_point,
-    }
-
-
-def _folder_record(result: FolderResult) -> dict[str, Any]:
-    measures = {
-        f"{name}_{figure}": getattr(found, figure)
-        for name, found in zip(("zero_shot", "tuned"), result.measures, strict=True)
-        for figure in ("top5", "per_class", "ece", "interval")
-    }
-    classes = [dataclasses.asdict(one) for one in result.classes]
-    parts = [dataclasses.asdict(part) for part in result.parts]
-    return {
-        "path": str(result.path),
-        "images": result.images,
-        "zero_shot": result.zero_shot,
-        "tuned": result.tuned,
-        "kind": result.kind,
-        "in_distribution": result.in_distribution,
-        "unreadable": result.skipped,
-        "interval": list(result.interval),
-        **measures,
-        "classes": classes,
-        "parts": parts,
     }
 
 

@@ -10,9 +10,12 @@ tuning fills, so what was cut off goes on where it was; of each image only a few
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -22,12 +25,14 @@ from sharpzo_mlx.datasets.variants import AUTO, ScoredSet, recognise
 from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.images import stream
 from sharpzo_mlx.prompt import Prompt
 from sharpzo_mlx.run import Run
 from sharpzo_mlx.scores import ClassResult, Judged, Measures, by_class, difference_interval, joined, judge, measure
 
 PREDICT_BATCH = 32
+EVALUATIONS = "evaluations.json"
 CHUNK = 2048  # images whose features are in memory at once
 
 
@@ -76,6 +81,27 @@ class FolderResult:
     def below_zero_shot(self) -> bool:
         """Whether tuning did harm here."""
         return self.tuned < self.zero_shot
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        figures = {
+            f"{name}_{figure}": getattr(found, figure)
+            for name, found in zip(("zero_shot", "tuned"), self.measures, strict=True)
+            for figure in ("top5", "per_class", "ece", "interval")
+        }
+        return {
+            "path": str(self.path),
+            "images": self.images,
+            "zero_shot": self.zero_shot,
+            "tuned": self.tuned,
+            "kind": self.kind,
+            "in_distribution": self.in_distribution,
+            "unreadable": self.skipped,
+            "interval": self.interval,
+            **figures,
+            "classes": [asdict(one) for one in self.classes],
+            "parts": [asdict(part) for part in self.parts],
+        }
 
 
 @dataclass(frozen=True)
@@ -273,6 +299,25 @@ def _encode(clip: Clip, images: ImageSet, before: FolderProgress) -> Generator[F
 def _inside(folder: Path, run: Run) -> bool:
     """Whether a folder is the run's data set or lies in it."""
     return folder.expanduser().resolve().is_relative_to(Path(run.record["dataset"]).resolve())
+
+
+def remember(run: Run, report: Report) -> None:
+    """Keep what was measured in the run's folder, by folder of images: the page of `report` shows it."""
+    known = {entry["path"]: entry for entry in remembered(run)}
+    for result in report.folders:
+        path = str(result.path.expanduser().resolve())
+        known[path] = {**result.to_dict(), "path": path}
+    with suppress(OSError):  # a run in a place that cannot be written to can still be evaluated
+        atomic_write(run.folder / EVALUATIONS, json.dumps(list(known.values()), indent=1) + "\n")
+
+
+def remembered(run: Run) -> list[dict[str, Any]]:
+    """What `remember` kept; nothing where there is none or it is damaged."""
+    try:
+        found = json.loads((run.folder / EVALUATIONS).read_text(encoding="utf-8"))
+        return [entry for entry in found if {"path", "zero_shot", "tuned", "interval"} <= entry.keys()]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
 
 
 def _mean(values: Sequence[float]) -> float:

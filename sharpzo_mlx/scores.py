@@ -134,6 +134,6 @@ def by_class(zero_shot: Judged, tuned: Judged, labels: np.ndarray, names: Sequen
     before, after = (np.bincount(labels, weights=j.right, minlength=len(names)) for j in (zero_shot, tuned))
     found = [
         ClassResult(names[k], int(counts[k]), float(before[k] / counts[k]), float(after[k] / counts[k]))
-        for k in np.flatnonzero(counts)
+        for k in np.flatnonzero(counts).tolist()
     ]
     return tuple(sorted(found, key=lambda result: result.tuned))

@@ -37,6 +37,9 @@ FLOORS: list[tuple[str, ...]] = [
     ("tuning",),
     ("scores",),
     ("evaluation",),
+    ("findings",),
+    ("plots",),
+    ("report_page",),
     ("",),  # the front door
     ("demo",),
     ("convert",),
