@@ -58,7 +58,8 @@ def as_svg(figure: Figure) -> str:
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1).replace(INK, "currentColor")
+    text = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', text, count=1)
+    return text.replace(INK, "currentColor")
 
 
 def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from sharpzo_mlx.files import default_model_folder
 
 Capture = pytest.CaptureFixture[str]
 CLASSES = {"red": (220, 30, 30), "green_leaf": (30, 200, 30), "blue": (30, 30, 220)}
-QUICK = ["--query-budget", "60", "--population", "6", "--dimension", "8", "--steps", "10", "--seed", "0"]
+QUICK = ["--query-budget", "60", "--population", "6", "--dimension", "8", "--steps", "10", "--seed", "0", "--no-report"]
 
 
 def tokenizer_json() -> str:
@@ -136,7 +136,18 @@ def test_tune_without_a_test_split_says_null(model: Path, photos: Path, tmp_path
 
 def test_interrupted_tune_is_usable_and_goes_on(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
     """Ctrl-C in a process of its own: 130, a way on, a run that evaluates, and in the end the undisturbed result."""
-    options = ["--query-budget", "1600", "--population", "6", "--dimension", "8", "--steps", "1200", "--json"]
+    options = [
+        "--query-budget",
+        "1600",
+        "--population",
+        "6",
+        "--dimension",
+        "8",
+        "--steps",
+        "1200",
+        "--json",
+        "--no-report",
+    ]
     words = ["tune", str(photos), "--model", str(model), *options]
     output = ["--output", str(tmp_path / "r")]
     code = f"from sharpzo_mlx.cli.main import run; import sys; sys.exit(run({[*words, *output]!r}))"
