@@ -8,7 +8,6 @@ Everything goes to stderr, so that stdout stays free for results. `follow` runs 
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 import time
@@ -87,7 +86,7 @@ def step_words(step: TuneStep) -> str:
     """One step in words: loss, validation accuracy, queries, memory."""
     now = "" if step.val_accuracy is None else f"{percent(step.val_accuracy)}, "
     memory = amount(step.peak_memory_mb * 2**20)
-    validation = f"validation {now}best {percent(step.best_val)}"
+    validation = f"validation {now}kept {percent(step.best_val)}"
     return f"loss {step.loss:.3f}, {validation}, {step.queries} queries, {memory}"
 
 
@@ -101,12 +100,7 @@ def plan_words(plan: Plan) -> str:
 
 
 class _Painter(ABC):
-    """What both ways of drawing share: which record is which, and how many steps a stage has."""
-
-    def __init__(self) -> None:
-        self._totals = {1: 0, 2: 0}
-        self._queries = 0  # of the whole plan, at most: a budget shows here
-        self._begun: TuneStep | None = None  # the first step seen of the present stage
+    """What both ways of drawing share: which record is which."""
 
     def draw(self, record: Record) -> None:
         """Draw one record, if it is worth it now."""
@@ -115,26 +109,17 @@ class _Painter(ABC):
         from sharpzo_mlx.tuning import Encoding, Plan
 
         if isinstance(record, TuneStep):
-            self.step(record, self._total(record))
+            self.step(record)
         elif isinstance(record, Plan):
-            self._totals, self._queries = _stage_totals(record), record.queries
             self.line(plan_words(record))
         elif isinstance(record, Encoding):
             self.images(f"{record.split} images", record)
         elif isinstance(record, FolderProgress):
             self.images(str(record.path), record)
 
-    def _total(self, step: TuneStep) -> int:
-        """How many steps this stage has at most, given its options and the queries that are left."""
-        if self._begun is None or self._begun.stage != step.stage:
-            self._begun = step
-        done, spent = step.step - self._begun.step, step.queries - self._begun.queries
-        affordable = step.step + (self._queries - step.queries) * done // spent if spent else math.inf
-        return int(max(step.step, min(self._totals[step.stage], affordable)))
-
     @abstractmethod
-    def step(self, step: TuneStep, total: int) -> None:
-        """A step of a stage that has at most about `total`."""
+    def step(self, step: TuneStep) -> None:
+        """A step of a stage."""
 
     @abstractmethod
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
@@ -143,13 +128,6 @@ class _Painter(ABC):
     @abstractmethod
     def line(self, words: str) -> None:
         """Something to read once."""
-
-
-def _stage_totals(plan: Plan) -> dict[int, int]:
-    from sharpzo_mlx.run import Run
-
-    config = Run.load(plan.run).config  # a run that goes on has the options it began with
-    return {1: config.generations, 2: config.steps}
 
 
 class Lines(_Painter):
@@ -163,12 +141,12 @@ class Lines(_Painter):
         self._best = -1.0
         self._stage = 0
 
-    def step(self, step: TuneStep, total: int) -> None:
+    def step(self, step: TuneStep) -> None:
         """A line for a new stage, a new best, or after a silence."""
         news = step.best_val > self._best and self._due(NEWS_SECONDS)
-        if news or step.stage != self._stage or step.step == total or self._due(QUIET_SECONDS):
+        if news or step.stage != self._stage or step.step == step.of or self._due(QUIET_SECONDS):
             self._stage, self._best = step.stage, step.best_val
-            where = f"stage {step.stage}, {step.step} of {total}"
+            where = f"stage {step.stage}, {step.step} of {step.of}"
             self.line(f"{where}: {step_words(step)}, {duration(step.seconds)}")
 
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
@@ -193,9 +171,9 @@ class Bars(_Painter):
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
-    def step(self, step: TuneStep, total: int) -> None:
+    def step(self, step: TuneStep) -> None:
         """Move the stage's bar."""
-        self._move(f"stage {step.stage}", step.step, total, step_words(step))
+        self._move(f"stage {step.stage}", step.step, step.of, step_words(step))
 
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Move the bar of these images."""

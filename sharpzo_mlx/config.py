@@ -4,7 +4,7 @@ The command line is made from these fields, the run stores them, and `preset` gi
 (arXiv 2506.20990, Table 8). A configuration is checked when it is made, before anything is loaded.
 
 >>> TuneConfig(shots=16, seed=0).population
-40
+20
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TuneConfig:
 
     dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2)
     relative_scale: float = option(
-        1.0,
+        40.0,
         "spread of the context's shift at |w_j| = 1, in units of the token embeddings' spread",
         SPACE,
         minimum=0,
@@ -76,11 +76,11 @@ class TuneConfig:
         exclusive=True,
     )
 
-    generations: int = option(200, "generations of stage 1 at most", WARMUP, minimum=0)
-    population: int = option(40, "candidates a generation", WARMUP, minimum=4)
+    generations: int = option(150, "generations of stage 1 at most", WARMUP, minimum=0)
+    population: int = option(20, "candidates a generation", WARMUP, minimum=4)
     sigma: float = option(0.4, "first step size", WARMUP, minimum=0, exclusive=True)
     covariance: str = option("diagonal", "covariance model", WARMUP, choices=("full", "diagonal", "identity"))
-    rho: float = option(0.1, "radius of the sharpness shift; 0 is plain CMA-ES", WARMUP, minimum=0)
+    rho: float = option(0.5, "radius of the sharpness shift; 0 is plain CMA-ES", WARMUP, minimum=0)
     sharpness: str = option(
         "population", "estimate of the sharpness direction", WARMUP, choices=(*ESTIMATORS, "population")
     )
@@ -89,7 +89,7 @@ class TuneConfig:
         None, "random directions of that estimate (rge: d/10, forward: all coordinates)", WARMUP, minimum=1
     )
     sharpness_smoothing: float = option(
-        0.0, "share of the old direction that is kept a generation", WARMUP, minimum=0, maximum=0.999
+        0.9, "share of the old direction that is kept a generation", WARMUP, minimum=0, maximum=0.999
     )
     patience: int = option(10, "generations without improvement before stage 2", WARMUP, minimum=1)
     min_improvement: float = option(0.01, "gain in validation accuracy that counts", WARMUP, minimum=0)
@@ -99,11 +99,11 @@ class TuneConfig:
     )
 
     steps: int = option(2000, "steps of stage 2", SEARCH, minimum=0)
-    learning_rate: float = option(1e-2, "step length", SEARCH, minimum=0, exclusive=True)
-    rule: str = option("adam", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised"))
+    learning_rate: float = option(0.5, "step length", SEARCH, minimum=0, exclusive=True)
+    rule: str = option("normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised"))
     schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
-    draws: int = option(1, "random directions a step (q)", SEARCH, minimum=1)
+    draws: int = option(2, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)
     keep: float = option(
         0.5,
@@ -129,7 +129,7 @@ class TuneConfig:
     )
     mask_mu: float = option(1e-2, "probe distance of that estimate", SEARCH, minimum=0, exclusive=True)
     averaging: float = option(
-        0.0,
+        0.9,
         "share of the old average of iterates that is kept a step (0: none)",
         SEARCH,
         minimum=0,

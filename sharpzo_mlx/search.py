@@ -53,6 +53,7 @@ class TuneStep:
 
     stage: int
     step: int  # within its stage, from 1
+    of: int  # steps of the stage, at most
     loss: float  # stage 1: the best of the generation, at the shifted points; stage 2: the mean of the pair
     val_accuracy: float | None  # None where this step was not validated
     val_loss: float | None
@@ -123,6 +124,18 @@ class Search:
             mask_directions=c.mask_directions,
             mask_mu=c.mask_mu,
         )
+
+    @property
+    def generations(self) -> int:
+        """Generations of stage 1 at most, under the query budget."""
+        c = self.config
+        affordable = self._stage_one_share * (c.query_budget or math.inf) / self.generation_cost
+        return int(min(c.generations, affordable))
+
+    @property
+    def _stage_one_share(self) -> float:
+        """Of a budget; all of it where there is no stage 2."""
+        return self.config.warmup_share if self.config.steps else 1.0
 
     @property
     def generation_cost(self) -> int:
@@ -250,12 +263,9 @@ class Search:
 
     def _stage_one_is_over(self) -> bool:
         c = self.config
-        if self.step >= c.generations or self.stale >= c.patience:
+        if self.step >= self.generations or self.stale >= c.patience:
             return True
-        share = c.warmup_share if c.steps else 1.0
-        if c.query_budget and self.loss.queries + self.generation_cost > share * c.query_budget:
-            return True
-        return bool(c.time_budget) and self.elapsed >= share * cast(float, c.time_budget)
+        return bool(c.time_budget) and self.elapsed >= self._stage_one_share * cast(float, c.time_budget)
 
     def _switch(self) -> None:
         """Begin stage 2 at the mean, with as many steps as the budgets leave."""
@@ -283,6 +293,7 @@ class Search:
         return TuneStep(
             stage=self.stage,
             step=self.step,
+            of=self.generations if self.stage == 1 else self.total_steps,
             loss=loss,
             val_accuracy=score.accuracy if score else None,
             val_loss=score.loss if score else None,

@@ -189,9 +189,7 @@ def _time(problem: Problem, batch: int) -> float:
 def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan:
     c, queries = problem.config, search.planned_queries()
     left = max(0, queries - problem.objective.queries)
-    stage_one = min(left, c.generations * search.generation_cost if search.stage == 1 else 0)
-    if c.query_budget and c.steps:
-        stage_one = min(stage_one, int(c.warmup_share * c.query_budget))
+    stage_one = min(left, (search.generations - search.step) * search.generation_cost) if search.stage == 1 else 0
     estimate = stage_one * seconds.query + (left - stage_one) / (2 * c.draws) * seconds.step
     return Plan(
         run=run.folder,

@@ -186,6 +186,10 @@ def test_a_query_budget_is_never_passed(budget: int) -> None:
     steps = finish(search)
     assert loss.queries <= budget
     assert loss.queries > 0.75 * budget - 10
+    for stage in (1, 2):  # what a bar is told is what comes
+        own = [s for s in steps if s.stage == stage]
+        assert [s.step for s in own] == list(range(1, len(own) + 1))
+        assert len(own) <= (own[-1].of if own else 0) <= len(own) + 1
     assert sum(s.queries for s in steps if s.stage == 1 and s.queries > 0.5 * budget) == 0
 
 
