@@ -1,7 +1,8 @@
-"""`sharpzo-mlx evaluate RUN FOLDER...`: accuracy on each folder, tuned beside zero-shot.
+"""`sharpzo-mlx evaluate RUN... FOLDER...`: accuracy on each folder, tuned beside zero-shot.
 
-One row a folder and their mean in a table, or one object with `--json`; images that could not be read are
-counted in a column of their own where there are any.
+One row a folder and their mean in a table, or `--json`, or `--csv`. Folders in the run's own data set stand first
+and apart, the mean is then that of the shifted ones; a folder on which tuning did harm is said so. Several runs
+(seeds) are measured on the same folders and shown with mean and spread.
 
 >>> sharpzo-mlx evaluate runs/pets-clip-0 pets/test sketches/  # doctest: +SKIP
 """
@@ -9,68 +10,71 @@ counted in a column of their own where there are any.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from sharpzo_mlx.cli import wording
+from sharpzo_mlx.cli import shift_tables, wording
+from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation import Report
 
 
 @click.command("evaluate")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN...", type=click.Path(path_type=Path))
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder, if it has moved since tuning.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def evaluate_command(run_folder: Path, folders: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
-    """Measure the run RUN on each FOLDER of class folders, beside zero-shot.
+@click.option("--own-classes", "scope", flag_value="own", help="Only a folder's own classes compete.")
+@click.option("--all-classes", "scope", flag_value="all", help="All tuned classes compete, for ImageNet-A and -R too.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="File from class folders to tuned classes.")
+@click.option("--json", "style", flag_value="json", help="Print one JSON object on stdout.")
+@click.option("--csv", "style", flag_value="csv", help="Print a line for each run and folder on stdout.")
+def evaluate_command(
+    run_folder: Path,
+    folders: tuple[Path, ...],
+    *,
+    model: Path | None,
+    scope: str | None,
+    mapping: Path | None,
+    style: str | None,
+) -> None:
+    """Measure the run RUN, or several, on each FOLDER of class folders, beside zero-shot.
 
-    The classes of a FOLDER may be a subset of those that were tuned; they are matched by name.
+    The classes of a FOLDER may be a subset of those that were tuned; they are matched by name. ImageNet's variants
+    are recognised: numbered folders (V2), the 200 classes of -A and -R, trees of corruptions (-C).
     """
-    report = _measured(run_folder, folders, model)
-    if as_json:
-        wording.echo_json(as_record(report))
+    runs, places = _parted(run_folder, folders)
+    reports = {run: _measured(run, places, model=model, scope=scope or "auto", mapping=mapping) for run in runs}
+    if style == "json":
+        wording.echo_json(shift_tables.as_record(reports))
+    elif style == "csv":
+        click.echo(shift_tables.as_csv(reports), nl=False)
     else:
-        click.echo(table(report))
+        click.echo(shift_tables.table(reports))
 
 
-def _measured(run_folder: Path, folders: tuple[Path, ...], model: Path | None) -> Report:
+def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
+    """The runs, which come first, and the folders of images."""
+    from sharpzo_mlx.run import Run
+
+    count = next((place for place, path in enumerate(others) if not Run.exists(path)), len(others))
+    if count == len(others):
+        raise UserError("no folder to evaluate: name a folder of class folders behind the runs")
+    return [first, *others[:count]], list(others[count:])
+
+
+def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
     from sharpzo_mlx import encoder, evaluation, run
     from sharpzo_mlx.cli import progress
 
     tuned = run.Run.load(run_folder)
     clip = None if model is None else encoder.load(model)
     with progress.drawing() as draw:
-        for record in evaluation.evaluate_steps(tuned, folders, clip=clip):
+        for record in evaluation.evaluate_steps(tuned, folders, clip=clip, scope=scope, mapping=mapping):
             if isinstance(record, evaluation.Report):
+                evaluation.remember(tuned, record)
                 return record
             if isinstance(record, evaluation.FolderProgress):
                 draw(record)
     raise AssertionError("evaluate_steps ends with the report")
-
-
-def as_record(report: Report) -> dict[str, Any]:
-    """The report for a script: accuracies 0..1."""
-    folders = [
-        {"path": str(row.path), "images": row.images, "zero_shot": row.zero_shot, "tuned": row.tuned}
-        for row in report.folders
-    ]
-    return {"folders": folders, "mean": {"zero_shot": report.zero_shot, "tuned": report.tuned}}
-
-
-def table(report: Report) -> str:
-    """The report for a reader: one row a folder, and the mean where there are several."""
-    rows = [("folder", "images", "zero-shot", "tuned", "change", "unreadable")]
-    rows += [
-        (str(row.path), str(row.images), *_shares(row.zero_shot, row.tuned), str(row.skipped)) for row in report.folders
-    ]
-    if len(report.folders) > 1:
-        rows.append(("mean", "", *_shares(report.zero_shot, report.tuned), ""))
-    shown = rows if any(row.skipped for row in report.folders) else [row[:-1] for row in rows]
-    return wording.aligned(shown)
-
-
-def _shares(zero_shot: float, tuned: float) -> tuple[str, str, str]:
-    return wording.percent(zero_shot), wording.percent(tuned), wording.points(zero_shot, tuned)

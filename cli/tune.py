@@ -30,9 +30,10 @@ RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder  [the default of `convert`]")
 @click.option("--output", type=click.Path(path_type=Path), help="Run folder  [runs/DATASET-MODEL-SEED]")
 @click.option("--resume", is_flag=True, help="Go on with the run in its folder; start it if there is none.")
+@click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
 def tune_command(
-    dataset: Path, *, model: Path | None, output: Path | None, resume: bool, as_json: bool, **given: Any
+    dataset: Path, *, model: Path | None, output: Path | None, resume: bool, report: bool, as_json: bool, **given: Any
 ) -> None:
     """Tune a prompt on DATASET, a folder with one folder of images per class.
 
@@ -49,6 +50,11 @@ def tune_command(
         config = continued(config, options, output or default_folder(clip.folder, dataset, config.seed, resume=True))
     events = tuning.tune_steps(clip, dataset, config, output=output, resume=resume)
     run = progress.follow(events)
+    if report:
+        from sharpzo_mlx import report_page
+
+        # the landscape costs queries, which the budgets of this command do not foresee: `report` adds it
+        report_page.write_report(run, clip=clip, landscape=False)
     if as_json:
         wording.echo_json(as_record(run))
     else:

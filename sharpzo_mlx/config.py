@@ -55,7 +55,9 @@ class TuneConfig:
 
     shots: int | None = option(None, "training images a class (16, or what there is)", DATA, minimum=1)
     seed: int = option(0, "one seed makes one result", DATA, minimum=0)
-    template: str = option("a photo of a {}.", "prompt with {} for the class name", DATA)
+    template: str | None = option(
+        None, "prompt with {} for the class name (a photo of a {}., or the known data set's own)", DATA
+    )
     preset: str = option("default", "default, paper, or paper:DATASET", DATA)
 
     dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2)
@@ -151,7 +153,7 @@ class TuneConfig:
         """Check every value; the error names the option, the value and what is allowed."""
         for item in dataclasses.fields(self):
             _check(item, getattr(self, item.name))
-        if not isinstance(self.template, str) or self.template.count("{}") != 1:
+        if self.template is not None and str(self.template).count("{}") != 1:
             raise UserError(f"template {self.template!r}: write {{}} once, where the class name goes")
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Only the image tower is needed: the run holds the tuned and the zero-shot classifier as class features. Folders may
 hold a subset of the tuned classes; a class that was not tuned is an error. Features come from the same cache that
-tuning fills.
+tuning fills, so what was cut off goes on where it was; of each image only a few bytes are kept.
 
 >>> report = evaluate("runs/photo-m-0", ["sketch/"])  # doctest: +SKIP
 >>> report.folders[0].tuned - report.folders[0].zero_shot  # doctest: +SKIP
@@ -10,34 +10,98 @@ tuning fills.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.datasets.folder import ImageSet, read_folder
-from sharpzo_mlx.datasets.matching import match_classes
+from sharpzo_mlx.datasets.imageset import ImageSet
+from sharpzo_mlx.datasets.variants import AUTO, ScoredSet, recognise
 from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.images import stream
 from sharpzo_mlx.prompt import Prompt
 from sharpzo_mlx.run import Run
+from sharpzo_mlx.scores import ClassResult, Judged, Measures, by_class, difference_interval, joined, judge, measure
 
 PREDICT_BATCH = 32
+EVALUATIONS = "evaluations.json"
+CHUNK = 2048  # images whose features are in memory at once
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """One corruption and severity of a tree."""
+
+    corruption: str
+    severity: str
+    images: int
+    zero_shot: float
+    tuned: float
 
 
 @dataclass(frozen=True)
 class FolderResult:
-    """Accuracies (0..1) on one folder."""
+    """How a run does on one folder; accuracies are 0..1.
+
+    Attributes:
+        path: the folder.
+        images: those that could be read.
+        zero_shot: top-1 accuracy before tuning.
+        tuned: top-1 accuracy after it.
+        skipped: unreadable images.
+        kind: what the folder was recognised as.
+        in_distribution: whether it lies in the data set that was tuned on.
+        interval: 95 % interval of tuned minus zero-shot.
+        measures: zero-shot's and the tuned prompt's other figures.
+        classes: each class, the worst first.
+        parts: each corruption and severity of a tree; the folder's own figures are over all images of it.
+    """
 
     path: Path
     images: int
     zero_shot: float
     tuned: float
     skipped: int
+    kind: str
+    in_distribution: bool
+    interval: tuple[float, float]
+    measures: tuple[Measures, Measures]
+    classes: tuple[ClassResult, ...]
+    parts: tuple[PartResult, ...] = ()
+
+    @property
+    def below_zero_shot(self) -> bool:
+        """Whether tuning did harm here."""
+        return self.tuned < self.zero_shot
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        figures = {
+            f"{name}_{figure}": getattr(found, figure)
+            for name, found in zip(("zero_shot", "tuned"), self.measures, strict=True)
+            for figure in ("top5", "per_class", "ece", "interval")
+        }
+        return {
+            "path": str(self.path),
+            "images": self.images,
+            "zero_shot": self.zero_shot,
+            "tuned": self.tuned,
+            "kind": self.kind,
+            "in_distribution": self.in_distribution,
+            "unreadable": self.skipped,
+            "interval": self.interval,
+            **figures,
+            "classes": [asdict(one) for one in self.classes],
+            "parts": [asdict(part) for part in self.parts],
+        }
 
 
 @dataclass(frozen=True)
@@ -47,6 +111,25 @@ class Report:
     folders: tuple[FolderResult, ...]
     zero_shot: float
     tuned: float
+
+    @property
+    def shifted(self) -> tuple[FolderResult, ...]:
+        """The folders that do not lie in the data set that was tuned on."""
+        return tuple(folder for folder in self.folders if not folder.in_distribution)
+
+    @property
+    def shifted_mean(self) -> tuple[float, float] | None:
+        """Mean zero-shot and tuned accuracy of the shifted folders, or None where there is none."""
+        shifted = self.shifted
+        return (_mean([f.zero_shot for f in shifted]), _mean([f.tuned for f in shifted])) if shifted else None
+
+    @property
+    def shift_per_point(self) -> float | None:
+        """Points gained on the shifted folders for each gained in distribution, or None where it says nothing."""
+        inside = [folder.tuned - folder.zero_shot for folder in self.folders if folder.in_distribution]
+        gain = _mean(inside) if inside else 0.0
+        mean = self.shifted_mean
+        return (mean[1] - mean[0]) / gain if mean and gain > 0 else None
 
 
 @dataclass(frozen=True)
@@ -79,13 +162,22 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
     return clip
 
 
-def evaluate(run: Run | str | Path, folders: str | Path | Sequence[str | Path], *, clip: Clip | None = None) -> Report:
+def evaluate(
+    run: Run | str | Path,
+    folders: str | Path | Sequence[str | Path],
+    *,
+    clip: Clip | None = None,
+    scope: str = AUTO,
+    mapping: str | Path | None = None,
+) -> Report:
     """Accuracy of a run and of zero-shot on folders of images.
 
     Args:
         run: the run or its folder.
-        folders: one folder of class folders, or several.
+        folders: one folder of class folders or tree of corruptions, or several.
         clip: the checkpoint; None reads the one that the run names.
+        scope: which classes compete: "own", "all", or "auto" as `sharpzo_mlx.datasets.variants` says.
+        mapping: a file that says which tuned classes a class folder stands for.
 
     Returns:
         The report.
@@ -93,14 +185,19 @@ def evaluate(run: Run | str | Path, folders: str | Path | Sequence[str | Path], 
     Raises:
         UserError: a folder cannot be used, or holds classes that were not tuned.
     """
-    for event in evaluate_steps(run, folders, clip=clip):
+    for event in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
         if isinstance(event, Report):
             return event
     raise AssertionError("evaluate_steps ends with the report")
 
 
 def evaluate_steps(
-    run: Run | str | Path, folders: str | Path | Sequence[str | Path], *, clip: Clip | None = None
+    run: Run | str | Path,
+    folders: str | Path | Sequence[str | Path],
+    *,
+    clip: Clip | None = None,
+    scope: str = AUTO,
+    mapping: str | Path | None = None,
 ) -> Iterator[FolderProgress | FolderResult | Report]:
     """As `evaluate`, with a record a batch, one a folder, and the report at the end."""
     run = run if isinstance(run, Run) else Run.load(run)
@@ -109,24 +206,86 @@ def evaluate_steps(
         raise UserError("no folder to evaluate: name at least one folder of class folders")
     prompt, clip = run.prompt, open_model(run, clip)
     # all folders are checked before the first image is decoded
-    sets = [(Path(folder), _matched(Path(folder), prompt)) for folder in folders]
+    sets = [
+        (
+            Path(folder),
+            recognise(
+                folder, prompt.class_names, prompt.folders, scope=scope, mapping=Path(mapping) if mapping else None
+            ),
+        )
+        for folder in folders
+    ]
     results = []
-    for folder, images in sets:
-        features = yield from _encode(clip, folder, images)
-        results.append(_result(folder, prompt, features))
+    for folder, parts in sets:
+        results.append((yield from _measured(clip, run, folder, parts)))
         yield results[-1]
     yield Report(
         folders=tuple(results),
-        zero_shot=float(np.mean([result.zero_shot for result in results])),
-        tuned=float(np.mean([result.tuned for result in results])),
+        zero_shot=_mean([result.zero_shot for result in results]),
+        tuned=_mean([result.tuned for result in results]),
     )
 
 
-def _matched(folder: Path, prompt: Prompt) -> ImageSet:
-    return match_classes(read_folder(folder), prompt.class_names, prompt.folders)
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of the images of one set: a few bytes each."""
+
+    labels: np.ndarray
+    zero_shot: Judged
+    tuned: Judged
+    skipped: int
 
 
-def _encode(clip: Clip, folder: Path, images: ImageSet) -> Generator[FolderProgress, None, Features]:
+def _measured(
+    clip: Clip, run: Run, folder: Path, sets: list[ScoredSet]
+) -> Generator[FolderProgress, None, FolderResult]:
+    total, done, parts = sum(len(scored.images) for scored in sets), 0, []
+    for scored in sets:
+        parts.append((yield from _judged(clip, run.prompt, scored, FolderProgress(folder, done, total))))
+        done += len(scored.images)
+    labels = np.concatenate([part.labels for part in parts])
+    zero_shot, tuned = joined([part.zero_shot for part in parts]), joined([part.tuned for part in parts])
+    return FolderResult(
+        path=folder,
+        images=len(labels),
+        zero_shot=float(zero_shot.right.mean()),
+        tuned=float(tuned.right.mean()),
+        skipped=sum(part.skipped for part in parts),
+        kind=sets[0].kind if sets[0].part is None else f"{len(sets)} corruptions and severities, {sets[0].kind}",
+        in_distribution=_inside(folder, run),
+        interval=difference_interval(zero_shot, tuned),
+        measures=(measure(zero_shot, labels), measure(tuned, labels)),
+        classes=by_class(zero_shot, tuned, labels, sets[0].images.class_names),
+        parts=tuple(
+            PartResult(
+                *scored.part, len(part.labels), float(part.zero_shot.right.mean()), float(part.tuned.right.mean())
+            )
+            for scored, part in zip(sets, parts, strict=True)
+            if scored.part is not None
+        ),
+    )
+
+
+def _judged(
+    clip: Clip, prompt: Prompt, scored: ScoredSet, before: FolderProgress
+) -> Generator[FolderProgress, None, _Part]:
+    """Judge one set a chunk of images at a time, so that memory does not grow with their number."""
+    classifiers = np.array(prompt.zero_shot_features), np.array(prompt.class_features)
+    labels: list[np.ndarray] = []
+    judged: tuple[list[Judged], list[Judged]] = ([], [])
+    skipped = 0
+    for start in range(0, len(scored.images), CHUNK):
+        chunk = scored.images.take(range(start, min(start + CHUNK, len(scored.images))))
+        features = yield from _encode(clip, chunk, replace(before, done=before.done + start))
+        embeddings = np.array(features.embeddings)
+        for found, classifier in zip(judged, classifiers, strict=True):
+            found.append(judge(embeddings, features.labels, classifier, scored, logit_scale=prompt.logit_scale))
+        labels.append(features.labels)
+        skipped += len(features.skipped)
+    return _Part(np.concatenate(labels), joined(judged[0]), joined(judged[1]), skipped)
+
+
+def _encode(clip: Clip, images: ImageSet, before: FolderProgress) -> Generator[FolderProgress, None, Features]:
     steps = encode_steps(clip, images)
     while True:
         try:
@@ -134,22 +293,35 @@ def _encode(clip: Clip, folder: Path, images: ImageSet) -> Generator[FolderProgr
         except StopIteration as end:
             features: Features = end.value
             return features
-        yield FolderProgress(folder, progress.done, progress.total)
+        yield replace(before, done=before.done + progress.done)
 
 
-def _result(folder: Path, prompt: Prompt, features: Features) -> FolderResult:
-    return FolderResult(
-        path=folder,
-        images=len(features.paths),
-        zero_shot=_accuracy(prompt.zero_shot_features, features),
-        tuned=_accuracy(prompt.class_features, features),
-        skipped=len(features.skipped),
-    )
+def _inside(folder: Path, run: Run) -> bool:
+    """Whether a folder is the run's data set or lies in it."""
+    return folder.expanduser().resolve().is_relative_to(Path(run.record["dataset"]).resolve())
 
 
-def _accuracy(class_features: mx.array, features: Features) -> float:
-    predicted = np.array(mx.argmax(features.embeddings @ class_features.T, axis=-1))
-    return float(np.mean(predicted == features.labels))
+def remember(run: Run, report: Report) -> None:
+    """Keep what was measured in the run's folder, by folder of images: the page of `report` shows it."""
+    known = {entry["path"]: entry for entry in remembered(run)}
+    for result in report.folders:
+        path = str(result.path.expanduser().resolve())
+        known[path] = {**result.to_dict(), "path": path}
+    with suppress(OSError):  # a run in a place that cannot be written to can still be evaluated
+        atomic_write(run.folder / EVALUATIONS, json.dumps(list(known.values()), indent=1) + "\n")
+
+
+def remembered(run: Run) -> list[dict[str, Any]]:
+    """What `remember` kept; nothing where there is none or it is damaged."""
+    try:
+        found = json.loads((run.folder / EVALUATIONS).read_text(encoding="utf-8"))
+        return [entry for entry in found if {"path", "zero_shot", "tuned", "interval"} <= entry.keys()]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def predict(

@@ -21,6 +21,7 @@ from sharpzo_mlx import precision
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.features import Features
 from sharpzo_mlx.objective import Objective, Score, score
@@ -78,7 +79,8 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
     Raises:
         UserError: a template or class name that does not work, or a memory budget below one candidate's need.
     """
-    tokens = tokenise_prompts(clip.tokenizer, config.template, train.class_names)
+    template = config.template or PLAIN
+    tokens = tokenise_prompts(clip.tokenizer, template, train.class_names)
     half = load_model(clip.folder, towers=("text",))
     space = make_space(
         half.text_model,
@@ -100,7 +102,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
     safe = _safe_estimators(config, half.text_model)
     del half
     mx.clear_cache()  # the token table: only the prompts' rows are needed from here on
-    return Problem(safe, objective, val, train.class_names, train.folders, config.template)
+    return Problem(safe, objective, val, train.class_names, train.folders, template)
 
 
 def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:

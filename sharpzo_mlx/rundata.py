@@ -25,6 +25,7 @@ from sharpzo_mlx import startup
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.datasets.splits import Split, draw_split
+from sharpzo_mlx.datasets.templates import PLAIN, standard_template
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features
@@ -62,15 +63,25 @@ def open_run(
     if Run.exists(folder):
         if not resume:
             raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
-        return _go_on(Run.load(folder), clip, dataset, config)
+        return _go_on(Run.load(folder), clip, dataset, config and _with_template(config, dataset))
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another --output")
-    config = config or TuneConfig()
+    config = _with_template(config or TuneConfig(), dataset)
     split = draw_split(dataset, shots=config.shots, seed=config.seed)
     images = {"train": split.train, "val": split.val}
     if split.test is not None:
         images["test"] = split.test
     return Run(folder, config, _record(clip, dataset, images, split)), images
+
+
+def _with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
+    """The options with a template: the one given, the known data set's own, or the plain one."""
+    if config.template is not None:
+        return config
+    standard = standard_template(dataset)
+    if standard not in (None, PLAIN):
+        _log.warning(f"{dataset}: a known data set, so its own template is used: {standard!r}")
+    return dataclasses.replace(config, template=standard or PLAIN)
 
 
 def check_content(run: Run, *sets: Features) -> None:

@@ -36,7 +36,11 @@ FLOORS: list[tuple[str, ...]] = [
     ("run",),
     ("recorder", "rundata"),
     ("tuning",),
+    ("scores",),
     ("evaluation",),
+    ("findings",),
+    ("plots",),
+    ("report_page",),
     ("",),  # the front door
     ("demo",),
     ("convert",),

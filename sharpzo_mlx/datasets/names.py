@@ -1,4 +1,4 @@
-"""Class names for prompts: from `classnames.txt` where there is one, else from the folder names.
+"""Class names for prompts: from `classnames.txt`, else ImageNet's curated ones, else from the folder names.
 
 A line of the file is a folder, a space, a name (`n01440764 tench`), as in CoOp's list of ImageNet. It stands
 in the folder itself or, for a split, beside it. Two classes of one name cannot be told apart by a prompt: an
@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.errors import UserError
 
 NAMES_FILE = "classnames.txt"
@@ -55,6 +56,12 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
             if must_fit:
                 missing = ", ".join([name for name in folders if name not in listed][:5])
                 raise UserError(f"{file}: does not name these class folders: {missing}; add a line for each")
+    if (curated := imagenet.names_of(folders)) is not None:
+        _notice(f"{folder}: {imagenet.described(folders)}; they are named as CLIP's curated list has them")
+        return curated
+    if unknown := imagenet.nameless(folders):
+        shown = ", ".join(unknown[:5])
+        _notice(f"{folder}: WordNet ids that are none of ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
     names = tuple(plain_name(name) for name in folders)
     _refuse_twins(folder, folders, names)
     return names
@@ -114,6 +121,8 @@ def _refuse_twins(folder: Path, folders: Sequence[str], names: Sequence[str]) ->
 def _report_twins(file: Path, names: Sequence[str]) -> None:
     if pairs := _twins(names):
         twins = ", ".join(sorted({names[other] for _, other in pairs})[:5])
-        logging.getLogger("sharpzo_mlx").warning(
-            f"{file}: {len(pairs)} names are given twice ({twins}); a prompt cannot tell such classes apart"
-        )
+        _notice(f"{file}: {len(pairs)} names are given twice ({twins}); a prompt cannot tell such classes apart")
+
+
+def _notice(line: str) -> None:
+    logging.getLogger("sharpzo_mlx").warning(line)

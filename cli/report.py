@@ -1,0 +1,27 @@
+"""`sharpzo-mlx report RUN`: one self-contained HTML page about a run, and its plots as PNG with `--png`.
+
+>>> sharpzo-mlx report runs/pets-clip-0 --png  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="The page  [RUN/report.html]")
+@click.option("--model", type=click.Path(path_type=Path), help="Model folder, if it has moved since tuning.")
+@click.option("--png", is_flag=True, help="Write the plots as PNG files beside the page, too.")
+@click.option("--landscape/--no-landscape", default=True, help="Compute the loss around the result (some 150 queries).")
+def report_command(run_folder: Path, *, output: Path | None, model: Path | None, png: bool, landscape: bool) -> None:
+    """Write one HTML page about the run RUN: accuracy, curves, classes, images, shift and cost.
+
+    It shows the folders that `evaluate` has measured for this run; run it again after evaluating.
+    """
+    from sharpzo_mlx import encoder, report_page
+
+    clip = None if model is None else encoder.load(model)
+    click.echo(report_page.write_report(run_folder, clip=clip, output=output, png=png, landscape=landscape))

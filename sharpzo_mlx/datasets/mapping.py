@@ -1,0 +1,103 @@
+"""A mapping file: which tuned classes a class folder stands for, for data sets with classes of their own (ObjectNet).
+
+JSON, an object from folder to a class, a list of classes or null, or a text file with a line `folder class` each.
+A class is named by its folder (WordNet id) or its name; ObjectNet's own file writes several as "a, b; c", where `;`
+parts classes and `,` the names of one. Any of a folder's classes counts as right; folders that the file does not
+name have no counterpart and are left out, with a notice.
+
+>>> images, owner = apply_mapping(read_folder("objectnet"), Path("map.json"), names, wnids)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc
+from sharpzo_mlx.datasets.names import same_name
+from sharpzo_mlx.errors import UserError
+
+
+def apply_mapping(
+    images: ImageSet, file: Path, classes: Sequence[str], folders: Sequence[str]
+) -> tuple[ImageSet, np.ndarray]:
+    """Keep the images whose folder the file maps.
+
+    Args:
+        images: what was found.
+        file: the mapping.
+        classes: the tuned classes' names.
+        folders: their folder names.
+
+    Returns:
+        The images kept, and for each tuned class the label it stands for or -1, [K].
+
+    Raises:
+        UserError: the file cannot be read, names a class that was not tuned or one class twice, or fits no folder.
+    """
+    targets = {same_name(folder): names for folder, names in _read(file).items()}
+    kept = [label for label, folder in enumerate(images.folders) if targets.get(same_name(folder))]
+    if not kept:
+        raise UserError(f"{file}: names none of the class folders {', '.join(images.folders[:5])}; correct it")
+    _report(images, file, len(kept))
+    owner = np.full(len(classes), -1, dtype=np.int64)
+    for place, label in enumerate(kept):
+        for name in targets[same_name(images.folders[label])]:
+            index = _find(name, file, classes, folders)
+            if owner[index] not in (-1, place):
+                first = images.folders[kept[owner[index]]]
+                raise UserError(f"{file}: {classes[index]!r} stands for {first} and {images.folders[label]}; keep one")
+            owner[index] = place
+    return _keep(images, kept), owner
+
+
+def _keep(images: ImageSet, kept: list[int]) -> ImageSet:
+    places = {label: place for place, label in enumerate(kept)}
+    rows = [row for row, label in enumerate(images.labels) if label in places]
+    return ImageSet(
+        tuple(images.paths[row] for row in rows),
+        tuple(places[images.labels[row]] for row in rows),
+        tuple(images.class_names[label] for label in kept),
+        tuple(images.folders[label] for label in kept),
+    )
+
+
+def _read(file: Path) -> dict[str, list[str]]:
+    try:
+        text = nfc(file.read_text(encoding="utf-8-sig"))
+        if text.lstrip().startswith("{"):
+            return {folder: _names(value) for folder, value in json.loads(text).items()}
+        lines = [line.strip().replace("\t", " ").partition(" ") for line in text.splitlines() if line.strip()]
+        return {folder: _names(rest) for folder, _, rest in lines}
+    except (OSError, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "write JSON {folder: class or [classes]}"
+        raise UserError(f"{file}: no readable mapping ({reason})") from error
+
+
+def _names(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return [part.strip() for part in value.split(";") if part.strip()]
+
+
+def _find(name: str, file: Path, classes: Sequence[str], folders: Sequence[str]) -> int:
+    spellings = [same_name(part) for part in (name, *name.split(","))]
+    for spelling in spellings:
+        for index, known in enumerate(zip(folders, classes, strict=True)):
+            if spelling in map(same_name, known):
+                return index
+    raise UserError(f"{file}: {name!r} is none of the tuned classes; name one by its folder or its class name")
+
+
+def _report(images: ImageSet, file: Path, kept: int) -> None:
+    if left := len(images.folders) - kept:
+        logging.getLogger("sharpzo_mlx").warning(f"{left} class folders are left out: {file} gives them no class")

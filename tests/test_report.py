@@ -1,0 +1,187 @@
+"""The page of a run: its figures are the run's, nothing is fetched, and a real browser shows it without complaint."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.cli import main
+from sharpzo_mlx.findings import GRID, look_at
+from sharpzo_mlx.report_page import write_report
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
+    """A run of both stages on images whose folder has a name that HTML must not take for markup."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = shutil.copytree(photos, folder / "a <b>& photos")
+    (data / "cat").rename(data / "<i>cat")
+    config = sz.TuneConfig(
+        shots=4, dimension=16, generations=6, population=6, steps=20, relative_scale=20.0, validate_every=5
+    )
+    return sz.tune(sz.load(tiny_model), data, config, output=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def page(run: sz.Run, photos: Path) -> Path:
+    data = Path(run.record["dataset"])
+    assert main.run(["evaluate", str(run.folder), str(data)]) == 0
+    return write_report(run, png=True)
+
+
+class Reader(HTMLParser):
+    """Collects words, and everything that could be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.sources: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        fetching = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
+        self.sources += [value or "" for name, value in attrs if name in fetching]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
+def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
+    words = " ".join(" ".join(read(page).words).split())
+    for figure in ("zero_shot", "test"):
+        assert f"{100 * run.results[figure]:.1f} %" in words
+    assert f"queries {run.results['queries']}" in words
+    assert "<i>cat" in words  # as a name, not as markup
+    assert "sharpzo-mlx tune" in words
+    assert "--relative-scale 20.0" in words
+    assert run.record["versions"]["mlx"] in words
+    assert "in distribution" in words
+
+
+def test_nothing_is_fetched(page: Path) -> None:
+    reader = read(page)
+    assert reader.sources
+    assert [source for source in reader.sources if not source.startswith(("data:", "#"))] == []
+    assert not {"script", "iframe", "object", "embed"} & reader.tags
+    text = page.read_text(encoding="utf-8")
+    assert "@import" not in text
+    assert [found for found in re.findall(r"url\(([^)]*)\)", text) if not found.strip("'\"").startswith("#")] == []
+
+
+def test_thumbnails_are_the_images(run: sz.Run, page: Path) -> None:
+    found = [source for source in read(page).sources if source.startswith("data:image/jpeg")]
+    assert found
+    pictures = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in found]
+    assert all(picture.size == (26, 20) for picture in pictures)
+
+
+def test_findings_are_those_of_the_classifier(run: sz.Run, page: Path) -> None:
+    found = look_at(run, sz.load(run.model_folder))
+    assert found.confusion.trace() / found.confusion.sum() == pytest.approx(run.results["test"])
+    rows = run.record["images"]["test"]
+    features = np.array(
+        sz.load(run.model_folder).encode_images([Path(run.record["dataset"], path) for path, _ in rows])
+    )
+    shares = []
+    for classifier in (run.prompt.zero_shot_features, run.prompt.class_features):
+        powers = np.exp(run.prompt.logit_scale * features @ np.array(classifier).T)
+        shares.append((powers / powers.sum(axis=1, keepdims=True))[range(len(rows)), [label for _, label in rows]])
+    assert found.gained[0].after - found.gained[0].before == pytest.approx(max(shares[1] - shares[0]), abs=1e-5)
+    assert found.lost[0].after - found.lost[0].before == pytest.approx(min(shares[1] - shares[0]), abs=1e-5)
+    plane = found.landscape
+    assert plane is not None
+    assert plane.losses.shape == (GRID, GRID)
+    assert plane.sharpness > 0  # uphill is up
+    # the middle of the plane is the result: its loss is the cross-entropy of the training images
+    train = run.record["images"]["train"]
+    features = np.array(sz.load(run.model_folder).encode_images([Path(run.record["dataset"], p) for p, _ in train]))
+    logits = run.prompt.logit_scale * features @ np.array(run.prompt.class_features).T
+    own = logits[range(len(train)), [label for _, label in train]]
+    loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - own)
+    assert plane.losses[GRID // 2, GRID // 2] == pytest.approx(loss, abs=1e-4)
+
+
+def test_png_files(page: Path) -> None:
+    names = {path.stem for path in page.parent.glob("*.png")}
+    assert names == {"curves", "curves-seconds", "confusion", "classes", "landscape"}
+    for path in page.parent.glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300
+
+
+def test_without_images_the_rest_is_shown(run: sz.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "dataset": str(tmp_path / "gone")}))
+    words = " ".join(read(write_report(folder)).words)
+    assert "classes and images are left out" in caplog.text
+    assert "The search" in words
+    assert "Images that changed" not in words
+
+
+def test_the_command(run: sz.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["report", str(run.folder), "--output", str(tmp_path / "page.html"), "--no-landscape"]
+    assert main.run(words) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    assert "loss around" not in (tmp_path / "page.html").read_text()
+    assert main.run(["report", str(tmp_path)]) == 2
+
+
+def browse(profile: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", *QUIET, f"--user-data-dir={profile}", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_a_browser_shows_it_without_complaint(page: Path, tmp_path: Path) -> None:
+    """On a phone's width nothing is cut off; no message in the console; no request but for the page itself."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe width="390" height="800" src="{page.resolve().as_uri()}"></iframe><script>addEventListener("load", '
+        '() => { const d = frames[0].document; document.body.append("width " + d.scrollingElement.scrollWidth + '
+        '" images " + [...d.images].every(i => i.naturalWidth > 0) + " plots " + d.querySelectorAll("svg").length + '
+        '" fetched " + frames[0].performance.getEntriesByType("resource").length) });'
+        "</script>"
+    )
+    done = browse(tmp_path / "profile", "--allow-file-access-from-files", "--dump-dom", frame.as_uri())
+    shown = re.search(r"width (\d+) images (\w+) plots (\d+) fetched (\d+)", done.stdout)
+    assert shown, done.stderr
+    assert int(shown[1]) <= 390
+    assert shown.groups()[1:] == ("true", "5", "0")
+    assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_a_browser_paints_light_and_dark(page: Path, tmp_path: Path) -> None:
+    shades = []
+    for scheme in ("light", "dark"):
+        picture = tmp_path / f"{scheme}.png"
+        words = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+        browse(tmp_path / scheme, *words, "--window-size=600,800", f"--screenshot={picture}", page.as_uri())
+        with Image.open(picture) as opened:
+            shades.append(np.median(np.asarray(opened.convert("L"))))
+    assert shades[0] > 240
+    assert shades[1] < 40
