@@ -36,6 +36,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("recorder", "rundata"),
     ("tuning",),
     ("scores",),
+    ("measured",),
     ("evaluation",),
     ("findings",),
     ("plots",),
@@ -153,6 +154,7 @@ HEAVY = (
     "cma",
     "tokenizers",
     "matplotlib",
+    "jinja2",
     "scipy",
 )
 
