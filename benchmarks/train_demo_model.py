@@ -5,7 +5,7 @@ random weights by CLIP's symmetric contrastive loss (Radford et al., arXiv 2103.
 automatic differentiation on the CPU. Animals and plants are never shown as photographs: that gap is what the
 demonstration closes by tuning the prompt.
 
-    python benchmarks/train_demo_model.py                        # about ten minutes on two cores
+    python benchmarks/train_demo_model.py                        # ten minutes on two idle cores, more on busy ones
     python benchmarks/train_demo_model.py --steps 50 --pictures 2000 --output /tmp/model
 """
 
