@@ -18,16 +18,16 @@ from sharpzo_mlx.cli import shift_tables, wording
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation import Report
+    from sharpzo_mlx.measured import Report
 
 
 @click.command("evaluate")
-@click.argument("run_folder", metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder, if it has moved since tuning.")
 @click.option("--own-classes", "scope", flag_value="own", help="Only a folder's own classes compete.")
 @click.option("--all-classes", "scope", flag_value="all", help="All tuned classes compete, for ImageNet-A and -R too.")
-@click.option("--mapping", type=click.Path(path_type=Path), help="File from class folders to tuned classes.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="File from class folders to classes.")
 @click.option("--json", "style", flag_value="json", help="Print one JSON object on stdout.")
 @click.option("--csv", "style", flag_value="csv", help="Print a line for each run and folder on stdout.")
 def evaluate_command(
@@ -39,7 +39,7 @@ def evaluate_command(
     mapping: Path | None,
     style: str | None,
 ) -> None:
-    """Measure the run RUN, or several, on each FOLDER of class folders, beside zero-shot.
+    """Measure the run RUN on each FOLDER of class folders, beside zero-shot; further runs may follow the first.
 
     The classes of a FOLDER may be a subset of those that were tuned; they are matched by name. ImageNet's variants
     are recognised: numbered folders (V2), the 200 classes of -A and -R, trees of corruptions (-C).
@@ -65,15 +65,15 @@ def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Pat
 
 
 def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
-    from sharpzo_mlx import encoder, evaluation, run
+    from sharpzo_mlx import encoder, evaluation, measured, run
     from sharpzo_mlx.cli import progress
 
     tuned = run.Run.load(run_folder)
     clip = None if model is None else encoder.load(model)
     with progress.drawing() as draw:
         for record in evaluation.evaluate_steps(tuned, folders, clip=clip, scope=scope, mapping=mapping):
-            if isinstance(record, evaluation.Report):
-                evaluation.remember(tuned, record)
+            if isinstance(record, measured.Report):
+                measured.remember(tuned, record)
                 return record
             if isinstance(record, evaluation.FolderProgress):
                 draw(record)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx.cli import wording
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation import FolderResult, Report
+    from sharpzo_mlx.measured import FolderResult, Report
 
     Reports = Mapping[Path, Report]
 

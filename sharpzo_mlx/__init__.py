@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from sharpzo_mlx.config import TuneConfig
     from sharpzo_mlx.encoder import Clip, load
     from sharpzo_mlx.errors import UserError
-    from sharpzo_mlx.evaluation import Prediction, Report, evaluate, predict
+    from sharpzo_mlx.evaluation import Prediction, evaluate, predict
+    from sharpzo_mlx.measured import Report
     from sharpzo_mlx.presets import preset
     from sharpzo_mlx.prompt import Prompt
+    from sharpzo_mlx.report_page import write_report
     from sharpzo_mlx.run import Run
     from sharpzo_mlx.tuning import tune, tune_steps
 
@@ -32,7 +34,7 @@ _HOMES = {
     "Clip": "encoder",
     "Prediction": "evaluation",
     "Prompt": "prompt",
-    "Report": "evaluation",
+    "Report": "measured",
     "Run": "run",
     "TuneConfig": "config",
     "UserError": "errors",
@@ -42,6 +44,7 @@ _HOMES = {
     "preset": "presets",
     "tune": "tuning",
     "tune_steps": "tuning",
+    "write_report": "report_page",
 }
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "preset",
     "tune",
     "tune_steps",
+    "write_report",
 ]
 
 

@@ -10,12 +10,9 @@ tuning fills, so what was cut off goes on where it was; of each image only a few
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -25,111 +22,14 @@ from sharpzo_mlx.datasets.variants import AUTO, ScoredSet, recognise
 from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
-from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.images import stream
+from sharpzo_mlx.measured import FolderResult, PartResult, Report, mean
 from sharpzo_mlx.prompt import Prompt
 from sharpzo_mlx.run import Run
-from sharpzo_mlx.scores import ClassResult, Judged, Measures, by_class, difference_interval, joined, judge, measure
+from sharpzo_mlx.scores import Judged, by_class, difference_interval, joined, judge, measure
 
 PREDICT_BATCH = 32
-EVALUATIONS = "evaluations.json"
 CHUNK = 2048  # images whose features are in memory at once
-
-
-@dataclass(frozen=True)
-class PartResult:
-    """One corruption and severity of a tree."""
-
-    corruption: str
-    severity: str
-    images: int
-    zero_shot: float
-    tuned: float
-
-
-@dataclass(frozen=True)
-class FolderResult:
-    """How a run does on one folder; accuracies are 0..1.
-
-    Attributes:
-        path: the folder.
-        images: those that could be read.
-        zero_shot: top-1 accuracy before tuning.
-        tuned: top-1 accuracy after it.
-        skipped: unreadable images.
-        kind: what the folder was recognised as.
-        in_distribution: whether it lies in the data set that was tuned on.
-        interval: 95 % interval of tuned minus zero-shot.
-        measures: zero-shot's and the tuned prompt's other figures.
-        classes: each class, the worst first.
-        parts: each corruption and severity of a tree; the folder's own figures are over all images of it.
-    """
-
-    path: Path
-    images: int
-    zero_shot: float
-    tuned: float
-    skipped: int
-    kind: str
-    in_distribution: bool
-    interval: tuple[float, float]
-    measures: tuple[Measures, Measures]
-    classes: tuple[ClassResult, ...]
-    parts: tuple[PartResult, ...] = ()
-
-    @property
-    def below_zero_shot(self) -> bool:
-        """Whether tuning did harm here."""
-        return self.tuned < self.zero_shot
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, for JSON."""
-        figures = {
-            f"{name}_{figure}": getattr(found, figure)
-            for name, found in zip(("zero_shot", "tuned"), self.measures, strict=True)
-            for figure in ("top5", "per_class", "ece", "interval")
-        }
-        return {
-            "path": str(self.path),
-            "images": self.images,
-            "zero_shot": self.zero_shot,
-            "tuned": self.tuned,
-            "kind": self.kind,
-            "in_distribution": self.in_distribution,
-            "unreadable": self.skipped,
-            "interval": self.interval,
-            **figures,
-            "classes": [asdict(one) for one in self.classes],
-            "parts": [asdict(part) for part in self.parts],
-        }
-
-
-@dataclass(frozen=True)
-class Report:
-    """Accuracies on every folder, in the order asked, and their plain means."""
-
-    folders: tuple[FolderResult, ...]
-    zero_shot: float
-    tuned: float
-
-    @property
-    def shifted(self) -> tuple[FolderResult, ...]:
-        """The folders that do not lie in the data set that was tuned on."""
-        return tuple(folder for folder in self.folders if not folder.in_distribution)
-
-    @property
-    def shifted_mean(self) -> tuple[float, float] | None:
-        """Mean zero-shot and tuned accuracy of the shifted folders, or None where there is none."""
-        shifted = self.shifted
-        return (_mean([f.zero_shot for f in shifted]), _mean([f.tuned for f in shifted])) if shifted else None
-
-    @property
-    def shift_per_point(self) -> float | None:
-        """Points gained on the shifted folders for each gained in distribution, or None where it says nothing."""
-        inside = [folder.tuned - folder.zero_shot for folder in self.folders if folder.in_distribution]
-        gain = _mean(inside) if inside else 0.0
-        mean = self.shifted_mean
-        return (mean[1] - mean[0]) / gain if mean and gain > 0 else None
 
 
 @dataclass(frozen=True)
@@ -221,8 +121,8 @@ def evaluate_steps(
         yield results[-1]
     yield Report(
         folders=tuple(results),
-        zero_shot=_mean([result.zero_shot for result in results]),
-        tuned=_mean([result.tuned for result in results]),
+        zero_shot=mean([result.zero_shot for result in results]),
+        tuned=mean([result.tuned for result in results]),
     )
 
 
@@ -299,29 +199,6 @@ def _encode(clip: Clip, images: ImageSet, before: FolderProgress) -> Generator[F
 def _inside(folder: Path, run: Run) -> bool:
     """Whether a folder is the run's data set or lies in it."""
     return folder.expanduser().resolve().is_relative_to(Path(run.record["dataset"]).resolve())
-
-
-def remember(run: Run, report: Report) -> None:
-    """Keep what was measured in the run's folder, by folder of images: the page of `report` shows it."""
-    known = {entry["path"]: entry for entry in remembered(run)}
-    for result in report.folders:
-        path = str(result.path.expanduser().resolve())
-        known[path] = {**result.to_dict(), "path": path}
-    with suppress(OSError):  # a run in a place that cannot be written to can still be evaluated
-        atomic_write(run.folder / EVALUATIONS, json.dumps(list(known.values()), indent=1) + "\n")
-
-
-def remembered(run: Run) -> list[dict[str, Any]]:
-    """What `remember` kept; nothing where there is none or it is damaged."""
-    try:
-        found = json.loads((run.folder / EVALUATIONS).read_text(encoding="utf-8"))
-        return [entry for entry in found if {"path", "zero_shot", "tuned", "interval"} <= entry.keys()]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 def predict(

@@ -83,7 +83,7 @@ def _curves(steps: Sequence[dict[str, Any]], axis: str) -> Figure:
     _line(panels[1], steps, axis, "val_accuracy", colour=AFTER, scale=100)
     _line(panels[1], steps, axis, "best_val", colour=BEFORE, scale=100)
     panels[1].set_ylabel("validation, %")
-    panels[1].legend(["at this step", "best so far"], frameon=False, loc="lower right")
+    panels[1].legend(["at this step", "kept"], frameon=False, loc="lower right")
     _line(panels[2], steps, axis, "sigma", colour=AFTER)
     panels[2].set_ylabel("sigma")
     panels[2].set_xlabel(axis)

@@ -19,15 +19,15 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.evaluation import open_model, remembered
+from sharpzo_mlx.evaluation import open_model
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.findings import ChangedImage, Findings, look_at
 from sharpzo_mlx.images import open_image
+from sharpzo_mlx.measured import remembered
 from sharpzo_mlx.plots import as_svg, draw_all, save_png
 from sharpzo_mlx.run import Run, read_steps
 
@@ -68,7 +68,7 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "points": _points}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    plots = {name.replace("-", "_"): Markup(as_svg(figure)) for name, figure in figures.items()}
+    plots = {name.replace("-", "_"): as_svg(figure) for name, figure in figures.items()}
     atomic_write(path, template.render(**_content(run, findings), plots=plots))
     if png:
         save_png(figures, path.parent)

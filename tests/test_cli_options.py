@@ -33,7 +33,7 @@ def typed(*words: str) -> dict[str, Any]:
 
 
 def test_every_field_is_an_option_and_the_other_way_round() -> None:
-    own = {"dataset", "model", "output", "resume", "as_json"}
+    own = {"dataset", "model", "output", "resume", "report", "as_json"}
     assert {parameter.name for parameter in tune_command.params} - own == set(FIELDS)
 
 

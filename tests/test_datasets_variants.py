@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import sharpzo_mlx as sz
 from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.templates import standard_template
@@ -142,3 +145,17 @@ def test_standard_templates(tmp_path: Path) -> None:
     (tmp_path / "data" / "split_zhou_EuroSAT.json").touch()
     assert standard_template(tmp_path / "data") == "a centered satellite photo of {}."
     assert standard_template(tmp_path / "FGVC_Aircraft") == "a photo of a {}, a type of aircraft."
+
+
+def test_a_known_data_set_is_tuned_with_its_template(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """And a template that is given overrides it; the run that goes on keeps its own."""
+    named = tmp_path / "sets" / "oxford_pets"
+    shutil.copytree(photos, named)
+    small: dict[str, Any] = {"shots": 4, "dimension": 8, "generations": 1, "population": 4, "steps": 0}
+    clip = sz.load(tiny_model)
+    run = sz.tune(clip, named, sz.TuneConfig(**small), output=tmp_path / "run")
+    assert run.prompt.template == run.config.template == "a photo of a {}, a type of pet."
+    again = sz.tune(clip, named, sz.TuneConfig(**small), output=tmp_path / "run", resume=True)
+    assert again.config == run.config
+    given = sz.tune(clip, named, sz.TuneConfig(**small, template="my {}."), output=tmp_path / "other")
+    assert given.prompt.template == "my {}."

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.evaluation import FolderResult, evaluate_steps
+from sharpzo_mlx.evaluation import evaluate_steps
+from sharpzo_mlx.measured import FolderResult
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("recorder", "rundata"),
     ("tuning",),
     ("scores",),
+    ("measured",),
     ("evaluation",),
     ("findings",),
     ("plots",),
@@ -154,6 +155,7 @@ HEAVY = (
     "cma",
     "tokenizers",
     "matplotlib",
+    "jinja2",
     "scipy",
 )
 

@@ -95,7 +95,8 @@ def test_every_runtime_import_is_a_declared_dependency() -> None:
     """A third-party module that the package imports belongs to a declared requirement."""
     provided = {
         "mlx": "mlx", "numpy": "numpy", "huggingface_hub": "huggingface_hub", "cma": "cma", "click": "click",
-        "tokenizers": "tokenizers", "rich": "rich", "PIL": "Pillow", "pillow_heif": "pillow-heif",
+        "tokenizers": "tokenizers", "rich": "rich", "PIL": "Pillow", "pillow_heif": "pillow-heif", "jinja2": "Jinja2",
+        "matplotlib": "matplotlib",
     }  # fmt: skip
     requirements = " ".join(distribution("sharpzo-mlx").requires or []).lower()
     used = {

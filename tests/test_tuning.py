@@ -323,7 +323,7 @@ def test_coarse_products_switch_to_forward_mode(
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
     content = json.loads((run.folder / "run.json").read_text())
-    assert content["config"] == sz.TuneConfig(**SMALL).to_dict()
+    assert content["config"] == sz.TuneConfig(**SMALL, template="a photo of a {}.").to_dict()
     assert content["model"]["fingerprint"] == clip.fingerprint
     assert content["versions"]["mlx"] == metadata.version("mlx")
     assert all(not os.path.isabs(path) for rows in content["images"].values() for path, _ in rows)

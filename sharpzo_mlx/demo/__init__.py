@@ -18,7 +18,8 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation import Prediction, Report
+    from sharpzo_mlx.evaluation import Prediction
+    from sharpzo_mlx.measured import Report
     from sharpzo_mlx.run import Run
     from sharpzo_mlx.tuning import Event
 
