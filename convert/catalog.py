@@ -20,7 +20,7 @@ class Known:
         name: `owner/name`.
         alias: the short name of OpenAI's paper and code, if it has one.
         form: in whose layout its files are.
-        parameters: how many numbers its files hold for us (running statistics included); None where only the repository says so.
+        parameters: how many numbers the model has, running statistics included; None where it is not known here.
     """
 
     name: str

@@ -195,12 +195,14 @@ def _weights(
 ) -> dict[str, mx.array]:
     """The weights in our layout and of the wanted dtype; `given` is emptied on the way."""
     try:
+        laid_out = given
         if config.quantization is None:
             parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
             expected = {name: array.shape for name, array in parameters.items()}
-            given = to_mlx(given, expected, channels_last=ours)
-        weights = {name: given[name] for name in sorted(given)}
-        given.clear()
+            laid_out = to_mlx(given, expected, channels_last=ours)
+        weights = {name: laid_out[name] for name in sorted(laid_out)}
+        laid_out.clear()
+        given.clear()  # nothing else may hold a tensor, or none could be let go once it is cast
         for name in weights:
             weights[name] = settle(weights[name], name, dtype)
     except UserError as error:

@@ -13,6 +13,7 @@ import io
 import math
 import mmap
 from pathlib import Path
+from tokenize import TokenError
 
 import mlx.core as mx
 import numpy as np
@@ -52,7 +53,7 @@ def _array(data: mmap.mmap, name: str, span: Span) -> mx.array:
         version = npy.read_magic(head)
         parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = parse(head, max_header_size=MAXIMUM_HEADER)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError):
         raise BadZip(f"its member {name[:80]!r} is no array; download the file again") from None
     if dtype.str[1:] not in KINDS or dtype.byteorder == ">":
         raise BadZip(f"its member {name[:80]!r} holds {dtype.str[:20]}, not numbers that MLX has")
@@ -62,4 +63,4 @@ def _array(data: mmap.mmap, name: str, span: Span) -> mx.array:
     if first + math.prod(shape) * dtype.itemsize != length:
         raise BadZip(f"the bytes of {name[:80]!r} do not fit its shape; download the file again")
     numbers = np.frombuffer(data[start + first : start + length], dtype).reshape(shape, order="F" if fortran else "C")
-    return mx.array(numbers.astype(np.float32) if dtype.str[1:] == "f8" else np.ascontiguousarray(numbers))
+    return mx.array(numbers.astype(np.float32) if dtype.str[1:] == "f8" else np.array(numbers, order="C"))
