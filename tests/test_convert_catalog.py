@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert.catalog import KNOWN, resolve
 from sharpzo_mlx.convert.open_clip import config
+from sharpzo_mlx.convert.sources import OPEN_CLIP, _files_to_download
 
 # embedding width, image tower, text width: as the networks' papers and configurations describe them
 NETWORKS: dict[str, tuple[int, dict[str, Any], int]] = {
@@ -44,3 +46,12 @@ def test_other_names_stay() -> None:
     assert resolve("RN50") == "timm/resnet50_clip.openai"
     assert resolve("owner/RN50") == "owner/RN50"
     assert resolve("ViT-L/14@336px") == "openai/clip-vit-large-patch14-336"
+
+
+def test_of_timms_repositories_the_file_with_both_towers_is_downloaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "resnet50_clip", "pretrained_cfg": {}}')
+    names = ["config.json", "model.safetensors", "open_clip_config.json", *OPEN_CLIP, "README.md", "tokenizer.json"]
+    chosen = _files_to_download(names, tmp_path.joinpath)
+    assert chosen == ["config.json", "README.md", "tokenizer.json", "open_clip_config.json", OPEN_CLIP[0]]
+    (tmp_path / "config.json").write_text('{"model_type": "clip", "text_config": {}, "vision_config": {}}')
+    assert _files_to_download(names, tmp_path.joinpath)[-1] == "model.safetensors"
