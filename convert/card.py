@@ -3,19 +3,25 @@
 Front matter first (the hub reads licence and base model from it), then a few sentences for a person.
 Nothing in it depends on the time or the machine, so that converting twice gives equal folders.
 
->>> print(write("clip-tiny", dtype=None, licence=None, on_hub=False).splitlines()[0])
+>>> print(write("clip-tiny", dtype=None, quantise=None, licence=None, on_hub=False).splitlines()[0])
 ---
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def write(source: str, *, dtype: str | None, licence: str | None, on_hub: bool) -> str:
+if TYPE_CHECKING:
+    from .quantisation import Quantisation
+
+
+def write(source: str, *, dtype: str | None, quantise: Quantisation | None, licence: str | None, on_hub: bool) -> str:
     """Write the card.
 
     Args:
         source: the hub's name of the checkpoint, or the last part of its folder.
         dtype: what the weights were converted to; None for the checkpoint's own.
+        quantise: how matrices were quantised; None for not at all.
         licence: of the checkpoint, as its own card names it.
         on_hub: whether `source` is a name on the hub.
 
@@ -26,9 +32,11 @@ def write(source: str, *, dtype: str | None, licence: str | None, on_hub: bool) 
     front += ["library_name: mlx", "tags: [clip, mlx, sharpzo-mlx]"]
     front += [f"base_model: {source}"] if on_hub else []
     name = source.rpartition("/")[2]
-    command = f"sharpzo-mlx convert {source}" + (f" --dtype {dtype}" if dtype else "")
+    command = f"sharpzo-mlx convert {source}" + (f" --dtype {dtype}" if dtype else "") + _options(quantise)
     where = f"the hub's `{source}`" if on_hub else f"a local folder, `{source}`"
     kept = f"converted to {dtype}" if dtype else "as the checkpoint has them"
+    if quantise:
+        kept += f", the matrices of the {' and '.join(quantise.towers)} layers quantised to {quantise.bits} bits"
     terms = f"`{licence}`, as its card says" if licence else "not named by the checkpoint: ask its source"
     return "\n".join(
         [
@@ -49,3 +57,10 @@ def write(source: str, *, dtype: str | None, licence: str | None, on_hub: bool) 
             "",
         ]
     )
+
+
+def _options(quantise: Quantisation | None) -> str:
+    if quantise is None:
+        return ""
+    group = "" if quantise.group_size == 64 else f" --group-size {quantise.group_size}"
+    return f" --quantize {quantise.bits}{group}" + (" --quantize-vision" if quantise.vision else "")

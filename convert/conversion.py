@@ -12,8 +12,9 @@ PosixPath('m')
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -22,16 +23,20 @@ from sharpzo_mlx.clip.checkpoint import CARD, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, safetensors_file, torch_pickle
+from . import card, npz, open_clip, safetensors_file, torch_pickle
+from .fidelity import Cosines, Model, compare_images, compare_texts
 from .huggingface import to_mlx
 from .output import fill, resolve
+from .quantisation import Quantisation
 from .sources import Source, find
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 LOGIT_SCALE = "logit_scale"
+FIRST_TOKEN = "!"  # number 0, with which OpenAI and open_clip fill a text up
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class ConvertReport:
         parameters: how many numbers the model has.
         dtype: of its weights.
         bytes_before, bytes_after: of the weights files.
+        quantization: bits and group size, None where nothing is quantised.
+        bits_per_weight: of all parameters together, quantised or not.
+        text_cosines, image_cosines: of the features to those of the model before quantising; None where the tower
+            was not quantised by this conversion.
     """
 
     folder: Path
@@ -52,6 +61,10 @@ class ConvertReport:
     dtype: str
     bytes_before: int
     bytes_after: int
+    quantization: dict[str, Any] | None
+    bits_per_weight: float
+    text_cosines: Cosines | None = None
+    image_cosines: Cosines | None = None
 
 
 def convert(
@@ -59,15 +72,18 @@ def convert(
     output: str | Path | None = None,
     *,
     dtype: str | None = None,
+    quantise: Quantisation | None = None,
     force: bool = False,
     progress: bool = False,
 ) -> ConvertReport:
     """Make a model folder from a CLIP checkpoint.
 
     Args:
-        source: Hugging Face CLIP folder, a weights file in one, or a hub name; None is the default model.
+        source: a folder in Hugging Face's, open_clip's or MLX's layout, a weights file in one, an archive of
+            OpenAI's, a hub name, or a short name such as RN50; None is the default model.
         output: folder to make; None is the default model's place, or "<last part of source>-mlx" here.
         dtype: "float32", "float16" or "bfloat16"; None keeps the checkpoint's own.
+        quantise: which matrices to quantise and to how many bits; None for none.
         force: replace an output that is a model folder of ours.
         progress: let downloads draw their bars.
 
@@ -81,18 +97,29 @@ def convert(
         raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     folder = resolve(Path(output) if output is not None else _default_output(source), force=force)
     found = find(DEFAULT_MODEL if source is None else source, progress=progress)
-    config = _config(found)
-    tokenizer = Tokenizer.from_folder(found.folder).to_json()
-    weights, ours = _weights(found, config, None if dtype is None else DTYPES[dtype])
+    config, weights, ours = _model(found, None if dtype is None else DTYPES[dtype])
+    tokenizer = _tokenizer(found, config)
+    if not config.text.causal:  # what fills a text up is seen by its words
+        config = replace(config, text=replace(config.text, pad_token_id=tokenizer.pad_id))
+    plain = Model(config, weights)
+    made = plain if quantise is None else _quantised(found, plain, quantise)
     with fill(folder) as unfinished:
-        save_model(unfinished, config, weights, tokenizer, _card(found, dtype, ours))
+        save_model(unfinished, made.config, made.weights, tokenizer.to_json(), _card(found, dtype, quantise, ours))
+    towers = quantise.towers if quantise else ()
+    parameters = sum(array.size for name, array in weights.items() if not name.endswith((".scales", ".biases")))
+    if config.quantization is not None:  # the packed words of a folder that was quantised before
+        parameters = _unpacked(config)
     return ConvertReport(
         folder=folder,
         source=str(DEFAULT_MODEL if source is None else source),
-        parameters=sum(array.size for array in weights.values()),
-        dtype=str(weights[_WIDEST].dtype).removeprefix("mlx.core."),
+        parameters=parameters,
+        dtype=str(made.weights[_WIDEST].dtype).removeprefix("mlx.core."),
         bytes_before=sum(path.stat().st_size for path in found.weights),
         bytes_after=(folder / "model.safetensors").stat().st_size,
+        quantization=made.config.quantization,
+        bits_per_weight=8 * sum(array.nbytes for array in made.weights.values()) / parameters,
+        text_cosines=compare_texts(plain, made, tokenizer) if "text" in towers else None,
+        image_cosines=compare_images(plain, made) if "vision" in towers else None,
     )
 
 
@@ -107,12 +134,23 @@ def _default_output(source: str | Path | None) -> Path:
     return Path(f"{name.removesuffix('.safetensors').removesuffix('.bin')}-mlx")
 
 
-def _config(found: Source) -> CLIPConfig:
+def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:
+    """Configuration, weights in our layout and of the wanted dtype, and whether the files are such already."""
+    config = _config(found, found.config) if found.config is not None else None
+    given, ours = _read(found.weights)
+    if config is None:
+        config = _config(found, _config_of_archive(found, given))
+    if open_clip.is_open_clip(given):
+        given = open_clip.rename(given)
+    return config, _weights(found, config, given, dtype=dtype, ours=ours), ours
+
+
+def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     try:
-        config = CLIPConfig.from_dict(found.config)
+        config = CLIPConfig.from_dict(described)
     except UserError as error:
         raise UserError(f"{found.folder}: {error}") from error
-    if not isinstance(found.config.get("preprocessor"), dict):
+    if not isinstance(described.get("preprocessor"), dict):
         logging.getLogger("sharpzo_mlx").warning(
             f"{found.folder}: no preprocessor_config.json; using CLIP's own preprocessing at "
             f"{config.vision.image_size} pixels"
@@ -120,24 +158,56 @@ def _config(found: Source) -> CLIPConfig:
     return config
 
 
-def _weights(found: Source, config: CLIPConfig, dtype: mx.Dtype | None) -> tuple[dict[str, mx.array], bool]:
-    """The weights in our layout and of the wanted dtype, and whether the files are such already."""
-    given, ours = _read(found.weights)
-    if config.quantization is None:
-        parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
-        expected = {name: array.shape for name, array in parameters.items()}
-        try:
-            given = to_mlx(given, expected, channels_last=ours)
-        except UserError as error:
-            raise UserError(f"{found.weights[0]}: {error}") from error
-    weights = {name: given[name] for name in sorted(given)}
-    given.clear()
-    for name in weights:
-        try:
+def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, Any]:
+    try:
+        return open_clip.config_from_shapes({name: array.shape for name, array in given.items()})
+    except UserError as error:
+        raise UserError(f"{found.weights[0]}: {error}") from None
+
+
+def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
+    """The folder's own, or CLIP's where none belongs to the checkpoint."""
+    if found.own_tokenizer:
+        return Tokenizer.from_folder(found.folder)
+    tokenizer = Tokenizer(clip_vocabulary(padding=FIRST_TOKEN))
+    if config.text.vocab_size != tokenizer.eos_id + 1:
+        raise UserError(
+            f"{found.weights[0]}: a text tower of {config.text.vocab_size} tokens, not of CLIP's "
+            f"{tokenizer.eos_id + 1}; give a folder with its tokenizer"
+        )
+    return tokenizer
+
+
+def _quantised(found: Source, plain: Model, quantise: Quantisation) -> Model:
+    if plain.config.quantization is not None:
+        raise UserError(f"{found.folder}: is quantised already; quantise the original checkpoint")
+    config = replace(plain.config, quantization=quantise.settings())
+    return Model(config, quantise.apply(plain.weights))
+
+
+def _unpacked(config: CLIPConfig) -> int:
+    parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
+    return sum(array.size for array in parameters.values())
+
+
+def _weights(
+    found: Source, config: CLIPConfig, given: dict[str, mx.array], *, dtype: mx.Dtype | None, ours: bool
+) -> dict[str, mx.array]:
+    """The weights in our layout and of the wanted dtype; `given` is emptied on the way."""
+    try:
+        laid_out = given
+        if config.quantization is None:
+            parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
+            expected = {name: array.shape for name, array in parameters.items()}
+            laid_out = to_mlx(given, expected, channels_last=ours)
+        weights = {name: laid_out[name] for name in sorted(laid_out)}
+        laid_out.clear()
+        given.clear()  # nothing else may hold a tensor, or none could be let go once it is cast
+        for name in weights:
             weights[name] = settle(weights[name], name, dtype)
-        except UserError as error:
-            raise UserError(f"{found.weights[0]}: {error}") from error
-    return weights, ours
+    except UserError as error:
+        raise UserError(f"{found.weights[0]}: {error}") from error
+    return weights
 
 
 def _read(paths: tuple[Path, ...]) -> tuple[dict[str, mx.array], bool]:
@@ -149,7 +219,7 @@ def _read(paths: tuple[Path, ...]) -> tuple[dict[str, mx.array], bool]:
             shard, metadata = safetensors_file.read(path)
             ours |= "fingerprint" in metadata
         else:
-            shard = torch_pickle.read(path)
+            shard = npz.read(path) if path.suffix == ".npz" else torch_pickle.read(path)
         if twice := weights.keys() & shard.keys():
             raise UserError(f"{path}: {min(twice)} is in another shard too; download the checkpoint again")
         weights |= shard
@@ -180,9 +250,9 @@ def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
     raise UserError(f"{name} holds NaN or infinity; the file is damaged, download it again")
 
 
-def _card(found: Source, dtype: str | None, ours: bool) -> str:
+def _card(found: Source, dtype: str | None, quantise: Quantisation | None, ours: bool) -> str:
     """A new card; but the card of our own folder is kept when its weights are."""
     own = found.folder / CARD
-    if ours and dtype is None and own.is_file():
+    if ours and dtype is None and quantise is None and own.is_file():
         return own.read_text("utf-8")
-    return card.write(found.name, dtype=dtype, licence=found.licence, on_hub=found.on_hub)
+    return card.write(found.name, dtype=dtype, quantise=quantise, licence=found.licence, on_hub=found.on_hub)

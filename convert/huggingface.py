@@ -1,8 +1,8 @@
 """From a Hugging Face CLIP's tensors to ours: a pure dict -> dict, strict, without effect on its own result.
 
 The network's attribute tree is that checkpoint's key tree, so names stay. Two things change: buffers
-that hold no weights are dropped (a closed list), and the patch convolution goes from [out, in, height,
-width] to MLX's [out, height, width, in]. Every key must be used and every parameter must be given, or
+that hold no weights are dropped (a closed list), and convolutions go from [out, in, height, width] to
+MLX's [out, height, width, in]. Every key must be used and every parameter must be given, or
 the error says what the file is instead.
 
 >>> to_mlx({"logit_scale": mx.array(4.6)}, {"logit_scale": ()})
@@ -19,6 +19,7 @@ from sharpzo_mlx.errors import UserError
 
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 BUFFERS = frozenset({"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"})
+TIMM_REMEDY = "use open_clip_model.safetensors of the same repository, which holds both towers"
 BOTH_TOWERS = "give a checkpoint that holds both towers, such as openai/clip-vit-base-patch16"
 
 
@@ -31,9 +32,9 @@ def to_mlx(
     """Bring a checkpoint's tensors into the layout of `sharpzo_mlx.clip.model.CLIPModel`.
 
     Args:
-        weights: by Hugging Face's names; the patch convolution in either layout.
+        weights: by Hugging Face's names; convolutions in either layout, all in the same.
         expected: name -> shape of every parameter, in MLX's layout.
-        channels_last: how to read a patch convolution whose shape fits both layouts (3 x 3 patches).
+        channels_last: how to read a convolution whose shape fits both layouts (3 x 3 patches).
 
     Returns:
         Exactly the expected names, sorted. Arrays are shared with the input, not copied.
@@ -43,8 +44,11 @@ def to_mlx(
     """
     given = {name: value for name, value in weights.items() if name not in BUFFERS or name in expected}
     _check_names(given.keys(), expected.keys())
-    if PATCHES in given and not channels_last:
-        given[PATCHES] = _channels_last(given[PATCHES], expected[PATCHES])
+    kernels = {name: shape for name, shape in expected.items() if len(shape) == 4}
+    # one kernel that can only be channels last tells it of those that could be either
+    told = any(given[name].shape == shape and shape[1] != shape[3] for name, shape in kernels.items())
+    if not channels_last and not told:
+        given |= {name: _channels_last(given[name], shape) for name, shape in kernels.items()}
     for name, shape in expected.items():
         if given[name].shape != shape:
             raise UserError(
@@ -54,14 +58,11 @@ def to_mlx(
     return {name: given[name] for name in sorted(given)}
 
 
-def _channels_last(patches: mx.array, expected: tuple[int, ...]) -> mx.array:
-    """[out, in, h, w] -> [out, h, w, in], unless it can only be in that layout already."""
-    if patches.ndim != 4:
-        return patches
+def _channels_last(kernel: mx.array, expected: tuple[int, ...]) -> mx.array:
+    """[out, in, h, w] -> [out, h, w, in]; what is neither stays, for the check of shapes that follows."""
     out, *_, channels = expected
-    if patches.shape == expected and patches.shape[1] != channels:
-        return patches
-    return patches.transpose(0, 2, 3, 1) if patches.shape[:2] == (out, channels) else patches
+    fits = kernel.ndim == 4 and kernel.shape[:2] == (out, channels)
+    return kernel.transpose(0, 2, 3, 1) if fits else kernel
 
 
 def _check_names(given: Collection[str], expected: Collection[str]) -> None:
@@ -76,11 +77,10 @@ def _other_model(given: Collection[str]) -> str | None:
     def some(*prefixes: str) -> bool:
         return any(name.startswith(prefixes) for name in given)
 
-    if some("visual.", "module.visual.", "transformer.resblocks."):
-        return (
-            "its tensors have OpenAI's or open_clip's own names; use the same model in Hugging Face's form, "
-            "such as openai/clip-vit-base-patch16"
-        )
+    if some("text_decoder.", "text_model.decoder."):
+        return "it is a CoCa, not a CLIP; give a CLIP checkpoint, such as openai/clip-vit-base-patch16"
+    if some("blocks.", "patch_embed.", "cls_token", "attn_pool.", "stages.", "stem."):
+        return f"it is timm's image tower alone; {TIMM_REMEDY}"
     if some("vision_model.head.", "text_model.head.") or "logit_bias" in given:
         return "it is a SigLIP, not a CLIP; give a CLIP checkpoint, such as openai/clip-vit-base-patch16"
     if some("vision_model.") and not some("text_model."):

@@ -5,7 +5,8 @@ This one walks the same opcodes (their arguments read by the standard library's 
 and builds numbers, text, tuples, lists, dicts and what the caller's table of names makes; everything
 else is refused by its name. Dict keys are short text or small numbers, never nested tuples (hashing
 those can take forever), and the memo is a dict (a huge index costs nothing), so that time and memory are
-bounded by the file's own size.
+bounded by the file's own size. Where the caller says so, classes below a prefix become inert records: their
+attributes are kept, and nothing of theirs is imported or run.
 
 >>> import io, pickle
 >>> run(io.BytesIO(pickle.dumps({"a": [1, (2.0, None)]}, protocol=2)), names={})
@@ -43,10 +44,27 @@ class Name:
     build: Callable[[tuple[Any, ...]], Any] | None = None
 
 
+@dataclass(eq=False)
+class Record:
+    """An object of a class that is only known by name: what stood in it, nothing that it could do."""
+
+    kind: str
+    attributes: dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class RecordName:
+    """A class whose objects become records."""
+
+    dotted: str
+
+
 def run(
     stream: Stream,
     names: Mapping[str, Name],
     persistent: Callable[[Any], Any] | None = None,
+    *,
+    records: str | None = None,
 ) -> Any:
     """Interpret one pickle and return what it builds.
 
@@ -54,11 +72,12 @@ def run(
         stream: stands at the pickle's first byte; afterwards right behind its STOP.
         names: the closed list, by dotted name ("collections.OrderedDict").
         persistent: turns a persistent id into an object; None refuses them.
+        records: what the names begin with whose objects become records, such as "__torch__."; None: no names.
 
     Raises:
         Refused: an opcode or a name off the lists, a damaged or an endless pickle.
     """
-    machine = _Machine(names, persistent)
+    machine = _Machine(names, persistent, records)
     try:
         for _ in range(MAXIMUM_OPCODES):
             opcode = _OPCODES[stream.read(1)]
@@ -73,9 +92,10 @@ def run(
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, names: Mapping[str, Name], persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(self, names: Mapping[str, Name], persistent: Callable[[Any], Any] | None, records: str | None) -> None:
         self.names = names
         self.persistent = persistent
+        self.records = records
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -139,6 +159,9 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, dotted: str) -> None:
+        if self.records is not None and dotted.startswith(self.records) and len(dotted) <= MAXIMUM_KEY:
+            self.stack.append(RecordName(dotted))
+            return
         if dotted not in self.names:
             raise Refused(
                 f"its pickle asks for {dotted[:80]!r}, which weights do not need; nothing was run "
@@ -160,10 +183,18 @@ class _Machine:
             raise Refused(f"its pickle calls {function.dotted!r}, which is no constructor; nothing was run")
         self.stack.append(function.build(arguments))
 
+    def new_object(self, _: Any) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, RecordName) or arguments != ():
+            raise Refused("its pickle uses NEWOBJ, which weights do not need; nothing was run")
+        self.stack.append(Record(kind.dotted, {}))
+
     def build(self, _: Any) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Record) and type(state) is dict:
+            target.attributes = state
         # torch hangs `_metadata` (module versions) on a state dict in this way; no other state is of use
-        self.stack.pop()
-        if type(self.stack[-1]) is not dict:
+        elif type(target) is not dict:
             raise Refused("its pickle sets the state of an object; nothing was run")
 
     def persistent_id(self, _: Any) -> None:
@@ -220,6 +251,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
     "STACK_GLOBAL": _Machine.name_from_stack,
     "REDUCE": _Machine.reduce,
+    "NEWOBJ": _Machine.new_object,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent_id,
 }

@@ -1,8 +1,9 @@
 """Where a checkpoint's files are: a folder, a weights file in its folder, or a name on the hub.
 
-A folder in Hugging Face's layout may hold its weights in four ways; safetensors come before pickles and
-whole files before shards. Nothing is opened here but the small JSON files, so that a wrong path or a
-missing shard is told before anything large is read.
+What kind of checkpoint it is follows from the files: open_clip's configuration beside open_clip's weights (where
+`config.json` is not CLIP's own), Hugging Face's `config.json`, or neither for OpenAI's archives, which describe
+themselves. Within a kind safetensors come before pickles and whole files before shards. Nothing is opened here but
+the small JSON files, so that a wrong path or a missing shard is told before anything large is read.
 
 >>> choose_weights({"config.json", "pytorch_model.bin", "model.safetensors"})
 'model.safetensors'
@@ -19,17 +20,23 @@ from typing import Any
 
 from sharpzo_mlx.errors import UserError
 
-from . import hub
+from . import hub, open_clip, torch_pickle
+from .catalog import resolve
+from .huggingface import TIMM_REMEDY
 
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "weights.npz",
 )
-SMALL_FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "README.md")
-OPEN_CLIP = ("open_clip_config.json", "open_clip_pytorch_model.bin", "open_clip_model.safetensors")
+CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+SMALL_FILES = (CONFIG, "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "README.md")
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 MAXIMUM_JSON = 64 * 2**20  # bytes; the index of a large model is about one MiB
+CLIP_WORDS = 49408
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -41,7 +48,9 @@ class Source:
         name: what the user gave; for a folder, its last part.
         folder: where config.json and the tokenizer are.
         weights: the weights file, or its shards in order.
-        config: config.json, with preprocessor_config.json under "preprocessor" where there is one.
+        config: in Hugging Face's spelling, the preprocessing under "preprocessor" where it is known; None where
+            it is to be read off the weights (OpenAI's archives).
+        own_tokenizer: whether the folder's tokenizer belongs to it; else CLIP's own does.
         licence: as the folder's README.md names it.
         on_hub: whether `name` is one of the hub's.
     """
@@ -49,7 +58,8 @@ class Source:
     name: str
     folder: Path
     weights: tuple[Path, ...]
-    config: dict[str, Any]
+    config: dict[str, Any] | None
+    own_tokenizer: bool
     licence: str | None
     on_hub: bool
 
@@ -58,7 +68,8 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
     """Find a checkpoint's files, downloading them where `source` is a name on the hub.
 
     Args:
-        source: folder, weights file, or `owner/name`. What exists on the disk is not looked for on the hub.
+        source: folder, weights file, `owner/name`, or a short name such as RN50. What exists on the disk is not
+            looked for on the hub.
         progress: whether downloads may draw bars.
 
     Raises:
@@ -69,10 +80,11 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
         return _describe(path, path.resolve().name, on_hub=False)
     if path.is_file():
         return _describe(path.parent, path.name, on_hub=False, weights=path)
-    name = str(source)
+    name = resolve(str(source))
     if not _HUB_NAME.fullmatch(name):
         raise UserError(
-            f"{source}: no such file or folder, and no name on the hub such as openai/clip-vit-base-patch16"
+            f"{source}: no such file or folder, and no name on the hub such as openai/clip-vit-base-patch16 "
+            "(`sharpzo-mlx convert --list` names more)"
         )
     return _describe(hub.fetch(name, _files_to_download, progress=progress), name, on_hub=True)
 
@@ -117,38 +129,112 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_open_clip(names: Collection[str], config: dict[str, Any] | None) -> bool:
+    """Whether a folder is to be read as open_clip's.
+
+    Args:
+        names: its files.
+        config: its config.json, None where there is none.
+
+    Raises:
+        UserError: it is timm's image tower alone.
+    """
+    if OPEN_CLIP_CONFIG in names and set(OPEN_CLIP) & set(names):
+        return config is None or not _is_clip(config) or choose_weights(names) is None
+    if config is not None and "architecture" in config and not _is_clip(config):
+        raise UserError(f"its files hold timm's image tower alone; {TIMM_REMEDY}")
+    return False
+
+
+def _is_clip(config: dict[str, Any]) -> bool:
+    return "text_config" in config or "text_config_dict" in config or config.get("model_type") == "clip"
+
+
 def _files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
     """The files of a hub model that a conversion reads; `read` downloads the index of shards."""
+    config = read_json(read(CONFIG)) if CONFIG in names and OPEN_CLIP_CONFIG in names else None
+    tokenizer = next((files for files in TOKENIZERS if set(files) <= set(names)), ())
+    small = [name for name in (*SMALL_FILES, *tokenizer) if name in names]
+    if is_open_clip(names, config):
+        return [*small, OPEN_CLIP_CONFIG, next(name for name in OPEN_CLIP if name in names)]
     chosen = choose_weights(names)
     if chosen is None:
         raise UserError(_no_weights(names))
     weights = shard_names(read(chosen)) if chosen.endswith(".index.json") else (chosen,)
-    tokenizer = ("tokenizer.json",) if "tokenizer.json" in names else ("vocab.json", "merges.txt")
-    return [name for name in (*SMALL_FILES, *tokenizer) if name in names] + [*weights]
+    return [*small, *weights]
 
 
 def _no_weights(names: Collection[str]) -> str:
+    if archives := sorted(name for name in names if name.endswith(".pt")):
+        return f"name the archive itself, such as {archives[0]}"
     if set(OPEN_CLIP) & set(names):
-        return "only open_clip's own files; use the same model in Hugging Face's form"
-    return f"no weights: one of {', '.join(WEIGHTS)} is needed"
+        return f"open_clip's weights, but no {OPEN_CLIP_CONFIG} beside them"
+    return f"no weights: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"
 
 
 def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = None) -> Source:
+    """Look at a folder's small files; `weights` is the file that the user named, if it was one."""
     here = {path.name for path in folder.iterdir()}
-    if "config.json" not in here:
-        remedy = f"; {_no_weights(here)}" if set(OPEN_CLIP) & here else "; give the folder of a CLIP checkpoint"
-        raise UserError(f"{folder}: no config.json{remedy}")
-    config = read_json(folder / "config.json")
-    if "preprocessor_config.json" in here:
-        config["preprocessor"] = read_json(folder / "preprocessor_config.json")
+    config = read_json(folder / CONFIG) if CONFIG in here else None
+    if weights and _is_archive(weights, here):
+        return Source(name, folder, (weights,), None, own_tokenizer=False, licence=None, on_hub=False)
+    if weights and weights.name == WEIGHTS[0] and config and "architecture" in config and not _is_clip(config):
+        raise UserError(f"{weights}: it is timm's image tower alone; {TIMM_REMEDY}")
+    try:
+        foreign = OPEN_CLIP_CONFIG in here if weights and weights.name in OPEN_CLIP else is_open_clip(here, config)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    if foreign:
+        config = _open_clip_config(folder, name)
+        chosen: tuple[Path, ...] = (weights or folder / next(name for name in OPEN_CLIP if name in here),)
+    elif config is None:
+        raise UserError(f"{folder}: no config.json; {_remedy(here)}")
+    else:
+        chosen = (weights,) if weights else _local_weights(folder, here)
+        if "preprocessor_config.json" in here:
+            config["preprocessor"] = read_json(folder / "preprocessor_config.json")
     return Source(
         name=name,
         folder=folder,
-        weights=(weights,) if weights else _local_weights(folder, here),
+        weights=chosen,
         config=config,
+        own_tokenizer=not foreign or _needs_own_tokenizer(folder),
         licence=_licence(folder / "README.md"),
         on_hub=on_hub,
     )
+
+
+def _remedy(here: Collection[str]) -> str:
+    told = _no_weights(here)
+    return "give the folder of a CLIP checkpoint" if told.startswith("no weights") else told
+
+
+def _is_archive(weights: Path, here: Collection[str]) -> bool:
+    """Whether a file is one of OpenAI's archives, which need no configuration beside them."""
+    if weights.suffix == ".safetensors" or weights.name in WEIGHTS:
+        return False
+    if torch_pickle.is_program(weights):
+        return True
+    if not {CONFIG, OPEN_CLIP_CONFIG} & set(here):
+        raise UserError(
+            f"{weights}: it is no TorchScript archive of OpenAI's, and no config.json or {OPEN_CLIP_CONFIG} beside "
+            "it says which network these weights belong to; put it there"
+        )
+    return False
+
+
+def _open_clip_config(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return open_clip.config(read_json(folder / OPEN_CLIP_CONFIG), name=name)
+    except UserError as error:
+        told = str(error)
+        raise UserError(told if str(folder) in told else f"{folder}: {told}") from None
+
+
+def _needs_own_tokenizer(folder: Path) -> bool:
+    """open_clip reads texts with CLIP's vocabulary, unless its file names another or has room for another."""
+    text = read_json(folder / OPEN_CLIP_CONFIG)["model_cfg"]["text_cfg"]
+    return bool(text.get("hf_tokenizer_name")) or text.get("vocab_size", CLIP_WORDS) != CLIP_WORDS
 
 
 def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:

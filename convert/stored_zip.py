@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from typing import TypeAlias
 
 MAXIMUM_DIRECTORY = 32 * 2**20  # bytes; a member takes about a hundred
@@ -34,11 +35,12 @@ class BadZip(Exception):
     """The zip file is damaged, or holds what torch does not write; the message is one line."""
 
 
-def members(data: Buffer) -> dict[str, Span]:
+def members(data: Buffer, ignore: Callable[[str], bool] = lambda _: False) -> dict[str, Span]:
     """Find every member's bytes.
 
     Args:
         data: the whole file, usually a memory map.
+        ignore: true for the names of members that nobody reads; these may be compressed, and are left out.
 
     Returns:
         By name, the offset of the member's first byte in the file and its length in bytes.
@@ -50,10 +52,11 @@ def members(data: Buffer) -> dict[str, Span]:
         position, count = _directory(data)
         found: dict[str, Span] = {}
         for _ in range(count):
-            name, span, position = _entry(data, position)
+            name, span, position = _entry(data, position, ignore)
             if name in found:
                 raise BadZip(f"it has two members named {name[:80]!r}")
-            found[name] = span
+            if span is not None:
+                found[name] = span
     except (struct.error, UnicodeError) as error:
         raise BadZip("its zip directory is damaged; download the file again") from error
     return found
@@ -83,8 +86,8 @@ def _directory64(data: Buffer, end: int) -> tuple[int, int, int]:
     return count, length, offset
 
 
-def _entry(data: Buffer, position: int) -> tuple[str, Span, int]:
-    """Name and bytes of the member whose entry stands at `position`, and the next entry's position."""
+def _entry(data: Buffer, position: int, ignore: Callable[[str], bool]) -> tuple[str, Span | None, int]:
+    """Name and bytes (None: ignored) of the member whose entry stands here, and the next entry's position."""
     magic, flags, method, packed, size, *lengths, local = _ENTRY.unpack_from(data, position)
     name_length, extra_length, comment_length = lengths
     first = position + _ENTRY.size
@@ -94,6 +97,8 @@ def _entry(data: Buffer, position: int) -> tuple[str, Span, int]:
     name = bytes(data[first : first + name_length]).decode()
     if name.startswith("/") or "\\" in name or ".." in name.split("/"):
         raise BadZip(f"it has a member with the suspicious name {name[:80]!r}")
+    if ignore(name):
+        return name, None, after
     size, packed, local = _sizes64(data, (first + name_length, extra_length), (size, packed, local))
     if method != 0 or packed != size or flags & 1:
         raise BadZip(f"its member {name[:80]!r} is compressed or encrypted, which torch does not do")

@@ -2,7 +2,8 @@
 
 Both forms are read: the zip file that torch >= 1.6 writes (data.pkl, data/0, data/1 ...), and the older
 one (five pickles, then the storages one after the other). The pickles go through `pickle_machine` with
-the few names that weights need; storages are memory-mapped, and each tensor is copied out of the map
+the few names that weights need; of a TorchScript program (OpenAI's own archives) the modules become records
+that hold tensors, and its code is not even read. Storages are memory-mapped, and each tensor is copied out of the map
 once, after its offset, shape and strides were checked against its storage. All tensors together may not
 take more than a few times the file's size.
 
@@ -25,12 +26,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from sharpzo_mlx.errors import UserError
 
-from .pickle_machine import Name, Refused, run
+from .pickle_machine import MAXIMUM_KEY, Name, Record, Refused, run
 from .stored_zip import BadZip, Span, members
 
 MAXIMUM_PICKLE = 64 * 2**20  # bytes of data.pkl; that of a CLIP is about a tenth of one MiB
 MAXIMUM_EXPANSION = 4  # tensors may share storages, but together not be larger than this many files
 MAXIMUM_DIMENSIONS = 16
+MAXIMUM_ATTRIBUTES = 200_000  # of a program's modules, which may share modules; a CLIP has some thousands
 MAXIMUM_NAME = 100  # characters of a storage's key; torch uses a number
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -73,11 +75,21 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+def is_program(path: Path) -> bool:
+    """Whether a file is a TorchScript program, as OpenAI's own archives are, by its zip directory alone."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            names = members(data, _is_code) if data[:4] == b"PK\3\4" else {}
+            return any(name.partition("/")[2] == "constants.pkl" for name in names)
+    except (BadZip, OSError, ValueError):
+        return False  # `read` says what is wrong with it
+
+
 def read(path: str | Path) -> dict[str, mx.array]:
     """Read a checkpoint's tensors.
 
     Args:
-        path: a file that torch.save wrote from a state dict, in either form.
+        path: a file that torch.save wrote from a state dict, in either form, or a TorchScript program.
 
     Returns:
         Name -> array, in the file's order; float64 comes as float32, which is the widest that a GPU has.
@@ -101,21 +113,25 @@ def read(path: str | Path) -> dict[str, mx.array]:
 
 def _read_zip(data: mmap.mmap) -> tuple[Any, dict[str, Span]]:
     """What data.pkl builds, and where each storage lies."""
-    spans = members(data)
+    spans = members(data, _is_code)
     roots = [name.removesuffix("data.pkl") for name in spans if name.partition("/")[2] == "data.pkl"]
     if len(roots) != 1:
         raise Refused("it is a zip file, but none that torch.save wrote (no data.pkl)")
     root = roots[0]
-    if f"{root}constants.pkl" in spans:
-        raise Refused("it is a TorchScript program, not weights; use the model's model.safetensors")
     if f"{root}byteorder" in spans and data[slice(*_bounds(spans[f"{root}byteorder"]))] != b"little":
         raise Refused("it was written by a big-endian machine, which is not read; use model.safetensors")
     start, length = spans[f"{root}data.pkl"]
     if length > MAXIMUM_PICKLE:
         raise Refused(f"its pickle has {length} bytes, which no CLIP needs")
-    found = run(io.BytesIO(data[start : start + length]), _names(), _storage)
+    records = "__torch__." if f"{root}constants.pkl" in spans else None
+    found = run(io.BytesIO(data[start : start + length]), _names(), _storage, records=records)
     inner = f"{root}data/"
     return found, {name[len(inner) :]: span for name, span in spans.items() if name.startswith(inner)}
+
+
+def _is_code(name: str) -> bool:
+    """A TorchScript program's source and what helps to debug it: compressed, and of no use to us."""
+    return name.partition("/")[2].startswith("code/") or name.endswith(".debug_pkl")
 
 
 def _bounds(span: Span) -> Span:
@@ -237,6 +253,8 @@ def _is_count(value: Any) -> bool:
 
 def _state_dict(found: Any) -> dict[str, Tensor]:
     """The tensors by name; a training checkpoint that keeps them under "state_dict" is understood."""
+    if isinstance(found, Record):
+        found = _tensors_of(found)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not found:
@@ -244,6 +262,23 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise Refused(f"its entry {str(name)[:80]!r} is no tensor; give the file of a model's weights")
+    return found
+
+
+def _tensors_of(program: Record) -> dict[str, Tensor]:
+    """A program's tensors by the path of the modules that hold them; its other attributes are no weights."""
+    found: dict[str, Tensor] = {}
+    waiting, seen = [("", program)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        seen += 1 + len(module.attributes)
+        if seen > MAXIMUM_ATTRIBUTES or len(prefix) > MAXIMUM_KEY:
+            raise Refused("its modules lie in each other without end, or are more than any CLIP needs")
+        for name, value in module.attributes.items():
+            if isinstance(value, Record):
+                waiting.append((f"{prefix}{name}.", value))
+            elif isinstance(value, Tensor):
+                found[f"{prefix}{name}"] = value
     return found
 
 

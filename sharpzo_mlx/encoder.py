@@ -20,6 +20,7 @@ import numpy as np
 from sharpzo_mlx.clip.checkpoint import fingerprint, load_config, load_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
@@ -72,7 +73,7 @@ class Clip:
         """The text tower."""
         return self.text().text_model
 
-    def vision_model(self) -> VisionModel:
+    def vision_model(self) -> VisionModel | ResNetModel:
         """The image tower."""
         return self.vision().vision_model
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
+from mlx import nn
 
 from sharpzo_mlx import precision
 from sharpzo_mlx.clip.checkpoint import load_model
@@ -140,6 +141,9 @@ def _coarse(text_model: TextModel) -> str | None:
     dtype = text_model.final_layer_norm.weight.dtype
     if dtype != mx.float32:
         return f"the text tower computes in {str(dtype).removeprefix('mlx.core.')}"
+    # a quantised layer's norms keep their dtype, so its kind tells, not theirs
+    if any(isinstance(module, nn.QuantizedLinear) for module in text_model.modules()):
+        return "the text tower is quantised"
     if precision.products_are_coarse():
         return "this device rounds the operands of float32 products"
     return None

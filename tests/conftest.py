@@ -41,6 +41,12 @@ def tiny_tokenizer_json(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The `tokenizer.json` of 514 tokens: single bytes, start and end."""
+    return tiny_tokenizer_json(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of 32 wide random towers, with a byte tokenizer: 1 MB, a query takes a millisecond."""
     import mlx.core as mx

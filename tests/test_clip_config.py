@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.config import CLIPConfig, VisionConfig
 from sharpzo_mlx.clip.preprocessor import CLIP_MEAN, CLIP_STD, PreprocessorConfig
 from sharpzo_mlx.errors import UserError
 
@@ -27,6 +27,7 @@ def text(**values: Any) -> dict[str, Any]:
 def test_absent_and_null_values_are_clips_defaults() -> None:
     config = CLIPConfig.from_dict(SPARSE | {"text_config": None, "projection_dim": None})
     assert (config.text.hidden_size, config.text.vocab_size, config.text.eos_token_id) == (512, 49408, 49407)
+    assert isinstance(config.vision, VisionConfig)
     assert (config.vision.hidden_size, config.vision.patch_size, config.projection_dim) == (768, 32, 512)
     assert config.vision.positions == 50
     assert config.preprocessor == PreprocessorConfig.for_size(224)
@@ -130,6 +131,7 @@ def test_what_cannot_be_computed_is_named_in_one_line(wrong: dict[str, Any], tol
 
 def test_square_sizes_given_as_pairs_are_read() -> None:
     read = CLIPConfig.from_dict(vision(image_size=[32, 32], patch_size=[16, 16])).vision
+    assert isinstance(read, VisionConfig)
     assert (read.image_size, read.patch_size) == (32, 16)
 
 

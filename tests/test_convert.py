@@ -79,6 +79,8 @@ def test_the_folder_that_is_made(checkpoint: Path, tmp_path: Path) -> None:
         dtype="float32",
         bytes_before=(checkpoint / "model.safetensors").stat().st_size,
         bytes_after=(tmp_path / "m" / "model.safetensors").stat().st_size,
+        quantization=None,
+        bits_per_weight=32.0,
     )
     assert sorted(contents(report.folder)) == FILES
     loaded = dict(tree_flatten(load_model(report.folder).parameters()))
@@ -248,7 +250,7 @@ FAILURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
     "no weights": (remove("model.safetensors"), "no weights"),
     "no tokenizer": (remove("vocab.json"), "no tokenizer.json"),
-    "open_clip": (open_clip, "only open_clip's own files"),
+    "open_clip": (open_clip, "open_clip's weights, but no open_clip_config.json"),
     "missing shard": (index({"weight_map": {"a": "model-1.safetensors"}}), "model-1.safetensors, which is not there"),
     "shard outside": (index({"weight_map": {"a": "../x.safetensors"}}), "no weights file beside it"),
     "empty index": (index({"weight_map": {}}), "lists no weights"),

@@ -138,7 +138,7 @@ def test_without_a_network_an_earlier_download_is_used(model: FakeHub, caplog: p
 
 def test_a_model_without_weights_is_told(model: FakeHub) -> None:
     model.names = ["config.json", "open_clip_config.json"]
-    with pytest.raises(UserError, match="owner/clip-model: only open_clip's own files"):
+    with pytest.raises(UserError, match="owner/clip-model: no weights: one of"):
         sources.find("owner/clip-model")
     model.names = ["config.json", "model.onnx"]
     with pytest.raises(UserError, match="owner/clip-model: no weights"):

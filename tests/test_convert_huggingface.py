@@ -69,7 +69,7 @@ FOREIGN = {
     "flat patches": (given() | {PATCHES: mx.zeros((6, 12))}, "patch_embedding"),
     "image only": ({n: v for n, v in given().items() if n.startswith("vision")}, "only CLIP's image tower"),
     "text only": ({n: v for n, v in given().items() if n.startswith("text")}, "only CLIP's text tower"),
-    "openai": ({"visual.conv1.weight": mx.zeros(1), "logit_scale": mx.zeros(())}, "OpenAI's or open_clip's"),
+    "openai": ({"visual.conv1.weight": mx.zeros(1), "logit_scale": mx.zeros(())}, "no CLIP"),
     "siglip": (given(logit_bias=mx.zeros(1)), "SigLIP"),
     "no clip": ({"bert.pooler.weight": mx.zeros(1)}, r"no CLIP \(it holds 'bert.pooler.weight'\)"),
     "nothing": ({}, "no CLIP"),

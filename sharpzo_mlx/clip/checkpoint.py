@@ -72,12 +72,34 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
             describes.
     """
     folder = Path(folder)
-    config = load_config(folder)
-    weights = _weights(folder, towers)
+    return build_model(load_config(folder), _load_file(folder / WEIGHTS), towers, dtype=dtype, where=folder / WEIGHTS)
+
+
+def build_model(
+    config: CLIPConfig,
+    weights: Mapping[str, mx.array],
+    towers: Sequence[str] = TOWERS,
+    *,
+    dtype: mx.Dtype | None = None,
+    where: Path | None = None,
+) -> CLIPModel:
+    """A model from weights in memory, as strictly as `load_model`, whose arguments these are.
+
+    Args:
+        config: of the model, its `quantization` included.
+        weights: attribute path -> array in MLX's layout; those of towers that are not asked for are left alone.
+        towers, dtype: see `load_model`.
+        where: what an error names as the weights' place.
+
+    Raises:
+        UserError: the weights are not those that the config describes.
+    """
+    skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
+    chosen = {name: weight for name, weight in weights.items() if not name.startswith(skipped)}
     model = CLIPModel(config, towers)
-    _quantise_like(model, config, weights)
-    _check_weights(folder / WEIGHTS, model, weights)
-    model.load_weights([(name, _cast(weight, dtype)) for name, weight in weights.items()])
+    _quantise_like(model, config, chosen)
+    _check_weights(where or Path(WEIGHTS), model, chosen)
+    model.load_weights([(name, _cast(weight, dtype)) for name, weight in chosen.items()])
     model.eval()
     return model
 
@@ -131,12 +153,6 @@ def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
         digest.update(f"{name} {list(weight.shape)} {weight.dtype}\n".encode())
         digest.update(np.array(mx.contiguous(weight).reshape(-1).view(mx.uint8)).data)
     return digest.hexdigest()
-
-
-def _weights(folder: Path, towers: Sequence[str]) -> dict[str, mx.array]:
-    """The file's lazily read weights, without those of known towers that were not asked for."""
-    skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
-    return {name: weight for name, weight in _load_file(folder / WEIGHTS).items() if not name.startswith(skipped)}
 
 
 def _load_file(path: Path) -> dict[str, mx.array]:

@@ -18,6 +18,7 @@ from sharpzo_mlx.clip.preprocessor import PreprocessorConfig as PreprocessorConf
 from sharpzo_mlx.errors import UserError
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+RESNET = "clip_resnet_model"  # our name for the kind of a vision_config; Hugging Face has none for it
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
 
@@ -60,11 +61,33 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class ResNetConfig:
+    """CLIP's modified ResNet as the image tower; `layers` are the blocks of its four stages."""
+
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64  # channels behind the stem
+    num_attention_heads: int = 32  # of the pooling
+    image_size: int = 224
+    num_channels: int = 3
+    batch_norm_eps: float = 1e-5
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last stage, which the pooling reads."""
+        return 32 * self.width
+
+    @property
+    def positions(self) -> int:
+        """The pooled token and one token for each pixel of the last stage, a 32nd of the image's side."""
+        return (self.image_size // 32) ** 2 + 1
+
+
+@dataclass(frozen=True)
 class CLIPConfig:
     """Both towers, the width of their joint space, the image preprocessing, and how weights are quantised."""
 
     text: TextConfig
-    vision: VisionConfig
+    vision: VisionConfig | ResNetConfig
     projection_dim: int
     preprocessor: PreprocessorConfig
     quantization: dict[str, Any] | None = None
@@ -81,11 +104,11 @@ class CLIPConfig:
             The configuration, with CLIP's defaults for what the file leaves out.
 
         Raises:
-            UserError: it is no CLIP with two ViT towers, or a value cannot be computed with.
+            UserError: it is no CLIP with towers that we have, or a value cannot be computed with.
         """
         _refuse_other_models(given)
         text = _read(TextConfig, _section(given, "text_config"), "text_config")
-        vision = _read(VisionConfig, _section(given, "vision_config"), "vision_config")
+        vision = _read_vision(_section(given, "vision_config"))
         if isinstance(described := given.get("preprocessor"), Mapping):
             preprocessor = PreprocessorConfig.from_dict(described)
         else:
@@ -98,7 +121,8 @@ class CLIPConfig:
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` that `from_dict` reads back to an equal configuration."""
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
-        vision = {"model_type": "clip_vision_model", "projection_dim": self.projection_dim} | asdict(self.vision)
+        kind = RESNET if isinstance(self.vision, ResNetConfig) else "clip_vision_model"
+        vision = {"model_type": kind, "projection_dim": self.projection_dim} | asdict(self.vision)
         if self.text.causal:  # CLIP's rule, for which its own files have no field
             del text["causal"]
         written: dict[str, Any] = {
@@ -121,7 +145,7 @@ def _refuse_other_models(given: Mapping[str, Any]) -> None:
         tower = "image" if "vision" in kind else "text"
         raise UserError(f"config.json: only CLIP's {tower} tower; give a checkpoint that holds both towers")
     if kind != "clip":
-        raise UserError(f"config.json: the model is {kind}, not clip; give a CLIP checkpoint with two ViT towers")
+        raise UserError(f"config.json: the model is {kind}, not clip; give a CLIP checkpoint")
     if given.get("model_type") is None and len(sections) < 2:
         raise UserError(f"config.json: only {sections[0]}; give a CLIP checkpoint that holds both towers")
 
@@ -134,7 +158,13 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section or {}
 
 
-Section = TypeVar("Section", TextConfig, VisionConfig)
+Section = TypeVar("Section", TextConfig, VisionConfig, ResNetConfig)
+
+
+def _read_vision(given: Mapping[str, Any]) -> VisionConfig | ResNetConfig:
+    if given.get("model_type") != RESNET:
+        return _read(VisionConfig, given, "vision_config")
+    return _read(ResNetConfig, given, "vision_config")
 
 
 def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
@@ -149,6 +179,10 @@ def _value(given: Any, default: Any, name: str) -> Any:
     """One value of the default's type; null and absent mean the default, [n, n] means the square n."""
     if given is None:
         return default
+    if isinstance(default, tuple):
+        if not isinstance(given, (list, tuple)) or [type(item) for item in given] != [int] * len(default):
+            raise UserError(f"config.json: {name} is {given!r}; expected {len(default)} numbers such as {default}")
+        return tuple(given)
     if isinstance(given, (list, tuple)) and given and all(item == given[0] for item in given):
         given = given[0]
     if isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool):
@@ -162,7 +196,13 @@ def _check(config: CLIPConfig) -> None:
     for name, tower in (("text_config", config.text), ("vision_config", config.vision)):
         _check_tower(name, tower)
     vision = config.vision
-    if vision.patch_size > vision.image_size:
+    if isinstance(vision, ResNetConfig):
+        if vision.image_size < 32 or vision.width < 2 or vision.width % 2:
+            raise UserError(
+                f"config.json: vision_config has image_size {vision.image_size} and width {vision.width}; "
+                "a ResNet needs 32 pixels or more and an even width"
+            )
+    elif vision.patch_size > vision.image_size:
         raise UserError(
             f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
         )
@@ -176,9 +216,10 @@ def _check(config: CLIPConfig) -> None:
         )
 
 
-def _check_tower(name: str, tower: TextConfig | VisionConfig) -> None:
+def _check_tower(name: str, tower: TextConfig | VisionConfig | ResNetConfig) -> None:
     for field, value in asdict(tower).items():
-        least = 0 if field.endswith("_id") or field in ("causal", "num_hidden_layers", "layer_norm_eps") else 1
+        value = min(value) if isinstance(value, tuple) else value
+        least = 0 if field.endswith("_id") or field.endswith("_eps") or field in ("causal", "num_hidden_layers") else 1
         if not isinstance(value, str) and not value >= least:
             raise UserError(f"config.json: {name}.{field} is {value}; it must be {least} or more")
     if tower.hidden_size % tower.num_attention_heads:
@@ -186,5 +227,5 @@ def _check_tower(name: str, tower: TextConfig | VisionConfig) -> None:
             f"config.json: {name}.hidden_size {tower.hidden_size} is not a multiple of its "
             f"num_attention_heads {tower.num_attention_heads}"
         )
-    if tower.hidden_act not in ACTIVATIONS:
+    if not isinstance(tower, ResNetConfig) and tower.hidden_act not in ACTIVATIONS:
         raise UserError(f"config.json: {name}.hidden_act is {tower.hidden_act}; supported are {', '.join(ACTIVATIONS)}")

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.vision import VisionModel
 
@@ -31,7 +32,7 @@ class CLIPModel(nn.Module):
     """A CLIP with both towers or one; the attributes of a tower that was not asked for are absent."""
 
     text_model: TextModel
-    vision_model: VisionModel
+    vision_model: VisionModel | ResNetModel
 
     def __init__(self, config: CLIPConfig, towers: Sequence[str] = TOWERS) -> None:
         super().__init__()
@@ -40,8 +41,9 @@ class CLIPModel(nn.Module):
             self.text_model = TextModel(config.text)
             self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
         if "vision" in towers:
-            self.vision_model = VisionModel(config.vision)
-            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=False)
+            resnet = isinstance(config.vision, ResNetConfig)
+            self.vision_model = _vision_tower(config)
+            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=resnet)
         self.logit_scale = mx.zeros(())
 
     def text_features(self, input_ids: mx.array) -> mx.array:
@@ -51,3 +53,8 @@ class CLIPModel(nn.Module):
     def image_features(self, pixels: mx.array) -> mx.array:
         """Prepared pixels [B, H, W, 3] -> [B, projection_dim], float32, unit length."""
         return unit_norm(self.visual_projection(self.vision_model(pixels)))
+
+
+def _vision_tower(config: CLIPConfig) -> VisionModel | ResNetModel:
+    vision = config.vision
+    return ResNetModel(vision) if isinstance(vision, ResNetConfig) else VisionModel(vision)

@@ -2,7 +2,8 @@
 
 `tokenizer.json` holds everything in one file; older checkpoints have `vocab.json` and `merges.txt`, with the
 special tokens in `tokenizer_config.json` or `special_tokens_map.json`. Names that no file gives are CLIP's
-own.
+own. For checkpoints that come without any (OpenAI's archives, open_clip's files) CLIP's vocabulary is at hand: its
+list of merges, which is part of OpenAI's MIT-licensed release, is stored here, and the tokens follow from it.
 
 >>> read_vocabulary(Path("m")).context_length  # doctest: +SKIP
 77
@@ -10,9 +11,11 @@ own.
 
 from __future__ import annotations
 
+import bz2
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,29 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(tokens, merges, **names, added=added or specials, context_length=_context_length(folder))
 
 
+def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
+    """CLIP's own 49 408 tokens.
+
+    Args:
+        padding: the token that fills a batch: EOS in Hugging Face's tokenizer; "!" (number 0) in OpenAI's and
+            open_clip's, which only towers without a causal mask can tell from it.
+    """
+    packed = files("sharpzo_mlx.clip").joinpath("merges.txt.bz2").read_bytes()
+    merges = _merges(bz2.decompress(packed).decode("utf-8"))
+    letters = _byte_letters()
+    words = (*letters, *(letter + END_OF_WORD for letter in letters), *(left + right for left, right in merges))
+    tokens = {word: number for number, word in enumerate((*words, BOS, EOS))}
+    added = tuple(_added_token({"content": name, "special": True}) for name in (BOS, EOS))
+    names = {"bos": BOS, "eos": EOS, "pad": padding, "unk": EOS}
+    return Vocabulary(tokens, merges, **names, added=added, context_length=CONTEXT_LENGTH)
+
+
+def _byte_letters() -> list[str]:
+    """The letter that stands for each byte: itself where it can be seen, else one from U+0100 on."""
+    seen = (*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1))
+    return [chr(code) for code in (*seen, *range(256, 512 - len(seen)))]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object.
 
@@ -101,11 +127,15 @@ def _from_tokenizer_json(path: Path, read: Mapping[str, Any]) -> tuple[dict[str,
         raise UserError(f"{path}: without vocabulary or merges; convert the checkpoint again") from None
 
 
-def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
-    lines = path.read_text(encoding="utf-8").split("\n")
+def _merges(text: str) -> tuple[tuple[str, str], ...]:
+    lines = text.split("\n")
     rules = (line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version"))
+    return tuple((left, right) for left, right in (rule.split(" ") for rule in rules))
+
+
+def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
     try:
-        return tuple((left, right) for left, right in (rule.split(" ") for rule in rules))
+        return _merges(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{path}: a line is not two tokens and a space; download the file again") from None
 

@@ -1,0 +1,300 @@
+"""open_clip's and OpenAI's spelling of a CLIP: its configuration and its tensors' names, in ours.
+
+Both libraries share one tree of names (`visual.`, `transformer.resblocks.`), keep queries, keys and values in one
+tensor, and multiply by projections from the right. open_clip describes the network in `open_clip_config.json`, of
+which every field is either understood or at its harmless value, else the model is refused by the name of what we do
+not have; OpenAI's archives describe nothing, so their sizes are read off the tensors' shapes.
+
+>>> rename({"ln_final.bias": mx.zeros(2)})
+{'text_model.final_layer_norm.bias': array([0, 0], dtype=float32)}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from sharpzo_mlx.clip.config import RESNET
+from sharpzo_mlx.clip.preprocessor import CLIP_MEAN, CLIP_STD
+from sharpzo_mlx.errors import UserError
+
+HEAD = 64  # width of an attention head in all of OpenAI's models, and the default of open_clip's
+POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
+SUPPORTED = "supported are CLIP's ViT and ResNet towers, such as timm/vit_base_patch16_clip_224.openai"
+
+# what a field must hold, where another value is another network; training's own fields have no effect here
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "ls_init_value": (None,),
+    "attentional_pool": (False,),
+    "no_ln_pre": (False,),
+    "pos_embed_type": ("learnable",),
+    "final_ln_after_pool": (False,),
+    "embed_cls": (False,),
+    "proj_bias": (False,),
+    "proj_type": ("linear",),
+    "block_type": (None, "default"),
+    "qk_norm": (False,),
+    "scaled_cosine_attn": (False,),
+    "scale_heads": (False,),
+    "scale_attn_inner": (False,),
+    "scale_attn": (False,),
+    "scale_fc": (False,),
+}
+_READ = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size", "context_length"} | {
+    "vocab_size", "act_kwargs", "norm_kwargs", "pool_type", "pad_id", "eos_id", "no_causal_mask", "hf_tokenizer_name"
+}  # fmt: skip
+_IGNORED = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads", "tokenizer_kwargs"} | {
+    "timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop",
+    "timm_drop_path", "hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "tokenizer_mode",
+}  # fmt: skip
+_LAYER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_TEXT = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+}
+_VIT = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+}
+_PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+_BUFFERS = ("attn_mask", "num_batches_tracked", "input_resolution", "context_length", "vocab_size")
+_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
+
+
+def is_open_clip(names: Iterable[str]) -> bool:
+    """Whether tensors have OpenAI's names."""
+    return any(name.startswith(("visual.", "module.visual.", "transformer.resblocks.")) for name in names)
+
+
+def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """Bring tensors from OpenAI's names and shapes to ours; convolutions stay channels first.
+
+    Args:
+        weights: by OpenAI's or open_clip's names, also those of a training checkpoint ("module.") and of a text
+            tower under "text.".
+
+    Returns:
+        By our names; a name that is in no CLIP stays as it is, for the strict check that follows.
+    """
+    found: dict[str, mx.array] = {}
+    plain = {name.removeprefix("module.").removeprefix("text."): value for name, value in weights.items()}
+    resnet = any(name.startswith("visual.layer1.") for name in plain)
+    for name, value in plain.items():
+        if name.rpartition(".")[2] in _BUFFERS:
+            continue
+        if name == "logit_scale":
+            found[name] = value.reshape(()) if value.size == 1 else value
+        elif name in _PROJECTIONS:
+            found[_PROJECTIONS[name]] = value.T
+        elif block := _BLOCK.fullmatch(name):
+            found |= _rename_block(value, "vision_model" if block[1] else "text_model", block[2], block[3])
+        elif name.startswith("visual."):
+            found[_rename_visual(name.removeprefix("visual."), resnet)] = value
+        else:
+            found[_TEXT.get(name, name)] = value
+    return found
+
+
+def _rename_block(value: mx.array, tower: str, layer: str, name: str) -> dict[str, mx.array]:
+    start = f"{tower}.encoder.layers.{layer}"
+    if name in ("attn.in_proj_weight", "attn.in_proj_bias") and value.shape[0] % 3 == 0:
+        kind = name.rpartition("_")[2]
+        parts = zip("qkv", mx.split(value, 3), strict=True)
+        return {f"{start}.self_attn.{letter}_proj.{kind}": part for letter, part in parts}
+    module, _, kind = name.rpartition(".")
+    return {f"{start}.{_LAYER.get(module, module)}.{kind}": value}
+
+
+def _rename_visual(name: str, resnet: bool) -> str:
+    if resnet:
+        pooled = name.removeprefix("attnpool.c_proj.")
+        return f"vision_model.{name}" if pooled == name else f"visual_projection.{pooled}"
+    return f"vision_model.{_VIT.get(name, name)}"
+
+
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The configuration of an archive of OpenAI's, from its tensors' names and shapes.
+
+    Raises:
+        UserError: it is no CLIP of OpenAI's.
+    """
+    try:
+        width, text_layers = (
+            shapes["ln_final.weight"][0],
+            _count(shapes, r"transformer\.resblocks\.(\d+)\.ln_1\.weight"),
+        )
+        resnet = "visual.layer1.0.conv1.weight" in shapes
+        vision = _resnet_from_shapes(shapes) if resnet else _vit_from_shapes(shapes)
+        text = {"context_length": shapes["positional_embedding"][0], "vocab_size": shapes["token_embedding.weight"][0]}
+        text |= {"width": width, "heads": max(1, width // HEAD), "layers": text_layers}
+        model = {"embed_dim": shapes["text_projection"][1], "vision_cfg": vision, "text_cfg": text}
+    except (LookupError, TypeError):
+        raise UserError("it holds no CLIP of OpenAI's; give one of their archives, such as ViT-B-16.pt") from None
+    return config({"model_cfg": model | {"quick_gelu": True}}, name="")
+
+
+def _count(shapes: Iterable[str], pattern: str) -> int:
+    return len({match[1] for name in shapes if (match := re.fullmatch(pattern, name))})
+
+
+def _vit_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    width, _, patch, _ = shapes["visual.conv1.weight"]
+    side = round((shapes["visual.positional_embedding"][0] - 1) ** 0.5)
+    layers = _count(shapes, r"visual\.transformer\.resblocks\.(\d+)\.ln_1\.weight")
+    return {"width": width, "layers": layers, "patch_size": patch, "image_size": patch * side}
+
+
+def _resnet_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    layers = [_count(shapes, rf"visual\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4)]
+    side = round((shapes["visual.attnpool.positional_embedding"][0] - 1) ** 0.5)
+    width = shapes["visual.layer1.0.conv1.weight"][0]
+    return {"width": width, "layers": layers, "image_size": POOLED * side}
+
+
+def config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
+    """Our `config.json` for an `open_clip_config.json`.
+
+    Args:
+        given: the parsed file.
+        name: of the model; OpenAI's own weights in timm's repositories end in ".openai", and their activation is
+            the quick GELU whether the file says so or not.
+
+    Raises:
+        UserError: CoCa, SigLIP, or a tower that we do not have; it is named.
+    """
+    model = _section(given, "model_cfg")
+    vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
+    _refuse_others(model, vision, text)
+    quick = bool(model.get("quick_gelu")) or name.endswith(".openai")
+    for kind, section in (("vision_cfg", vision), ("text_cfg", text)):
+        _refuse_fields(kind, section)
+    described = {
+        "model_type": "clip",
+        "projection_dim": _number(model, "embed_dim", None),
+        "text_config": _text(text, quick),
+        "vision_config": _vision(vision, quick),
+    }
+    size = described["vision_config"]["image_size"]
+    return described | {"preprocessor": _preprocessor(given.get("preprocess_cfg") or {}, size)}
+
+
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = given.get(name)
+    if not isinstance(section, dict):
+        raise UserError(f"open_clip_config.json: without {name}; download the file again")
+    return section
+
+
+def _number(given: Mapping[str, Any], name: str, default: int | float | None) -> Any:
+    value = default if given.get(name) is None else given[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
+        raise UserError(f"open_clip_config.json: {name} is {value!r}; expected a number")
+    return value
+
+
+def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+    """Name what is another model altogether."""
+    tower, words = str(vision.get("timm_model_name") or ""), str(text.get("hf_model_name") or "")
+    tokenizer = str(text.get("hf_tokenizer_name") or "")
+    if "multimodal_cfg" in model:
+        raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
+    if "siglip" in f"{tower} {tokenizer}".lower() or model.get("init_logit_bias") is not None:
+        raise UserError(f"it is a SigLIP, not a CLIP; {SUPPORTED}")
+    if tower:
+        kind = "FastViT" if tower.startswith("fastvit") else "timm"
+        raise UserError(f"its image tower is the {kind} network {tower[:60]!r}, which is not supported; {SUPPORTED}")
+    if words:
+        raise UserError(f"its text tower is {words[:60]!r}, not CLIP's; {SUPPORTED}")
+
+
+def _refuse_fields(kind: str, section: Mapping[str, Any]) -> None:
+    """Refuse what would be another network, and what is unknown: it might be one."""
+    for field, value in section.items():
+        if (field in _NEUTRAL and value in _NEUTRAL[field]) or field in _READ | _IGNORED:
+            continue
+        raise UserError(f"open_clip_config.json: {kind}.{field} is {str(value)[:40]!r}, not supported; {SUPPORTED}")
+    pools = {"vision_cfg": ("tok",), "text_cfg": ("argmax", "eos")}[kind]
+    if section.get("pool_type", pools[0]) not in pools:
+        raise UserError(f"open_clip_config.json: {kind}.pool_type is {section['pool_type']!r}; supported is {pools[0]}")
+
+
+def _activation(section: Mapping[str, Any], quick: bool) -> str:
+    arguments = section.get("act_kwargs") or {}
+    if arguments and (quick or arguments != {"approximate": "tanh"}):
+        raise UserError(f"open_clip_config.json: act_kwargs is {str(arguments)[:60]}, not supported; {SUPPORTED}")
+    return "gelu_pytorch_tanh" if arguments else "quick_gelu" if quick else "gelu"
+
+
+def _tower(section: Mapping[str, Any], width: int, quick: bool) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": int(width * _number(section, "mlp_ratio", 4.0)),
+        "num_hidden_layers": _number(section, "layers", 12),
+        "hidden_act": _activation(section, quick),
+        "layer_norm_eps": float(_number(section.get("norm_kwargs") or {}, "eps", 1e-5)),
+    }
+
+
+def _text(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
+    words = _number(section, "vocab_size", 49408)
+    end = section.get("eos_id", 2) if section.get("pool_type") == "eos" else words - 1  # argmax: the largest id
+    return _tower(section, _number(section, "width", 512), quick) | {
+        "num_attention_heads": _number(section, "heads", 8),
+        "max_position_embeddings": _number(section, "context_length", 77),
+        "vocab_size": words,
+        "bos_token_id": words - 2,
+        "eos_token_id": end,
+        "pad_token_id": section.get("pad_id", 0),
+        "causal": not section.get("no_causal_mask", False),
+    }
+
+
+def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
+    size, layers = section.get("image_size", 224), section.get("layers", 12)
+    size = size[0] if isinstance(size, list) and len(set(map(str, size))) == 1 else size
+    size = _number({"image_size": size}, "image_size", None)
+    width, head = _number(section, "width", 768), _number(section, "head_width", HEAD)
+    if isinstance(layers, list):
+        heads = width * POOLED // head
+        return {
+            "model_type": RESNET,
+            "layers": layers,
+            "width": width,
+            "num_attention_heads": heads,
+            "image_size": size,
+        }
+    patch = _number(section, "patch_size", 16)
+    heads = {"num_attention_heads": width // head, "patch_size": patch, "image_size": size}
+    return _tower(section, width, quick) | heads
+
+
+def _preprocessor(given: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Our preprocessing for open_clip's `preprocess_cfg`: it knows two filters and three ways to resize."""
+    mode = given.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise UserError(f"open_clip_config.json: resize_mode is {mode!r}; supported are shortest and squash")
+    square = {"height": size, "width": size}
+    return {
+        "size": square if mode == "squash" else {"shortest_edge": size},
+        "crop_size": square,
+        "do_center_crop": mode == "shortest",
+        "resample": 2 if given.get("interpolation") == "bilinear" else 3,
+        "image_mean": list(given.get("mean") or CLIP_MEAN),
+        "image_std": list(given.get("std") or CLIP_STD),
+    }
