@@ -67,7 +67,7 @@ def _row(results: Sequence[FolderResult]) -> tuple[str, ...]:
         _share(before),
         _share(after),
         _change(before, after),
-        _between(result.interval) if len(results) == 1 else "",
+        _between(_interval(results)),
         _share([tuned.top5 for _, tuned in pairs]),
         _share([tuned.per_class for _, tuned in pairs]),
         _share([tuned.ece for _, tuned in pairs]),
@@ -98,6 +98,15 @@ def _change(before: Sequence[float], after: Sequence[float]) -> str:
     return wording.points(fmean(before), fmean(after))
 
 
+def _interval(results: Sequence[FolderResult]) -> tuple[float, float]:
+    """That of the one run, or of the mean change of several."""
+    from sharpzo_mlx.scores import pooled_interval
+
+    if len(results) == 1:
+        return results[0].interval
+    return pooled_interval([result.changes for result in results if result.changes is not None])
+
+
 def _between(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
 
@@ -115,7 +124,10 @@ def _remarks(reports: Reports) -> list[str]:
             f"points gained on the shifted folders for each gained in distribution: {first.shift_per_point:.2f}"
         )
     if len(reports) > 1:
-        lines.append(f"{len(reports)} runs: mean ± standard deviation; classes are those of {next(iter(reports))}")
+        lines.append(
+            f"{len(reports)} runs: mean ± standard deviation over runs; the interval is that of the mean change over "
+            f"images; classes are those of {next(iter(reports))}"
+        )
     for result in first.folders:
         if result.parts:
             lines += ["", _corruptions(result)]
@@ -139,14 +151,17 @@ def as_record(reports: Reports) -> dict[str, Any]:
     records = [_record(report) for report in reports.values()]
     if len(records) == 1:
         return records[0]
+    places = range(len(records[0]["folders"]))
+    found = [[report.folders[place] for report in reports.values()] for place in places]
     folders = [
         {
             "path": rows[0]["path"],
             "images": rows[0]["images"],
             **{name: fmean(row[name] for row in rows) for name in ("zero_shot", "tuned")},
             "tuned_sd": stdev(row["tuned"] for row in rows),
+            "interval": _interval(results),
         }
-        for rows in zip(*(record["folders"] for record in records), strict=True)
+        for rows, results in zip(zip(*(record["folders"] for record in records), strict=True), found, strict=True)
     ]
     mean = {name: fmean(record["mean"][name] for record in records) for name in ("zero_shot", "tuned")}
     runs = [{"run": str(run), **record} for run, record in zip(reports, records, strict=True)]

@@ -156,6 +156,7 @@ def _measured(
         interval=difference_interval(zero_shot, tuned),
         measures=(measure(zero_shot, labels), measure(tuned, labels)),
         classes=by_class(zero_shot, tuned, labels, sets[0].images.class_names),
+        changes=tuned.right.astype(np.int8) - zero_shot.right.astype(np.int8),
         parts=tuple(
             PartResult(
                 *scored.part, len(part.labels), float(part.zero_shot.right.mean()), float(part.tuned.right.mean())

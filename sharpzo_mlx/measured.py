@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class FolderResult:
         measures: zero-shot's and the tuned prompt's other figures.
         classes: each class, the worst first.
         parts: each corruption and severity of a tree; the folder's own figures are over all images of it.
+        changes: [images] int8: 1 where only the tuned prompt is right, -1 where only zero-shot is, else 0.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class FolderResult:
     measures: tuple[Measures, Measures]
     classes: tuple[ClassResult, ...]
     parts: tuple[PartResult, ...] = ()
+    changes: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def below_zero_shot(self) -> bool:

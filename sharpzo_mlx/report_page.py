@@ -64,12 +64,14 @@ def write_report(
     assert run.prompt.class_names
     path = Path(output).expanduser() if output else run.folder / PAGE
     findings = _findings(run, clip, landscape=landscape)
-    figures = draw_all(run, read_steps(run.folder), findings)
+    steps = read_steps(run.folder)
+    figures = draw_all(run, steps, findings)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "points": _points}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     plots = {name.replace("-", "_"): as_svg(figure) for name, figure in figures.items()}
-    atomic_write(path, template.render(**_content(run, findings), plots=plots))
+    switched = len({step["stage"] for step in steps}) > 1
+    atomic_write(path, template.render(**_content(run, findings), plots=plots, switched=switched))
     if png:
         save_png(figures, path.parent)
     return path

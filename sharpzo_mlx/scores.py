@@ -114,6 +114,18 @@ def difference_interval(zero_shot: Judged, tuned: Judged) -> tuple[float, float]
     return interval(after - before)
 
 
+def pooled_interval(changes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """95 % interval over images of the mean change of several runs on the same images.
+
+    Args:
+        changes: for each run [N]: 1 where only the tuned prompt is right, -1 where only zero-shot is, else 0.
+    """
+    values, counts = np.unique(np.sum(changes, axis=0, dtype=int), return_counts=True)
+    images = int(counts.sum())
+    drawn = numpy_stream(0, "bootstrap").multinomial(images, counts / images, size=RESAMPLES)
+    return interval(drawn @ values / (images * len(changes)))
+
+
 def interval(draws: np.ndarray) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles."""
     low, high = np.percentile(draws, (2.5, 97.5))

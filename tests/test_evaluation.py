@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
+from sharpzo_mlx import evaluation
 from sharpzo_mlx.evaluation import evaluate_steps
+from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
 from sharpzo_mlx.measured import FolderResult
 
 
@@ -55,6 +61,28 @@ def test_unreadable_images_are_skipped_and_counted(run: sz.Run, photos: Path, tm
     result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
     assert isinstance(result, FolderResult)
     assert (result.images, result.skipped) == (35, 1)
+
+
+def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings of a chunk are gone when those of the next but one are made; the figures stay what they are."""
+    whole = sz.evaluate(run, photos).folders[0]
+    alive: list[weakref.ref[Features]] = []
+    most = 0
+
+    def watched(*given: Any) -> Generator[EncodeProgress, None, Features]:
+        nonlocal most
+        features = yield from encode_steps(*given)
+        assert len(features.labels) <= 5
+        alive.append(weakref.ref(features))
+        gc.collect()
+        most = max(most, sum(found() is not None for found in alive))
+        return features
+
+    monkeypatch.setattr(evaluation, "CHUNK", 5)
+    monkeypatch.setattr(evaluation, "encode_steps", watched)
+    assert sz.evaluate(run, photos).folders[0].to_dict() == whole.to_dict()
+    assert len(alive) == 8  # 36 images
+    assert most <= 2
 
 
 def test_predictions_are_the_softmax_of_the_classifier(run: sz.Run, photos: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -185,3 +186,38 @@ def test_a_browser_paints_light_and_dark(page: Path, tmp_path: Path) -> None:
             shades.append(np.median(np.asarray(opened.convert("L"))))
     assert shades[0] > 240
     assert shades[1] < 40
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_paper_is_white_whatever_the_screen(page: Path, tmp_path: Path) -> None:
+    """Printed from a dark screen the page has the colours that it has from a light one, on a few sheets."""
+    colours = []
+    for scheme in ("light", "dark"):
+        sheet = tmp_path / f"{scheme}.pdf"
+        words = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+        browse(tmp_path / scheme, *words, f"--print-to-pdf={sheet}", page.as_uri())
+        data = sheet.read_bytes()
+        assert 2 <= len(re.findall(rb"/Type\s*/Page\b", data)) <= 8
+        streams = re.findall(rb"stream\r?\n(.*?)endstream", data, re.DOTALL)
+        drawn = b"\n".join(zlib.decompressobj().decompress(found) for found in streams if found[:1] == b"\x78")
+        colours.append(set(re.findall(rb"[\d.]+ [\d.]+ [\d.]+ rg\b", drawn)))
+    assert len(colours[0]) > 5
+    assert colours[0] == colours[1]
+
+
+def test_a_run_that_was_cut_off_and_has_no_test_split(run: sz.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    del record["images"]["test"]
+    record["results"]["test"] = None
+    (folder / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    steps = (folder / "steps.jsonl").read_text().splitlines(keepends=True)
+    (folder / "steps.jsonl").write_text("".join(steps[:3]))  # stage 1 alone
+    page = write_report(folder)
+    words = " ".join(" ".join(read(page).words).split())
+    assert "This run is not finished." in words
+    assert "measured on validation" in words
+    assert f"tuned {100 * record['results']['val']:.1f} %" in words
+    assert "Accuracy on the validation images" in words
+    assert "None" not in words
+    assert "The dotted line" not in words  # stage 2 has not begun

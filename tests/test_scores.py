@@ -17,7 +17,7 @@ from sharpzo_mlx import evaluation
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.datasets.imageset import ImageSet
 from sharpzo_mlx.datasets.variants import ScoredSet
-from sharpzo_mlx.scores import Judged, calibration_error, difference_interval, judge, measure
+from sharpzo_mlx.scores import Judged, calibration_error, difference_interval, judge, measure, pooled_interval
 
 CLASSES = ("barn owl", "cat", "dog")
 
@@ -212,3 +212,14 @@ def test_csv_has_a_line_for_everything(show: Show, shifted: Path) -> None:
 def test_runs_without_a_folder(run: sz.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["evaluate", str(run.folder), str(run.folder)]) == 2
     assert "behind the runs" in capsys.readouterr().err
+
+
+def test_the_interval_of_several_runs_resamples_images() -> None:
+    """One run gives its own interval; of several, what a bootstrap over rows of images gives."""
+    rng = np.random.default_rng(3)
+    changes = [rng.integers(-1, 2, 150, dtype=np.int8) for _ in range(3)]
+    mean = np.mean(changes, axis=0)
+    plain = [mean[rng.integers(0, 150, 150)].mean() for _ in range(4000)]
+    assert pooled_interval(changes) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.012)
+    same = [changes[0]] * 3  # runs that agree say no more than one
+    assert pooled_interval(same) == pytest.approx(pooled_interval(changes[:1]))

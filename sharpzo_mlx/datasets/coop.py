@@ -1,5 +1,7 @@
 """CoOp's published splits: `split_zhou_*.json` beside a folder of images, as most papers of this field use them.
 
+FGVC-Aircraft alone has none and is known by its makers' lists (`sharpzo_mlx.datasets.aircraft`).
+
 The file lists for train, val and test each image's path, label and class name; the paths start in the folder itself
 or in one of the folders inside (`2750/`, `images/`, `101_ObjectCategories/`, …), which is found by trying.
 
@@ -13,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.imageset import ImageSet, nfc
 from sharpzo_mlx.datasets.names import plain_name
 from sharpzo_mlx.errors import UserError
@@ -23,10 +26,12 @@ Entry = tuple[str, int, str]  # path, label, class name
 
 
 def find_split_file(folder: Path) -> Path | None:
-    """The folder's `split_zhou_*.json`, if it has one; two of them are an error."""
+    """The folder's `split_zhou_*.json` or list of aircraft, if it has one; two split files are an error."""
     found = sorted(path for path in folder.glob(PATTERN) if not path.name.startswith("."))
     if len(found) > 1:
         raise UserError(f"{folder}: holds {found[0].name} and {found[1].name}; keep the one to use")
+    if not found and (folder / aircraft.MARK).is_file():
+        return folder / aircraft.MARK
     return found[0] if found else None
 
 
@@ -34,7 +39,8 @@ def read_split_file(file: Path) -> dict[str, ImageSet]:
     """Read a split file.
 
     Args:
-        file: JSON; `train`, `val` and `test` each a list of [path, label, class name].
+        file: JSON; `train`, `val` and `test` each a list of [path, label, class name]. Or the list of
+            FGVC-Aircraft's training images.
 
     Returns:
         The three sets by name, all with the same classes in the order of their labels. A class's folder is its
@@ -58,6 +64,8 @@ def read_split_file(file: Path) -> dict[str, ImageSet]:
 
 
 def _parts(file: Path) -> dict[str, list[Entry]]:
+    if file.name == aircraft.MARK:
+        return _some(file, aircraft.read_lists(file))
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
         parts = {part: [_entry(entry) for entry in given[part]] for part in PARTS}
@@ -65,6 +73,10 @@ def _parts(file: Path) -> dict[str, list[Entry]]:
         raise UserError(
             f"{file}: no split file of CoOp's kind (train, val, test: lists of [path, label, class name])"
         ) from error
+    return _some(file, parts)
+
+
+def _some(file: Path, parts: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
     if not parts["train"]:
         raise UserError(f"{file}: no training images in it")
     return parts

@@ -36,6 +36,7 @@ SPLITS = {
     "testing": "test",
 }
 PLACEHOLDER, NESTED = "in iCloud", "nested"  # counted beside the endings of files that are no images
+INNER = "images"
 NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
 QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
 
@@ -62,7 +63,8 @@ def read_folder(folder: str | Path) -> ImageSet:
     if (file := find_split_file(folder)) is not None:
         notice(f"{folder}: the test images of {file.name}")
         return read_split_file(file)["test"]
-    if splits := split_folders(folder):
+    if splits := split_folders(inner_folder(folder)):
+        folder = inner_folder(folder)
         one = next(iter(splits.values()))
         raise UserError(f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}")
     classes = class_folders(folder)
@@ -129,6 +131,12 @@ def split_folders(folder: Path) -> dict[str, Path]:
             raise UserError(f"{folder}: both {found[short].name} and {entry.name}; keep one of them")
         found[short] = entry
     return found
+
+
+def inner_folder(folder: Path) -> Path:
+    """Where the class folders or splits stand: `images/` inside, if that alone holds splits (CoOp's ImageNet)."""
+    inside = folder / INNER
+    return inside if inside.is_dir() and not split_folders(folder) and split_folders(inside) else folder
 
 
 def _holds_folders_only(folder: Path) -> bool:

@@ -1,9 +1,9 @@
 """Class names for prompts: from `classnames.txt`, else ImageNet's curated ones, else from the folder names.
 
 A line of the file is a folder, a space, a name (`n01440764 tench`), as in CoOp's list of ImageNet. It stands
-in the folder itself or, for a split, beside it. Two classes of one name cannot be told apart by a prompt: an
-error where the names come from folders, which can be merged, a notice where a list says so (ImageNet has such
-pairs).
+in the folder itself or, for a split, beside it (beside `images/`, if the split is in one). Two classes of one name
+cannot be told apart by a prompt: an error where the names come from folders, which can be merged, a notice where a
+list says so (ImageNet has such pairs).
 
 >>> plain_name("golden_retriever")
 'golden retriever'
@@ -46,7 +46,7 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
     Raises:
         UserError: the list does not name a folder, cannot be read, or two folders give one name.
     """
-    for place, must_fit in ((folder, True), (folder.resolve().parent, fits_parent)):
+    for place, must_fit in ((folder, True), *((place, fits_parent) for place in _beside(folder))):
         if (file := place / NAMES_FILE).is_file():
             listed = read_names(file, folders, strict=must_fit)
             if all(name in listed for name in folders):
@@ -65,6 +65,12 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
     names = tuple(plain_name(name) for name in folders)
     _refuse_twins(folder, folders, names)
     return names
+
+
+def _beside(folder: Path) -> list[Path]:
+    """Where else a list may stand: beside the folder, or one higher where that is CoOp's `imagenet/images`."""
+    parent = folder.resolve().parent
+    return [parent, parent.parent] if parent.name == "images" else [parent]
 
 
 def read_names(file: Path, folders: Sequence[str], *, strict: bool = True) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
-from sharpzo_mlx.datasets.folder import checked_folder, notice, read_folder, split_folders
+from sharpzo_mlx.datasets.folder import checked_folder, inner_folder, notice, read_folder, split_folders
 from sharpzo_mlx.datasets.imageset import ImageSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.random import numpy_stream
@@ -95,6 +95,7 @@ def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, I
 
 def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
     """The images to draw from, and the sets that stand on the disk already."""
+    folder = inner_folder(folder)
     given = split_folders(folder)
     if given and "train" not in given:
         names = ", ".join(path.name for path in given.values())

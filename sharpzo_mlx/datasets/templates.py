@@ -1,7 +1,8 @@
 """The prompt template that goes with a data set: CoOp's own for its eleven, else "a photo of a {}.".
 
-A data set is known by its split file (`split_zhou_EuroSAT.json`) or by the name CoOp gives its folder (`eurosat`).
-One template differs: CoOp's "{} texture." for DTD has no words before the name, and those words are what is tuned.
+A data set is known by its split file (`split_zhou_EuroSAT.json`, FGVC-Aircraft's lists) or by the name CoOp gives
+its folder (`eurosat`). One template differs: CoOp's "{} texture." for DTD has no words before the name, and those
+words are what is tuned.
 
 >>> standard_template(Path("data/oxford_pets"))
 'a photo of a {}, a type of pet.'
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.coop import find_split_file
 
 PLAIN = "a photo of a {}."
@@ -38,8 +40,12 @@ def standard_template(dataset: Path) -> str | None:
         dataset: the folder of the data set.
     """
     file = find_split_file(dataset) if dataset.is_dir() else None
-    title = file.stem.removeprefix("split_zhou_").casefold() if file else None
+    title = _title(file) if file else None
     for name, folder, template in _STANDARD:
         if title == name.casefold() or (title is None and dataset.resolve().name.casefold() == folder):
             return template
     return None
+
+
+def _title(file: Path) -> str:
+    return "fgvcaircraft" if file.name == aircraft.MARK else file.stem.removeprefix("split_zhou_").casefold()

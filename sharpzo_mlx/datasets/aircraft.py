@@ -1,0 +1,57 @@
+"""FGVC-Aircraft as its makers publish it and CoOp uses it: lists of images beside `images/`, and no split file.
+
+A line of `images_variant_{train,val,test}.txt` is an image's number and its variant (`1025794 707-320`); the order of
+`variants.txt` is that of the classes. Variants are no folders: some have a slash in them (`F/A-18`).
+
+>>> read_lists(Path("fgvc_aircraft/images_variant_train.txt"))["train"][0]  # doctest: +SKIP
+('images/1025794.jpg', 0, '707-320')
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharpzo_mlx.errors import UserError
+
+MARK = "images_variant_train.txt"
+ORDER = "variants.txt"
+IMAGES = "images"
+
+
+def read_lists(file: Path) -> dict[str, list[tuple[str, int, str]]]:
+    """The three lists.
+
+    Args:
+        file: the training images; the other lists and `variants.txt` stand beside it.
+
+    Returns:
+        By part (train, val, test): each image's path from the file's folder, its label and its variant.
+
+    Raises:
+        UserError: a list is missing, or a line of it names no variant of `variants.txt`.
+    """
+    variants = _lines(file.with_name(ORDER))
+    labels = {variant: label for label, variant in enumerate(variants)}
+    if len(labels) < len(variants):
+        raise UserError(f"{file.with_name(ORDER)}: names a variant twice; get the file anew")
+    return {part: _entries(file.with_name(f"images_variant_{part}.txt"), labels) for part in ("train", "val", "test")}
+
+
+def _entries(file: Path, labels: dict[str, int]) -> list[tuple[str, int, str]]:
+    entries = []
+    for line in _lines(file):
+        number, _, variant = line.partition(" ")
+        if (variant := variant.strip()) not in labels:
+            raise UserError(f"{file}: line {line!r} names no variant of {ORDER}; lines are like '1025794 707-320'")
+        entries.append((f"{IMAGES}/{number}.jpg", labels[variant], variant))
+    return entries
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: missing; it belongs beside {MARK}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as UTF-8 text; get the file anew") from error
+    return [line.strip() for line in lines if line.strip()]
