@@ -29,7 +29,7 @@ from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, npz, open_clip, safetensors_file, torch_pickle
+from . import card, catalog, npz, open_clip, safetensors_file, torch_pickle
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .huggingface import to_mlx
 from .output import fill, resolve
@@ -38,6 +38,7 @@ from .sources import Source, find
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 LOGIT_SCALE = "logit_scale"
+FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".npz")
 FIRST_TOKEN = "!"  # number 0, with which OpenAI and open_clip fill a text up
 
 
@@ -132,8 +133,10 @@ def _default_output(source: str | Path | None) -> Path:
     if source is None:
         return default_model_folder()
     path = Path(source).expanduser()
-    name = path.resolve().name if path.exists() else path.name
-    return Path(f"{name.removesuffix('.safetensors').removesuffix('.bin')}-mlx")
+    if path.is_file():
+        return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
+    name = path.resolve().name if path.exists() else catalog.resolve(str(source)).rpartition("/")[2]
+    return Path(f"{name}-mlx")
 
 
 def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:

@@ -116,6 +116,11 @@ def test_one_dtype_is_asked_for(archive: Any, tmp_path: Path, dtype: str) -> Non
     assert all((again / file.name).read_bytes() == file.read_bytes() for file in report.folder.iterdir())
 
 
+def test_an_archive_lends_its_name(archive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert convert(archive[2]).folder == Path("archive-mlx")
+
+
 def test_half_precision_computes_in_half(archive: Any, tmp_path: Path) -> None:
     """What the GPU does: the weights' own dtype throughout."""
     whole, _, path = archive
