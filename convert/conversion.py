@@ -12,7 +12,9 @@ PosixPath('m')
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, npz, open_clip, safetensors_file, torch_pickle
+from . import card, catalog, npz, open_clip, safetensors_file, torch_pickle
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .huggingface import to_mlx
 from .output import fill, resolve
@@ -36,6 +38,7 @@ from .sources import Source, find
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 LOGIT_SCALE = "logit_scale"
+FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".npz")
 FIRST_TOKEN = "!"  # number 0, with which OpenAI and open_clip fill a text up
 
 
@@ -82,7 +85,7 @@ def convert(
         source: a folder in Hugging Face's, open_clip's or MLX's layout, a weights file in one, an archive of
             OpenAI's, a hub name, or a short name such as RN50; None is the default model.
         output: folder to make; None is the default model's place, or "<last part of source>-mlx" here.
-        dtype: "float32", "float16" or "bfloat16"; None keeps the checkpoint's own.
+        dtype: "float32", "float16" or "bfloat16"; None keeps the checkpoint's own, or float32 where it mixes several.
         quantise: which matrices to quantise and to how many bits; None for none.
         force: replace an output that is a model folder of ours.
         progress: let downloads draw their bars.
@@ -113,7 +116,7 @@ def convert(
         folder=folder,
         source=str(DEFAULT_MODEL if source is None else source),
         parameters=parameters,
-        dtype=str(made.weights[_WIDEST].dtype).removeprefix("mlx.core."),
+        dtype=_name(made.weights[_WIDEST].dtype),
         bytes_before=sum(path.stat().st_size for path in found.weights),
         bytes_after=(folder / "model.safetensors").stat().st_size,
         quantization=made.config.quantization,
@@ -130,14 +133,16 @@ def _default_output(source: str | Path | None) -> Path:
     if source is None:
         return default_model_folder()
     path = Path(source).expanduser()
-    name = path.resolve().name if path.exists() else path.name
-    return Path(f"{name.removesuffix('.safetensors').removesuffix('.bin')}-mlx")
+    if path.is_file():
+        return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
+    name = path.resolve().name if path.exists() else catalog.resolve(str(source)).rpartition("/")[2]
+    return Path(f"{name}-mlx")
 
 
 def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:
     """Configuration, weights in our layout and of the wanted dtype, and whether the files are such already."""
     config = _config(found, found.config) if found.config is not None else None
-    given, ours = _read(found.weights)
+    given, ours = _read(found.weights, dtype)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
     if open_clip.is_open_clip(given):
@@ -203,15 +208,43 @@ def _weights(
         weights = {name: laid_out[name] for name in sorted(laid_out)}
         laid_out.clear()
         given.clear()  # nothing else may hold a tensor, or none could be let go once it is cast
-        for name in weights:
-            weights[name] = settle(weights[name], name, dtype)
+        common = _own_dtype(found, weights) if dtype is None else dtype
+        for name in weights:  # the logit scale is no part of what has one dtype
+            weights[name] = settle(weights[name], name, dtype if name == LOGIT_SCALE else common)
     except UserError as error:
         raise UserError(f"{found.weights[0]}: {error}") from error
     return weights
 
 
-def _read(paths: tuple[Path, ...]) -> tuple[dict[str, mx.array], bool]:
-    """All tensors of all shards, and whether a file has our fingerprint."""
+def _own_dtype(found: Source, weights: Mapping[str, mx.array]) -> mx.Dtype:
+    """The one dtype of a checkpoint's weights; float32, which holds all of the others exactly, where they differ."""
+    floating = (
+        array.dtype
+        for name, array in weights.items()
+        if name != LOGIT_SCALE and mx.issubdtype(array.dtype, mx.floating)
+    )
+    dtypes = sorted(set(floating), key=str)
+    if len(dtypes) == 1:
+        return dtypes[0]
+    if dtypes:
+        names = " and ".join(_name(dtype) for dtype in dtypes)
+        logging.getLogger("sharpzo_mlx").warning(
+            f"{found.weights[0]}: mixes {names}; all become float32, exactly (--dtype float16 is half the size)"
+        )
+    return mx.float32
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def _read(paths: tuple[Path, ...], dtype: mx.Dtype | None) -> tuple[dict[str, mx.array], bool]:
+    """All tensors of all shards, and whether a file has our fingerprint.
+
+    Those of safetensors are lazy; others are brought to `dtype` one by one, so that they never are in memory at
+    both precisions.
+    """
+    prepare = None if dtype is None else partial(narrow, dtype=dtype)
     weights: dict[str, mx.array] = {}
     ours = False
     for path in paths:
@@ -219,11 +252,19 @@ def _read(paths: tuple[Path, ...]) -> tuple[dict[str, mx.array], bool]:
             shard, metadata = safetensors_file.read(path)
             ours |= "fingerprint" in metadata
         else:
-            shard = npz.read(path) if path.suffix == ".npz" else torch_pickle.read(path)
+            shard = npz.read(path, prepare) if path.suffix == ".npz" else torch_pickle.read(path, prepare)
         if twice := weights.keys() & shard.keys():
             raise UserError(f"{path}: {min(twice)} is in another shard too; download the checkpoint again")
         weights |= shard
     return weights, ours
+
+
+def narrow(array: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Cast a tensor as it is read, but leave to `settle` what does not fit, and to scalars their precision."""
+    if array.size == 1 or not mx.issubdtype(array.dtype, mx.floating):
+        return array
+    cast = array.astype(dtype)
+    return cast if mx.all(mx.isfinite(cast)).item() else array
 
 
 def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:

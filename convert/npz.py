@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
 
@@ -27,8 +28,12 @@ MAXIMUM_HEADER = 4096  # bytes in front of an array's numbers; NumPy writes 128
 KINDS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 
-def read(path: str | Path) -> dict[str, mx.array]:
+def read(path: str | Path, prepare: Callable[[mx.array], mx.array] | None = None) -> dict[str, mx.array]:
     """Read all arrays.
+
+    Args:
+        path: the file.
+        prepare: what becomes of each array before the next one is read, such as a cast; None keeps them.
 
     Returns:
         Name -> array, in the file's order; float64 comes as float32.
@@ -39,7 +44,11 @@ def read(path: str | Path) -> dict[str, mx.array]:
     path = Path(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return {name.removesuffix(".npy"): _array(data, name, span) for name, span in members(data).items()}
+            found: dict[str, mx.array] = {}
+            for name, span in members(data).items():
+                array = _array(data, name, span)
+                found[name.removesuffix(".npy")] = prepare(array) if prepare else array
+            return found
     except (BadZip, ValueError) as error:
         raise UserError(f"{path}: {str(error).partition(chr(10))[0] or 'damaged'}") from error
     except OSError as error:

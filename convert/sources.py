@@ -79,6 +79,8 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
     if path.is_dir():
         return _describe(path, path.resolve().name, on_hub=False)
     if path.is_file():
+        if path.suffix == ".json":
+            raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path)
     name = resolve(str(source))
     if not _HUB_NAME.fullmatch(name):

@@ -85,11 +85,12 @@ def is_program(path: Path) -> bool:
         return False  # `read` says what is wrong with it
 
 
-def read(path: str | Path) -> dict[str, mx.array]:
+def read(path: str | Path, prepare: Callable[[mx.array], mx.array] | None = None) -> dict[str, mx.array]:
     """Read a checkpoint's tensors.
 
     Args:
         path: a file that torch.save wrote from a state dict, in either form, or a TorchScript program.
+        prepare: what becomes of each tensor before the next one is read, such as a cast; None keeps them.
 
     Returns:
         Name -> array, in the file's order; float64 comes as float32, which is the widest that a GPU has.
@@ -104,7 +105,12 @@ def read(path: str | Path) -> dict[str, mx.array]:
                 raise Refused("it is empty; download the file again")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         found, spans = _read_zip(data) if data[:4] == b"PK\3\4" else _read_legacy(data)
-        return _arrays(_state_dict(found), spans, data)
+        tensors = _state_dict(found)
+        _check_storages(tensors, spans, data)
+        return {
+            name: _array(tensor, spans[tensor.storage.key], data, prepare or (lambda array: array))
+            for name, tensor in tensors.items()
+        }
     except (Refused, BadZip) as error:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
@@ -282,8 +288,8 @@ def _tensors_of(program: Record) -> dict[str, Tensor]:
     return found
 
 
-def _arrays(tensors: Mapping[str, Tensor], spans: Mapping[str, Span], data: mmap.mmap) -> dict[str, mx.array]:
-    """Copy every tensor out of the map."""
+def _check_storages(tensors: Mapping[str, Tensor], spans: Mapping[str, Span], data: mmap.mmap) -> None:
+    """Before anything is copied: every storage is whole, and all tensors together stay near the file's size."""
     total = sum(math.prod(tensor.shape) * tensor.storage.itemsize for tensor in tensors.values())
     if total > MAXIMUM_EXPANSION * len(data):
         raise Refused(f"its tensors would take {total} bytes, many times the file's own size")
@@ -291,11 +297,11 @@ def _arrays(tensors: Mapping[str, Tensor], spans: Mapping[str, Span], data: mmap
         storage = tensor.storage
         if storage.key not in spans or spans[storage.key][1] < storage.count * storage.itemsize:
             raise Refused(f"its storage {storage.key[:40]!r} is missing or cut short; download again")
-    return {name: _array(tensor, spans[tensor.storage.key][0], data) for name, tensor in tensors.items()}
 
 
-def _array(tensor: Tensor, start: int, data: mmap.mmap) -> mx.array:
-    storage = tensor.storage
+def _array(tensor: Tensor, span: Span, data: mmap.mmap, prepare: Callable[[mx.array], mx.array]) -> mx.array:
+    """Copy one tensor out of the map, and let go of the map's pages that it was read from."""
+    storage, start = tensor.storage, span[0]
     half = storage.dtype == BFLOAT16
     dtype = np.dtype("<u2") if half else np.dtype(storage.dtype)
     if not math.prod(tensor.shape):
@@ -305,4 +311,14 @@ def _array(tensor: Tensor, start: int, data: mmap.mmap) -> mx.array:
     view = as_strided(flat, tensor.shape, strides, writeable=False)
     # a copy: MLX may not read unaligned memory, and the map must not outlive this call
     copy = np.array(view, dtype=np.float32 if storage.dtype == "<f8" else dtype, order="C")
-    return mx.array(copy).view(mx.bfloat16) if half else mx.array(copy)
+    _let_go(data, span)
+    array = mx.array(copy)
+    del copy
+    return prepare(array.view(mx.bfloat16) if half else array)
+
+
+def _let_go(data: mmap.mmap, span: Span) -> None:
+    """Tell the system that pages of the map are not needed; they are read again should another tensor need them."""
+    first = span[0] - span[0] % mmap.PAGESIZE
+    if hasattr(data, "madvise"):  # not on Windows
+        data.madvise(mmap.MADV_DONTNEED, first, span[0] + span[1] - first)

@@ -134,3 +134,12 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     assert record["bytes_after"] == (Path(output) / "model.safetensors").stat().st_size
     refused = runner.invoke(convert_command, [str(checkpoint), "--output", output])
     assert isinstance(refused.exception, UserError)
+
+
+def test_a_short_name_lends_that_of_its_repository() -> None:
+    assert conversion._default_output("ViT-B/16") == Path("clip-vit-base-patch16-mlx")
+
+
+def test_a_description_given_for_weights_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="describes weights, but holds none; give its folder"):
+        convert(checkpoint / "config.json", tmp_path / "m")

@@ -101,6 +101,24 @@ def test_views_of_one_storage(tmp_path: Path, form: str) -> None:
     assert list(found) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_tensors_are_prepared_one_by_one(tmp_path: Path, form: str) -> None:
+    path, seen = tmp_path / "w.bin", []
+    if form == "zip":
+        zip_file(path, VIEWS, {"0": NUMBERS.tobytes()})
+    else:
+        legacy_file(path, VIEWS, {"0": NUMBERS})
+
+    def halve(array: mx.array) -> mx.array:
+        seen.append(array.shape)
+        return array.astype(mx.float16)
+
+    found = read(path, halve)
+    assert seen == [(3, 4), (2, 3), ()]  # of the empty one there is nothing to prepare
+    np.testing.assert_array_equal(np.array(found["a"]), NUMBERS.reshape(3, 4).astype(np.float16))
+    np.testing.assert_array_equal(np.array(found["b"]), NUMBERS.reshape(3, 4).T[2:, :][:2])
+
+
 def test_bfloat16_without_torch(tmp_path: Path) -> None:
     halves = np.array([0x3F80, 0xC040, 0x0001], dtype="<u2")  # 1, -3, the smallest
     program = mapping(w=tensor(storage("7", 3, "BFloat16Storage"), (3,), (1,)))
