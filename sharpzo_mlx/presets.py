@@ -57,11 +57,11 @@ def check(config: TuneConfig) -> None:
     """Refuse a configuration that only carries a preset's name: the name alone sets nothing.
 
     Raises:
-        UserError: no such preset, or none of its settings is there.
+        UserError: no such preset, or less than half of its settings are there.
     """
     named, plain = preset(config.preset).to_dict(), TuneConfig().to_dict()
     own = [key for key, value in named.items() if key != "preset" and value != plain[key]]
-    if own and all(getattr(config, key) != named[key] for key in own):
+    if 2 * sum(getattr(config, key) == named[key] for key in own) < len(own):
         raise UserError(
             f"preset {config.preset!r} is a name alone here: make the options with preset({config.preset!r})"
         )
