@@ -80,7 +80,9 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
 
     monkeypatch.setattr(evaluation, "CHUNK", 5)
     monkeypatch.setattr(evaluation, "encode_steps", watched)
-    assert sz.evaluate(run, photos).folders[0].to_dict() == whole.to_dict()
+    in_chunks = sz.evaluate(run, photos).folders[0].to_dict()
+    for name, value in whole.to_dict().items():  # a probability's last bits depend on the size of its batch
+        assert in_chunks[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), name
     assert len(alive) == 8  # 36 images
     assert most <= 2
 

@@ -75,7 +75,8 @@ def test_chunks_change_nothing_but_rounding(tiny_model: Path, images: Images) ->
     whole, parts = build(tiny_model, images), build(tiny_model, images)
     parts.chunk, parts.jvp_chunk = 4, 3
     np.testing.assert_allclose(parts.losses(w), whole.losses(w), rtol=1e-5)
-    np.testing.assert_allclose(parts.image_losses(w), whole.image_losses(w), rtol=1e-5)
+    # a single image's loss is the difference of logits of about 12, whose own rounding is 1e-6
+    np.testing.assert_allclose(parts.image_losses(w), whole.image_losses(w), rtol=1e-5, atol=2e-6)
     for one, other in zip(parts.jvp(w, u), whole.jvp(w, u), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
