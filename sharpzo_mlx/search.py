@@ -29,8 +29,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, sparse_zo
 from sharpzo_mlx.random import stream
-
-ROUNDING = 1e-9  # accuracies are quotients of whole numbers
+from sharpzo_mlx.selection import ROUNDING, Selection
 
 State: TypeAlias = cma.CMAState | sharpness.SharpnessState | sparse_zo.ZOState
 S = TypeVar("S", cma.CMAState, sharpness.SharpnessState, sparse_zo.ZOState)
@@ -99,8 +98,7 @@ class Search:
         self.zo = sparse_zo.init(self.zo_params, mx.zeros(d))
         self.val_queries, self.elapsed = 0, 0.0
         self.best_w = mx.zeros(d)
-        self.best: Score | None = None
-        self.top = 0.0  # the highest accuracy so far
+        self.selection = Selection(config.selection_slack)
         self.mark, self.stale = 0.0, 0  # the accuracy to improve on, and generations since
         self.validated = 0  # the step of stage 2 that was validated last
 
@@ -195,15 +193,14 @@ class Search:
 
     def begin(self) -> None:
         """Validate w = 0, zero-shot: the first candidate for the best."""
-        if self.best is None:
+        if self.selection.empty:
             self._consider(mx.zeros(self.loss.dimension))
             self.mark = self.best_score.accuracy
 
     @property
     def best_score(self) -> Score:
         """The validation score of the best prompt so far."""
-        assert self.best is not None, "the search has not started"
-        return self.best
+        return self.selection.best
 
     def _generation(self) -> tuple[float, Score | None]:
         seed, number = self.config.seed, self.step
@@ -241,25 +238,12 @@ class Search:
         return self._consider(self.zo.average)
 
     def _consider(self, w: mx.array) -> Score:
-        """Validate w, and keep it where it is the best so far; a loss that is not finite never is."""
+        """Validate w, and keep it where it is the best so far."""
         score = self._validate(w)
         self.val_queries += 1
-        finite = math.isfinite(score.loss)
-        if self.best is None:
-            self.best, self.best_w = score if finite else Score(score.accuracy, math.inf, score.images), w
-            self.top = score.accuracy
-        elif finite:
-            self.top = max(self.top, score.accuracy)
-            if self._is_better(score, self.best):
-                self.best, self.best_w = score, w
+        if self.selection.consider(score):
+            self.best_w = w
         return score
-
-    def _is_better(self, score: Score, best: Score) -> bool:
-        """Whether the new score beats the best: accuracies near the highest are ties, decided by the loss."""
-        floor = self.top - self.config.selection_slack * _standard_error(self.top, score.images) - ROUNDING
-        if score.accuracy < floor or best.accuracy < floor:
-            return score.accuracy >= floor
-        return score.loss < best.loss
 
     def _stage_one_is_over(self) -> bool:
         c = self.config
@@ -320,8 +304,7 @@ class Search:
             "queries": self.loss.queries,
             "val_queries": self.val_queries,
             "elapsed": self.elapsed,
-            "best": dataclasses.asdict(self.best) if self.best else None,
-            "top": self.top,
+            **self.selection.facts(),
             "mark": self.mark,
             "stale": self.stale,
             "validated": self.validated,
@@ -333,16 +316,10 @@ class Search:
         self.sharp = _restored(self.sharp, arrays, "sharp")
         self.zo = _restored(self.zo, arrays, "zo")
         self.best_w = arrays["best_w"]
-        self.best = Score(**facts["best"]) if facts["best"] else None
+        self.selection.restore(facts)
         self.loss.queries = facts["queries"]
-        for name in ("stage", "step", "total_steps", "val_queries", "elapsed", "top", "mark", "stale", "validated"):
+        for name in ("stage", "step", "total_steps", "val_queries", "elapsed", "mark", "stale", "validated"):
             setattr(self, name, facts[name])
-
-
-def _standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy read on so many images; pulled towards the middle, so that 0 and 1 have one too."""
-    share = (accuracy * images + 1) / (images + 2)
-    return math.sqrt(share * (1 - share) / images) if images else 0.0
 
 
 def _arrays(state: State) -> dict[str, mx.array]:
