@@ -100,11 +100,17 @@ class TuneConfig:
 
     steps: int = option(2000, "steps of stage 2", SEARCH, minimum=0)
     learning_rate: float = option(0.5, "step length", SEARCH, minimum=0, exclusive=True)
-    rule: str = option("normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised"))
+    rule: str = option("normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton"))
     schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
     draws: int = option(2, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)
+    probe_share: float = option(
+        0.5,
+        "probe distance of a gauss-newton step, as a share of its greatest length",
+        SEARCH,
+        minimum=0,
+    )
     keep: float = option(
         0.5,
         "share of coordinates that are searched; 1 is dense",

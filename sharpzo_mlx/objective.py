@@ -24,8 +24,9 @@ import numpy as np
 from sharpzo_mlx import host_text
 from sharpzo_mlx.cores import workers
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.linearised import LinearisedLoss
 from sharpzo_mlx.prompt import PromptSpace
-from sharpzo_mlx.prompted_text import ClassFeatures, forward_by
+from sharpzo_mlx.prompted_text import ClassFeatures, Graph, forward_by
 
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
@@ -128,17 +129,37 @@ class Objective:
         Raises:
             UserError: the memory budget is too small for a single derivative.
         """
+        return self._derivatives(w, u, [*self.text.stages(), self._mean_loss_of])
+
+    def _derivatives(self, w: mx.array, u: mx.array, stages: list[Graph]) -> tuple[mx.array, mx.array]:
         self._check_budget(self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
-            for stage in (self.space.contexts, *self.text.stages(), self._mean_loss_of):
+            for stage in (self.space.contexts, *stages):
                 (part,), (direction,) = mx.jvp(stage, [part], [direction])
                 mx.eval(part, direction)  # what the stage held is free before the next
             return part, direction
 
-        losses, slopes = self._in_chunks(derivative, (w, u), self.jvp_chunk)
+        values, slopes = self._in_chunks(derivative, (w, u), self.jvp_chunk)
         self.queries += int(w.shape[0])  # with _in_chunks' own count: two a row
-        return losses, slopes
+        return values, slopes
+
+    def features(self, w: mx.array) -> mx.array:
+        """The classifiers of a batch of vectors: [P, d] -> [P, K, D], P queries."""
+        return self._in_chunks(lambda part: (self.text.class_features(self.space.contexts(part)),), (w,), self.chunk)[0]
+
+    def feature_slopes(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        """The classifier of w [d], [K, D], and its exact derivatives along u [q, d], [q, K, D]; 2q queries.
+
+        Raises:
+            UserError: the memory budget is too small for a single derivative.
+        """
+        features, slopes = self._derivatives(mx.broadcast_to(w, u.shape), u, self.text.stages())
+        return features[0], slopes
+
+    def linearised(self, features: mx.array, slopes: mx.array) -> LinearisedLoss:
+        """L over features [K, D] + sum_j a_j slopes_j [q, K, D], as a function of a; no query."""
+        return LinearisedLoss(features, slopes, self.embeddings, self.labels, logit_scale=self.logit_scale)
 
     def class_features(self, w: mx.array) -> mx.array:
         """The classifier of one vector: [d] -> [K, D]; not counted, for validation counts its own passes."""

@@ -121,6 +121,7 @@ class Search:
             mask_estimator=cast(Any, c.mask_estimator),
             mask_directions=c.mask_directions,
             mask_mu=c.mask_mu,
+            probe_share=c.probe_share,
         )
 
     @property

@@ -28,6 +28,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("host_text",),
     ("prompted_text", "prompt"),
     ("optimisers",),
+    ("linearised",),
     ("objective",),
     ("config",),
     ("presets",),

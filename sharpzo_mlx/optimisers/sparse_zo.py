@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import mlx.core as mx
+import numpy as np
 
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.optimisers import pruning
+from sharpzo_mlx.optimisers import gauss_newton, pruning
 from sharpzo_mlx.optimisers.gradients import (
     Estimator,
+    Gradient,
     Loss,
     along,
     check_estimator,
@@ -33,10 +35,27 @@ from sharpzo_mlx.optimisers.gradients import (
     random_directions,
 )
 
-Rule = Literal["sgd", "momentum", "adam", "normalised"]
+Rule = Literal["sgd", "momentum", "adam", "normalised", "gauss-newton"]
 Schedule = Literal["constant", "cosine", "linear"]
-RULES: tuple[Rule, ...] = ("sgd", "momentum", "adam", "normalised")
+GRADIENT_MEMORY = 0.9  # of the gradient that "gauss-newton" sees along its directions, for its masks
+RULES: tuple[Rule, ...] = ("sgd", "momentum", "adam", "normalised", "gauss-newton")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
+
+
+class Composite(Loss, Protocol):
+    """A loss that is a known convex function of features, which is what "gauss-newton" asks for."""
+
+    def features(self, w: mx.array) -> mx.array:
+        """Points [P, d] -> features [P, ...]; P queries."""
+        ...
+
+    def feature_slopes(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        """A point [d], directions [q, d] -> features [...], exact slopes [q, ...]; 2q queries."""
+        ...
+
+    def linearised(self, features: mx.array, slopes: mx.array) -> gauss_newton.Expansion:
+        """The loss over features + sum_j a_j slopes_j, as a function of a [q]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +63,11 @@ class ZOParams:
     """The constants of stage 2; the defaults are the paper's (SharpZO Table 8).
 
     Attributes:
-        learning_rate: eta; with "normalised" the length of a step, with "adam" about that of each coordinate.
-        mu: half the distance of two probes, in units of u; unused by "forward".
+        learning_rate: eta; with "normalised" the length of a step, with "gauss-newton" its greatest length, with
+            "adam" about that of each coordinate.
+        mu: half the distance of two probes, in units of u; unused by "forward". With "gauss-newton" the least
+            distance of a probe, whose direction has length 1.
+        probe_share: with "gauss-newton" the distance of a probe as a share of the step's greatest length.
         draws: q, directions in a step.
         keep: share of coordinates in the mask; 1 is dense.
         mask_interval: K, steps between two masks.
@@ -53,7 +75,7 @@ class ZOParams:
         estimator: "rge" (differences) or "forward" (exact directional derivatives).
         rule: what is done with the estimate.
         betas: weights of the past in the first and the second moment; "sgd" has neither, "momentum" and
-            "normalised" only the first.
+            "normalised" only the first; "gauss-newton" keeps its last step and its mean gradient there.
         schedule: of the learning rate over `total_steps`.
         total_steps: length of stage 2 in steps.
         averaging: weight of the past in the average of the iterates, 0 for none.
@@ -77,6 +99,7 @@ class ZOParams:
     mask_estimator: Estimator = "cge"
     mask_directions: int | None = None
     mask_mu: float | None = None
+    probe_share: float = 0.5
 
     def __post_init__(self) -> None:
         _check_choice("stage 2 estimator", self.estimator, ("rge", "forward"))
@@ -122,7 +145,13 @@ def due(params: ZOParams, state: ZOState) -> bool:
     """Whether a new mask is to be chosen before the next step; never where nothing is pruned."""
     if params.keep == 1 or params.metric == "none":
         return False
-    return cast(int, state.step.item()) % params.mask_interval == 0  # evaluates the counter alone
+    count = cast(int, state.step.item())  # evaluates the counter alone
+    return count % params.mask_interval == 0 and (count > 0 or not sees_gradient(params))
+
+
+def sees_gradient(params: ZOParams) -> bool:
+    """Whether the steps see enough of the gradient to choose masks by: they then cost nothing, from the second on."""
+    return params.rule == "gauss-newton" and not pruning.needs_fisher(params.metric)
 
 
 def renew(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> ZOState:
@@ -131,7 +160,9 @@ def renew(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> ZOStat
         return replace(state, mask=mx.ones_like(state.w))
     directions, chance = mx.random.split(key)
     gradient = None
-    if pruning.needs_gradient(params.metric):
+    if sees_gradient(params):
+        gradient = Gradient(state.second_moment)
+    elif pruning.needs_gradient(params.metric):
         fisher = pruning.needs_fisher(params.metric)
         gradient = estimate(
             "cge" if fisher else params.mask_estimator,
@@ -157,7 +188,7 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
     Args:
         params: the constants.
         state: the state before; it is not changed.
-        loss: the objective; 2q queries.
+        loss: the objective; `step_cost` queries.
         key: random key of this step.
 
     Returns:
@@ -166,6 +197,8 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
 
     Source: SharpZO eq. 5.
     """
+    if params.rule == "gauss-newton":
+        return _gauss_newton(params, state, cast(Composite, loss), key)
     u = ask(params, state, key)
     if params.estimator == "forward":
         slopes = derivative_slopes(loss, state.w, u)
@@ -173,6 +206,46 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
         slopes = difference_slopes(loss, state.w, u, params.mu)
     value = mx.sum(mx.where(slopes.finite, slopes.losses, 0.0)) / mx.sum(slopes.finite)
     return _descend(params, state, along(slopes, u)), value
+
+
+def step_cost(params: ZOParams) -> int:
+    """Queries of one step: a pair a draw; a probe a draw and the point itself with "gauss-newton"."""
+    if params.rule == "gauss-newton" and params.estimator == "rge":
+        return params.draws + 1
+    return 2 * params.draws
+
+
+def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
+    """A step of "gauss-newton", and the loss before it."""
+    radius = cast(float, learning_rate(params, state.step).item())
+    u = gauss_newton.directions(key, params.draws, state.mask, state.first_moment)
+    model = _linear_model(params, state, loss, u, radius=radius)
+    value, gradient, _ = model(np.zeros(u.shape[0]))
+    move = mx.array(gauss_newton.minimise(model, u.shape[0], radius).astype(np.float32)) @ u
+    w, count = state.w + move, state.step + 1
+    seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
+    after = replace(
+        state,
+        w=w,
+        step=count,
+        first_moment=move,
+        second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
+        average=_average(params, state, w, count),
+    )
+    return after, mx.array(value, mx.float32)
+
+
+def _linear_model(
+    params: ZOParams, state: ZOState, loss: Composite, u: mx.array, *, radius: float
+) -> gauss_newton.Expansion:
+    if params.estimator == "forward":
+        base, slopes = loss.feature_slopes(state.w, u)
+    else:
+        mu = max(params.mu, params.probe_share * radius)
+        features = loss.features(mx.concatenate([state.w[None], state.w + mu * u]))
+        base, slopes = features[0], (features[1:] - features[0]) / mu
+    finite = mx.all(mx.isfinite(slopes), axis=tuple(range(1, slopes.ndim)), keepdims=True)
+    return loss.linearised(base, mx.where(finite, slopes, 0.0))  # a lost probe's direction is left alone
 
 
 def learning_rate(params: ZOParams, count: mx.array) -> mx.array:

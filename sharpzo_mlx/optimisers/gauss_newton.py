@@ -1,0 +1,101 @@
+"""A step of stage 2 that reads more of its forwards than their loss: Gauss-Newton in a random subspace.
+
+A forward gives not the loss alone but what the loss is made of, and how the loss depends on that is known: L(w) =
+h(c(w)) with h convex. So q forwards at w + mu u_j and one at w give c and its slopes along q orthonormal directions,
+and the step is the minimum of h over the linear model c + sum_j a_j slope_j inside a ball, |a| <= radius: forward
+passes only, as in SharpZO's stage 2 (section 3.2), with q + 1 queries in place of 2q. The step before is one of the
+directions, so that what was found is not forgotten.
+
+>>> u = directions(key, 32, mask, last_move)  # doctest: +SKIP
+>>> step = minimise(expansion, q=32, radius=1.0) @ u  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, cast
+
+import mlx.core as mx
+import numpy as np
+
+ITERATIONS = 8  # of Newton's method at most; two to four is usual
+CONVERGED = 1e-3  # of the radius
+BISECTIONS = 60
+FLAT = 1e-8  # damping where the model alone would do, as a share of its largest curvature
+
+
+class Expansion(Protocol):
+    """h over a linear model, at coefficients a: value, gradient [q] and Hessian [q, q], float64."""
+
+    def __call__(self, a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]: ...
+
+
+Expand: TypeAlias = Callable[[mx.array, mx.array], Expansion]  # c, slopes [q, ...] -> the model's expansion
+
+
+def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.array:
+    """Orthonormal directions inside a mask: the first along `first` (unless that is zero), the others at random.
+
+    Args:
+        key: random key.
+        q: how many; never more than the mask has ones.
+        mask: [d], ones and zeros.
+        first: [d].
+
+    Returns:
+        [q, d].
+    """
+    held = np.flatnonzero(np.array(mask))
+    drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key), np.float64)[:, held]
+    kept = np.array(first, np.float64)[held]
+    if np.any(kept):
+        drawn[0] = kept / np.linalg.norm(kept) * np.sqrt(len(held))
+    basis = np.linalg.qr(drawn[: len(held)].T)[0].T
+    found = np.zeros((len(basis), mask.shape[0]), np.float32)
+    found[:, held] = basis
+    return mx.array(found)
+
+
+def minimise(expansion: Expansion, q: int, radius: float) -> np.ndarray:
+    """The a of length at most `radius` at which the model is lowest, by Newton's method with damping.
+
+    Args:
+        expansion: the model; convex.
+        q: length of a.
+        radius: of the ball, above 0.
+
+    Returns:
+        a [q], float64; zero where the model is not finite.
+    """
+    a = np.zeros(q)
+    for _ in range(ITERATIONS):
+        _, gradient, hessian = expansion(a)
+        if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
+            return np.zeros(q)
+        new = in_ball(gradient - hessian @ a, hessian, radius)
+        moved, a = float(np.linalg.norm(new - a)), new
+        if moved < CONVERGED * radius:
+            break
+    return a
+
+
+def in_ball(slope: np.ndarray, hessian: np.ndarray, radius: float) -> np.ndarray:
+    """The minimum of slope . x + x . hessian x / 2 over |x| <= radius, the Hessian being positive semidefinite."""
+    curvatures, axes = np.linalg.eigh(hessian)
+    curvatures, pull = np.maximum(curvatures, 0), -(axes.T @ slope)
+    strength = float(np.linalg.norm(pull))
+    if strength == 0:
+        return np.zeros_like(slope)
+
+    def point(damping: float) -> np.ndarray:
+        return cast(np.ndarray, pull / (curvatures + damping))
+
+    # |x| falls as damping grows; at strength / radius it is inside the ball for certain
+    high = strength / radius
+    low = FLAT * max(float(curvatures[-1]), high)
+    if np.linalg.norm(point(low)) <= radius:
+        return cast(np.ndarray, axes @ point(low))
+    for _ in range(BISECTIONS):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if np.linalg.norm(point(middle)) > radius else (low, middle)
+    return cast(np.ndarray, axes @ point(high))
