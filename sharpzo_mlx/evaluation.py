@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.datasets.imageset import ImageSet
 from sharpzo_mlx.datasets.variants import AUTO, ScoredSet, recognise
 from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.features import EncodeProgress, encode_steps, relayed
 from sharpzo_mlx.images import stream
 from sharpzo_mlx.measured import FolderResult, PartResult, Report, mean
 from sharpzo_mlx.prompt import Prompt
@@ -177,7 +177,8 @@ def _judged(
     skipped = 0
     for start in range(0, len(scored.images), CHUNK):
         chunk = scored.images.take(range(start, min(start + CHUNK, len(scored.images))))
-        features = yield from _encode(clip, chunk, replace(before, done=before.done + start))
+        shown = partial(_moved, replace(before, done=before.done + start))
+        features = yield from relayed(encode_steps(clip, chunk), shown)
         embeddings = np.array(features.embeddings)
         for found, classifier in zip(judged, classifiers, strict=True):
             found.append(judge(embeddings, features.labels, classifier, scored, logit_scale=prompt.logit_scale))
@@ -186,15 +187,8 @@ def _judged(
     return _Part(np.concatenate(labels), joined(judged[0]), joined(judged[1]), skipped)
 
 
-def _encode(clip: Clip, images: ImageSet, before: FolderProgress) -> Generator[FolderProgress, None, Features]:
-    steps = encode_steps(clip, images)
-    while True:
-        try:
-            progress: EncodeProgress = next(steps)
-        except StopIteration as end:
-            features: Features = end.value
-            return features
-        yield replace(before, done=before.done + progress.done)
+def _moved(before: FolderProgress, chunk: EncodeProgress) -> FolderProgress:
+    return replace(before, done=before.done + chunk.done)
 
 
 def _inside(folder: Path, run: Run) -> bool:

@@ -15,10 +15,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +31,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images import stream
 
 NAMED = 5  # unreadable images that a notice names one by one
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,19 @@ def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
         except StopIteration as end:
             features: Features = end.value
             return features
+
+
+def relayed(
+    steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
+) -> Generator[R, None, Features]:
+    """The same steps with a caller's own record in the place of each; ends as they do."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            features: Features = end.value
+            return features
+        yield record(progress)
 
 
 def encode_steps(

@@ -63,14 +63,7 @@ class VisionModel(nn.Module):
 
         Returns:
             [B, width] in the weights' dtype.
-
-        Raises:
-            ValueError: pixels of another size than the checkpoint's.
         """
-        config = self.config
-        expected = (config.image_size, config.image_size, config.num_channels)
-        if pixels.shape[1:] != expected:
-            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
         pooled: mx.array = self.post_layernorm(x[:, 0])
         return pooled
