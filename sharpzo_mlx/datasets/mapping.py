@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc, taken
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 
@@ -60,7 +60,7 @@ def _keep(images: ImageSet, kept: list[int]) -> ImageSet:
     places = {label: place for place, label in enumerate(kept)}
     rows = [row for row, label in enumerate(images.labels) if label in places]
     return ImageSet(
-        tuple(images.paths[row] for row in rows),
+        taken(images.paths, rows),
         tuple(places[images.labels[row]] for row in rows),
         tuple(images.class_names[label] for label in kept),
         tuple(images.folders[label] for label in kept),
