@@ -151,7 +151,7 @@ def _measured(
         zero_shot=float(zero_shot.right.mean()),
         tuned=float(tuned.right.mean()),
         skipped=len(whole.skipped),
-        kind=sets[0].kind if sets[0].part is None else f"{len(sets)} corruptions and severities, {sets[0].kind}",
+        kind=sets[0].kind if sets[0].part is None else f"a tree of corruptions ({len(sets)} folders), {sets[0].kind}",
         in_distribution=_inside(folder, run),
         interval=difference_interval(zero_shot, tuned),
         measures=(measure(zero_shot, labels), measure(tuned, labels)),
