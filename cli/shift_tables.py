@@ -70,7 +70,7 @@ def _row(results: Sequence[FolderResult]) -> tuple[str, ...]:
         _between(_interval(results)),
         _share([tuned.top5 for _, tuned in pairs]),
         _share([tuned.per_class for _, tuned in pairs]),
-        _share([tuned.ece for _, tuned in pairs]),
+        f"{100 * fmean(zero_shot.ece for zero_shot, _ in pairs):.1f} -> {_share([tuned.ece for _, tuned in pairs])}",
         "below zero-shot" if fmean(after) < fmean(before) else "",
         str(result.skipped),
     )

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.datasets.imageset import ImageSet
 from sharpzo_mlx.datasets.variants import AUTO, ScoredSet, recognise
 from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.features import EncodeProgress, check_readable, encode_steps, relayed
 from sharpzo_mlx.images import stream
 from sharpzo_mlx.measured import FolderResult, PartResult, Report, mean
 from sharpzo_mlx.prompt import Prompt
@@ -29,7 +29,7 @@ from sharpzo_mlx.run import Run
 from sharpzo_mlx.scores import Judged, by_class, difference_interval, joined, judge, measure
 
 PREDICT_BATCH = 32
-CHUNK = 2048  # images whose features are in memory at once
+CHUNK = 512  # images whose features are in memory at once
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Part:
     labels: np.ndarray
     zero_shot: Judged
     tuned: Judged
-    skipped: int
+    skipped: tuple[tuple[Path, str], ...]
 
 
 def _measured(
@@ -143,15 +143,15 @@ def _measured(
     for scored in sets:
         parts.append((yield from _judged(clip, run.prompt, scored, FolderProgress(folder, done, total))))
         done += len(scored.images)
-    labels = np.concatenate([part.labels for part in parts])
-    zero_shot, tuned = joined([part.zero_shot for part in parts]), joined([part.tuned for part in parts])
+    whole = _together(parts)
+    labels, zero_shot, tuned = whole.labels, whole.zero_shot, whole.tuned
     return FolderResult(
         path=folder,
         images=len(labels),
         zero_shot=float(zero_shot.right.mean()),
         tuned=float(tuned.right.mean()),
-        skipped=sum(part.skipped for part in parts),
-        kind=sets[0].kind if sets[0].part is None else f"{len(sets)} corruptions and severities, {sets[0].kind}",
+        skipped=len(whole.skipped),
+        kind=sets[0].kind if sets[0].part is None else f"a tree of corruptions ({len(sets)} folders), {sets[0].kind}",
         in_distribution=_inside(folder, run),
         interval=difference_interval(zero_shot, tuned),
         measures=(measure(zero_shot, labels), measure(tuned, labels)),
@@ -171,30 +171,38 @@ def _judged(
     clip: Clip, prompt: Prompt, scored: ScoredSet, before: FolderProgress
 ) -> Generator[FolderProgress, None, _Part]:
     """Judge one set a chunk of images at a time, so that memory does not grow with their number."""
-    classifiers = np.array(prompt.zero_shot_features), np.array(prompt.class_features)
-    labels: list[np.ndarray] = []
-    judged: tuple[list[Judged], list[Judged]] = ([], [])
-    skipped = 0
+    parts = []
     for start in range(0, len(scored.images), CHUNK):
-        chunk = scored.images.take(range(start, min(start + CHUNK, len(scored.images))))
-        features = yield from _encode(clip, chunk, replace(before, done=before.done + start))
-        embeddings = np.array(features.embeddings)
-        for found, classifier in zip(judged, classifiers, strict=True):
-            found.append(judge(embeddings, features.labels, classifier, scored, logit_scale=prompt.logit_scale))
-        labels.append(features.labels)
-        skipped += len(features.skipped)
-    return _Part(np.concatenate(labels), joined(judged[0]), joined(judged[1]), skipped)
+        chunk = replace(scored, images=scored.images.take(range(start, min(start + CHUNK, len(scored.images)))))
+        parts.append((yield from _judged_at_once(clip, prompt, chunk, replace(before, done=before.done + start))))
+    found = _together(parts)
+    check_readable(scored.images, found.labels, found.skipped)
+    return found
 
 
-def _encode(clip: Clip, images: ImageSet, before: FolderProgress) -> Generator[FolderProgress, None, Features]:
-    steps = encode_steps(clip, images)
-    while True:
-        try:
-            progress: EncodeProgress = next(steps)
-        except StopIteration as end:
-            features: Features = end.value
-            return features
-        yield replace(before, done=before.done + progress.done)
+def _judged_at_once(
+    clip: Clip, prompt: Prompt, scored: ScoredSet, before: FolderProgress
+) -> Generator[FolderProgress, None, _Part]:
+    features = yield from relayed(encode_steps(clip, scored.images, whole=False), partial(_moved, before))
+    embeddings = np.array(features.embeddings)
+    zero_shot, tuned = (
+        judge(embeddings, features.labels, np.array(classifier), scored, logit_scale=prompt.logit_scale)
+        for classifier in (prompt.zero_shot_features, prompt.class_features)
+    )
+    return _Part(features.labels, zero_shot, tuned, features.skipped)
+
+
+def _together(parts: Sequence[_Part]) -> _Part:
+    return _Part(
+        np.concatenate([part.labels for part in parts]),
+        joined([part.zero_shot for part in parts]),
+        joined([part.tuned for part in parts]),
+        tuple(one for part in parts for one in part.skipped),
+    )
+
+
+def _moved(before: FolderProgress, chunk: EncodeProgress) -> FolderProgress:
+    return replace(before, done=before.done + chunk.done)
 
 
 def _inside(folder: Path, run: Run) -> bool:

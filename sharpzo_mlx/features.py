@@ -15,10 +15,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +31,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images import stream
 
 NAMED = 5  # unreadable images that a notice names one by one
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,21 @@ def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
             return features
 
 
+def relayed(
+    steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
+) -> Generator[R, None, Features]:
+    """The same steps with a caller's own record in the place of each; ends as they do."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            features: Features = end.value
+            return features
+        yield record(progress)
+
+
 def encode_steps(
-    clip: Clip, images: ImageSet, *, batch_size: int = IMAGE_BATCH, cache: bool = True
+    clip: Clip, images: ImageSet, *, batch_size: int = IMAGE_BATCH, cache: bool = True, whole: bool = True
 ) -> Generator[EncodeProgress, None, Features]:
     """Encode a set of images, a progress record a batch; images that are cached need no image tower.
 
@@ -95,6 +110,7 @@ def encode_steps(
         images: files and labels.
         batch_size: images that pass the tower at once.
         cache: whether the cache on disk is read and written.
+        whole: whether these are all images of their set; of a part the caller does what `check_readable` does.
 
     Yields:
         Progress, at the start and after each batch.
@@ -121,14 +137,17 @@ def encode_steps(
             failed.update(unread)
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     content = hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest() if cache else ""
-    return replace(_collect(images, rows, failed), content=content)
+    features = replace(_collect(images, rows, failed, clip.config.projection_dim), content=content)
+    if whole:
+        check_readable(images, features.labels, features.skipped)
+    return features
 
 
 def _cache_name(clip: Clip) -> str:
     return key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
 
 
-def _digests(paths: tuple[Path, ...], failed: dict[int, str]) -> dict[int, bytes]:
+def _digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
     """Content digests by position; files that cannot be opened are added to `failed`."""
 
     def read(path: Path) -> bytes | str:
@@ -148,7 +167,7 @@ def _digests(paths: tuple[Path, ...], failed: dict[int, str]) -> dict[int, bytes
 
 
 def _encoded(
-    clip: Clip, paths: tuple[Path, ...], missing: list[int], batch_size: int
+    clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
     """Features and reasons by position in `paths`, a batch at a time."""
     chosen = [paths[index] for index in missing]
@@ -160,17 +179,29 @@ def _encoded(
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
 
 
-def _collect(images: ImageSet, rows: dict[int, np.ndarray], failed: dict[int, str]) -> Features:
-    skipped = tuple((images.paths[index], failed[index]) for index in sorted(failed))
+def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:
+    """Name what could not be read in a notice: images, and classes of which nothing is left.
+
+    Args:
+        images: all images of a set.
+        labels: those of the images that were read.
+        skipped: the others.
+
+    Raises:
+        UserError: not one image could be read.
+    """
     _report(skipped)
-    kept = sorted(rows)
-    if not kept:
+    if not len(labels):
         raise UserError(f"none of {len(images.paths)} images could be read{_first(skipped)}")
-    labels = np.array([images.labels[index] for index in kept], dtype=np.int32)
     _report_empty(images, labels)
+
+
+def _collect(images: ImageSet, rows: dict[int, np.ndarray], failed: dict[int, str], width: int) -> Features:
+    skipped = tuple((images.paths[index], failed[index]) for index in sorted(failed))
+    kept = sorted(rows)
     return Features(
-        embeddings=mx.array(np.stack([rows[index] for index in kept])),
-        labels=labels,
+        embeddings=mx.array(np.stack([rows[index] for index in kept])) if kept else mx.zeros((0, width)),
+        labels=np.array([images.labels[index] for index in kept], dtype=np.int32),
         class_names=images.class_names,
         folders=images.folders,
         paths=tuple(images.paths[index] for index in kept),
@@ -178,11 +209,11 @@ def _collect(images: ImageSet, rows: dict[int, np.ndarray], failed: dict[int, st
     )
 
 
-def _first(skipped: tuple[tuple[Path, str], ...]) -> str:
+def _first(skipped: Sequence[tuple[Path, str]]) -> str:
     return f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
 
 
-def _report(skipped: tuple[tuple[Path, str], ...]) -> None:
+def _report(skipped: Sequence[tuple[Path, str]]) -> None:
     if not skipped:
         return
     named = "; ".join(f"{path}: {reason}" for path, reason in skipped[:NAMED])

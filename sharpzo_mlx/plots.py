@@ -119,12 +119,19 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _classes(findings: Findings, names: Sequence[str]) -> Figure:
-    """Accuracy by class before and after; of many classes those that changed most."""
+def shown_classes(findings: Findings) -> list[int]:
+    """The classes that the chart has, by their change: all that have images, of many those that changed most."""
     change = np.nan_to_num(findings.after - findings.before)
     present = np.flatnonzero(~np.isnan(findings.after)).tolist()
-    shown = sorted(present, key=lambda k: -abs(change[k]))[:MOST_CLASSES]
-    shown.sort(key=lambda k: change[k])
+    if len(present) > MOST_CLASSES:
+        changed = [k for k in present if change[k]] or present
+        present = sorted(changed, key=lambda k: -abs(change[k]))[:MOST_CLASSES]
+    return sorted(present, key=lambda k: change[k])
+
+
+def _classes(findings: Findings, names: Sequence[str]) -> Figure:
+    """Accuracy by class before and after."""
+    shown = shown_classes(findings)
     figure = Figure(figsize=(7, 0.28 * len(shown) + 1), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(shown))

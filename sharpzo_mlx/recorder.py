@@ -41,6 +41,7 @@ class Recorder:
             search.restore(*saved)
         else:
             search.begin()
+            run.record["zero_shot_val"] = search.best_score.accuracy  # w = 0 is the first candidate
         self.kept = saved[1]["log_size"] if saved else 0
         self.saved_best: mx.array | None = None
 

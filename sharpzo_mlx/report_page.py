@@ -28,7 +28,7 @@ from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.findings import ChangedImage, Findings, look_at
 from sharpzo_mlx.images import open_image
 from sharpzo_mlx.measured import remembered
-from sharpzo_mlx.plots import as_svg, draw_all, save_png
+from sharpzo_mlx.plots import as_svg, draw_all, save_png, shown_classes
 from sharpzo_mlx.run import Run, read_steps
 
 PAGE = "report.html"
@@ -61,7 +61,8 @@ def write_report(
         UserError: there is no such run, or it has no prompt so far.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    assert run.prompt.class_names
+    if not run.results or not run.prompt.class_names:
+        raise UserError(f"{run.folder}: stopped before there was anything to show; go on with `tune --resume`")
     path = Path(output).expanduser() if output else run.folder / PAGE
     findings = _findings(run, clip, landscape=landscape)
     steps = read_steps(run.folder)
@@ -99,7 +100,12 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
         "command": _command(run),
         "versions": run.record["versions"],
         "fingerprint": run.record["model"]["fingerprint"],
-        "findings": findings and {"split": findings.split, "confused": _confused(run, findings)},
+        "findings": findings
+        and {
+            "split": findings.split,
+            "confused": _confused(run, findings),
+            "shown": len(shown_classes(findings)),
+        },
         "landscape": findings and findings.landscape,
         "changed": _changed(findings) if findings else [],
     }

@@ -133,8 +133,10 @@ class Search:
 
     @property
     def _stage_one_share(self) -> float:
-        """Of a budget; all of it where there is no stage 2."""
-        return self.config.warmup_share if self.config.steps else 1.0
+        """Of a budget; all of it where there is no stage 2, or where the rest would not buy it a mask and a step."""
+        c = self.config
+        rest = (1 - c.warmup_share) * (c.query_budget or math.inf)
+        return c.warmup_share if c.steps and rest >= self.mask_cost() + 2 * c.draws else 1.0
 
     @property
     def generation_cost(self) -> int:
@@ -225,7 +227,7 @@ class Search:
 
     def _descent(self) -> tuple[float, Score | None]:
         params, seed = self.zo_params, self.config.seed
-        if sparse_zo.due(params, self.zo):
+        if sparse_zo.due(params, self.zo) and self._buys(self.mask_cost() + 2 * params.draws):
             self.zo = sparse_zo.renew(params, self.zo, self.loss, stream(seed, "mask", self.step))
         self.zo, value = sparse_zo.step(params, self.zo, self.loss, stream(seed, "step", self.step))
         mx.eval(_arrays(self.zo), value)
@@ -257,19 +259,27 @@ class Search:
         c = self.config
         self.total_steps = c.steps
         if c.query_budget:
-            per_step = 2 * c.draws + self.mask_cost() / c.mask_interval
-            left = c.query_budget - self.loss.queries - self.mask_cost()
-            self.total_steps = max(0, min(c.steps, int(left / per_step)))
+            self.total_steps = min(c.steps, self._affordable_steps(c.query_budget - self.loss.queries))
         if c.time_budget and self.step_seconds:
             left_seconds = c.time_budget - self.elapsed
             self.total_steps = max(0, min(self.total_steps, int(left_seconds / self.step_seconds)))
         self.stage, self.step = 2, 0
         self.zo = sparse_zo.init(self.zo_params, self.cma.mean)
 
+    def _affordable_steps(self, queries: int) -> int:
+        """Steps of stage 2 that so many queries buy; the last ones do without a new mask where it is too dear."""
+        step, mask, interval = 2 * self.config.draws, self.mask_cost(), self.config.mask_interval
+        whole, rest = divmod(max(0, queries), mask + interval * step)
+        return whole * interval + (rest - mask if rest >= mask + step else rest) // step
+
+    def _buys(self, queries: int) -> bool:
+        """Whether the query budget has so many left."""
+        budget = self.config.query_budget
+        return not budget or self.loss.queries + queries <= budget
+
     def _out_of_budget(self) -> bool:
         c = self.config
-        cost = 2 * c.draws + (self.mask_cost() if sparse_zo.due(self.zo_params, self.zo) else 0)
-        if c.query_budget and self.loss.queries + cost > c.query_budget:
+        if not self._buys(2 * c.draws):
             return True
         return bool(c.time_budget) and self.elapsed >= cast(float, c.time_budget)
 

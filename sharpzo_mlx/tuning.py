@@ -23,7 +23,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.features import Features, encode_steps, relayed
 from sharpzo_mlx.problem import Problem, make_problem, score_features
 from sharpzo_mlx.recorder import Recorder, costs
 from sharpzo_mlx.run import CHECKPOINT, Run, locked
@@ -116,9 +116,9 @@ def tune_steps(
 
 
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
-    train = yield from _encode(clip, images, "train")
+    train = yield from _encoded(clip, images, "train")
     _check_classes(train)
-    val = yield from _encode(clip, images, "val")
+    val = yield from _encoded(clip, images, "val")
     check_content(run, train, val)
     clip.release_vision()
     memory.reset_mlx_peak()  # from here on it is tuning's own
@@ -126,25 +126,18 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     seconds = _Seconds.measure(problem)
     search = Search(problem.config, problem.objective, problem.validate, step_seconds=seconds.step)
     search.check_budget()
-    run.record["zero_shot_val"] = problem.validate(mx.zeros(problem.objective.dimension)).accuracy
     with memory.wired_limit(), Recorder(run, problem, search) as recorder:
         yield _plan(run, problem, search, seconds)
         yield from recorder.steps()
-    test = (yield from _encode(clip, images, "test")) if "test" in images else None
+    test = (yield from _encoded(clip, images, "test")) if "test" in images else None
     clip.release_vision()
     _finish(run, problem, search, test)
     yield Done(run)
 
 
-def _encode(clip: Clip, images: dict[str, ImageSet], split: str) -> Generator[Encoding, None, Features]:
+def _encoded(clip: Clip, images: dict[str, ImageSet], split: str) -> Generator[Encoding, None, Features]:
     steps = encode_steps(clip, images[split])
-    while True:
-        try:
-            progress: EncodeProgress = next(steps)
-        except StopIteration as end:
-            features: Features = end.value
-            return features
-        yield Encoding(split, progress.done, progress.total, progress.cached)
+    return (yield from relayed(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
 
 
 def _check_classes(train: Features) -> None:

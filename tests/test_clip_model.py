@@ -251,4 +251,4 @@ def test_half_weights_compute_in_half_and_features_are_float32(dtype: mx.Dtype) 
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(8, 8, 3\) an image, the image tower takes \(7, 7, 3\)"):
-        small_model(small_config()).vision_model(mx.zeros((1, 8, 8, 3)))
+        small_model(small_config()).image_features(mx.zeros((1, 8, 8, 3)))

@@ -276,3 +276,17 @@ def test_the_testbeds_splits(testbed: Path) -> None:
     assert len(split.train.folders) == 200
     assert sizes(split) == ([8] * 200, [4] * 200, [10] * 200)
     assert split.train.class_names[split.train.folders.index("n01443537")] == "goldfish"
+
+
+def test_names_are_told_where_a_prompt_is_made_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ids get CLIP's names, which is told when a data set is drawn, and not for each folder that is evaluated."""
+    make(tmp_path / "known", {"n01440764": 3, "n01443537": 3})
+    make(tmp_path / "ids", {"n01440764": 3, "n00000001": 3})
+    read_folder(tmp_path / "known")
+    assert caplog.text == ""
+    draw_split(tmp_path / "known", shots=1, seed=0)
+    assert "2 of ImageNet's classes by WordNet id; they are named as CLIP's curated list has them" in caplog.text
+    caplog.clear()
+    draw_split(tmp_path / "ids", shots=1, seed=0)
+    assert "none of ImageNet's 1000 (n00000001): name them" in caplog.text
+    assert "curated" not in caplog.text

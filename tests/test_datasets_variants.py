@@ -41,7 +41,6 @@ def test_the_list_is_what_it_says() -> None:
 
 def test_curated_names_where_there_is_no_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_folder(make(tmp_path / "val", *IDS)).class_names == NAMES
-    assert "ImageNet's 1000 classes by WordNet id" in caplog.text
     numbered = read_folder(make(tmp_path / "v2", *map(str, range(1000))))
     assert numbered.class_names[numbered.folders.index("123")] == NAMES[123]
     (tmp_path / "some" / "n01440764").mkdir(parents=True)
@@ -50,7 +49,7 @@ def test_curated_names_where_there_is_no_list(tmp_path: Path, caplog: pytest.Log
     assert read_folder(tmp_path / "some").class_names == ("a fish",)
     make(tmp_path / "other", "n99999999", "n01440764")
     assert read_folder(tmp_path / "other").class_names == ("n01440764", "n99999999")
-    assert "n99999999): name them" in caplog.text
+    assert caplog.text == ""  # it is told where a data set is drawn for tuning
 
 
 def test_numbered_folders_count_in_class_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +122,7 @@ def test_mapping_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert scored.images.folders == ("clock", "fruit")
     np.testing.assert_array_equal(scored.owner, [0, 0, 1, -1])
     np.testing.assert_array_equal(scored.candidates, [0, 1, 2])
-    assert "1 class folders are left out" in caplog.text
+    assert f"left out, since {file} gives them no class: air_freshener" in caplog.text
     assert len(recognise(folder, tuned, ids, mapping=file, scope="all")[0].candidates) == 4
     lines = tmp_path / "map.txt"
     lines.write_text("clock n2\nfruit banana\n")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import shutil
+import signal
+import subprocess
+import sys
 import weakref
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -63,15 +67,33 @@ def test_unreadable_images_are_skipped_and_counted(run: sz.Run, photos: Path, tm
     assert (result.images, result.skipped) == (35, 1)
 
 
+def test_a_chunk_without_a_readable_image_is_only_skipped(
+    run: sz.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is unreadable is said once for the whole folder, however it is cut into chunks."""
+    monkeypatch.setattr(evaluation, "CHUNK", 5)
+    shutil.copytree(photos, tmp_path / "broken")
+    files = sorted((tmp_path / "broken").glob("*/*.png"))
+    for path in files[:11]:  # two chunks and a little of the third; the first class keeps one image
+        path.write_bytes(b"no")
+    result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
+    assert (result.images, result.skipped) == (25, 11)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["11 unreadable images are skipped"]
+    for path in files:
+        path.write_bytes(b"no")
+    with pytest.raises(sz.UserError, match="none of 36 images"):
+        sz.evaluate(run, [tmp_path / "broken"])
+
+
 def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embeddings of a chunk are gone when those of the next but one are made; the figures stay what they are."""
+    """Embeddings of a chunk are gone when those of the next are made; the figures stay what they are."""
     whole = sz.evaluate(run, photos).folders[0]
     alive: list[weakref.ref[Features]] = []
     most = 0
 
-    def watched(*given: Any) -> Generator[EncodeProgress, None, Features]:
+    def watched(*given: Any, **options: Any) -> Generator[EncodeProgress, None, Features]:
         nonlocal most
-        features = yield from encode_steps(*given)
+        features = yield from encode_steps(*given, **options)
         assert len(features.labels) <= 5
         alive.append(weakref.ref(features))
         gc.collect()
@@ -84,7 +106,36 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
     for name, value in whole.to_dict().items():  # a probability's last bits depend on the size of its batch
         assert in_chunks[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), name
     assert len(alive) == 8  # 36 images
-    assert most <= 2
+    assert most == 1
+
+
+KILLED_HALF_WAY = """
+import os, signal, sys
+from sharpzo_mlx.evaluation import FolderProgress, evaluate_steps
+for event in evaluate_steps(sys.argv[1], sys.argv[2]):
+    if isinstance(event, FolderProgress) and event.done == 32:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_after_a_kill_only_the_rest_is_encoded(
+    run: sz.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sz.evaluate(run, photos).folders[0]
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", KILLED_HALF_WAY, str(run.folder), str(photos)])
+    assert done.returncode == -signal.SIGKILL
+    encoded = []
+    encode_pixels = sz.Clip.encode_pixels
+
+    def counted(self: sz.Clip, pixels: np.ndarray) -> mx.array:
+        encoded.append(len(pixels))
+        return encode_pixels(self, pixels)
+
+    monkeypatch.setattr(sz.Clip, "encode_pixels", counted)
+    again = sz.evaluate(run, photos).folders[0]
+    assert encoded == [4]  # of 36: a batch of 32 had been encoded when it was killed
+    assert (again.images, again.zero_shot, again.tuned) == (whole.images, whole.zero_shot, whole.tuned)
 
 
 def test_predictions_are_the_softmax_of_the_classifier(run: sz.Run, photos: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.findings import GRID, look_at
+from sharpzo_mlx.findings import GRID, Findings, look_at
+from sharpzo_mlx.plots import shown_classes
 from sharpzo_mlx.report_page import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -175,6 +176,41 @@ def test_a_browser_shows_it_without_complaint(page: Path, tmp_path: Path) -> Non
     assert "CONSOLE" not in done.stderr
 
 
+def test_a_hundred_classes_stay_readable(tiny_model: Path, tmp_path: Path) -> None:
+    """No confusion matrix of ten thousand cells; of the classes only those that changed, at most thirty."""
+    draw = np.random.default_rng(0)
+    for number in range(100):
+        place = tmp_path / "data" / f"a rather long name of class {number}"
+        place.mkdir(parents=True)
+        for name in ("a", "b", "c"):
+            Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(place / f"{name}.png")
+    config = sz.TuneConfig(shots=1, dimension=8, generations=4, population=6, steps=0, relative_scale=30.0)
+    run = sz.tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")
+    page = read(write_report(run, landscape=False, png=True))
+    assert {path.stem for path in run.folder.glob("*.png")} == {"curves", "curves-seconds", "classes"}
+    with Image.open(run.folder / "classes.png") as picture:
+        assert picture.height <= 200 * 10  # inches
+    assert "classes that changed most" in " ".join(" ".join(page.words).split())
+    assert 30 <= sum(word.startswith("a rather long name") for word in page.words) <= 30 + 2 * 10 + 12
+
+
+def test_of_many_classes_those_that_changed_are_shown() -> None:
+    before = np.full(100, 0.5)
+    before[7] = np.nan  # no images
+    after = before + np.where(np.arange(100) % 20 == 3, 0.01 * np.arange(100), 0)
+
+    def found(classes: int) -> Findings:
+        nothing = np.zeros((classes, classes), dtype=int)
+        return Findings("test", nothing, before[:classes], after[:classes], (), (), None)
+
+    assert shown_classes(found(100)) == [3, 23, 43, 63, 83]
+    assert len(shown_classes(found(30))) == 29
+    after = np.where(np.arange(100) == 7, np.nan, np.arange(100) / 100)
+    assert shown_classes(found(100)) == [*range(7), *range(8, 16), *range(85, 100)]
+    after = before
+    assert len(shown_classes(found(100))) == 30
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 def test_a_browser_paints_light_and_dark(page: Path, tmp_path: Path) -> None:
     shades = []
@@ -203,6 +239,31 @@ def test_paper_is_white_whatever_the_screen(page: Path, tmp_path: Path) -> None:
         colours.append(set(re.findall(rb"[\d.]+ [\d.]+ [\d.]+ rg\b", drawn)))
     assert len(colours[0]) > 5
     assert colours[0] == colours[1]
+
+
+def test_a_run_that_was_killed_before_there_was_anything_to_show(
+    run: sz.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, whatever had been written: the record alone, the prompt too, or nothing."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "report.html").unlink(missing_ok=True)
+    record = json.loads((folder / "run.json").read_text())
+    unmeasured = json.dumps({**record, "status": "running", "results": {}})
+    for text, prompt, words in (
+        (json.dumps(record), False, "no prompt so far; go on with `tune --resume`"),
+        (unmeasured, True, "stopped before there was anything to show; go on with `tune --resume`"),
+        (unmeasured, False, "stopped before there was anything to show; go on with `tune --resume`"),
+        (None, False, "no run here"),
+    ):
+        (folder / "run.json").write_text(text) if text else (folder / "run.json").unlink()
+        if not prompt:
+            (folder / "prompt.safetensors").unlink(missing_ok=True)
+        else:
+            shutil.copy(run.folder / "prompt.safetensors", folder)
+        assert main.run(["report", str(folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+        assert not (folder / "report.html").exists()
 
 
 def test_a_run_that_was_cut_off_and_has_no_test_split(run: sz.Run, tmp_path: Path) -> None:

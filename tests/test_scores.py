@@ -181,6 +181,8 @@ def test_the_table_sets_the_shifted_folders_apart(show: Show, run: sz.Run, photo
     lines = show(shifted / "plain", photos, shifted / "c").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == [str(photos), str(shifted / "plain"), str(shifted / "c")]
     report = sz.evaluate(run, [shifted / "plain", photos, shifted / "c"])
+    before, after = report.folders[1].measures
+    assert f"{100 * before.ece:.1f} -> {100 * after.ece:.1f} %" in lines[1]  # calibration of both
     mean = np.mean([report.folders[0].tuned, report.folders[2].tuned])
     assert lines[4].startswith("mean of shifted")
     assert f"{100 * mean:.1f} %" in lines[4]

@@ -193,6 +193,18 @@ def test_a_query_budget_is_never_passed(budget: int) -> None:
     assert sum(s.queries for s in steps if s.stage == 1 and s.queries > 0.5 * budget) == 0
 
 
+@pytest.mark.parametrize("budget", [20, 37, 100, 137, 250, 500, 1000])
+@pytest.mark.parametrize("patience", [2, 100])
+def test_a_query_budget_is_spent_though_masks_are_dear(budget: int, patience: int) -> None:
+    """A mask costs 120 queries here: what cannot pay for one goes to stage 1, or to steps without a new one."""
+    loss = Bowl()
+    options = config(query_budget=budget, generations=50, steps=500, mask_directions=60, patience=patience)
+    search = Search(options, loss, accuracy_of if patience > 2 else lambda w: Score(0.5, 1.0))
+    finish(search)
+    assert budget - 2 < loss.queries <= budget
+    assert search.step == search.total_steps == search.validated  # what was planned is what came, and was looked at
+
+
 def test_queries_are_those_of_the_loss() -> None:
     loss = Bowl()
     search = Search(config(rho=0.1, sharpness="rge", sharpness_directions=3), loss, accuracy_of)

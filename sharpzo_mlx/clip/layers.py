@@ -4,7 +4,7 @@ Attribute names are the checkpoint's key names, so a weight's name is its place.
 projections (`heads`) and the product (`attend`), so that a caller who shares keys and values between many
 sequences (METHOD.md, "Exact savings") can do so without a second implementation.
 
->>> Encoder(layers=2, width=64, heads=4, intermediate=256)(mx.zeros((1, 5, 64))).shape
+>>> Encoder(TextConfig(hidden_size=64, num_hidden_layers=2))(mx.zeros((1, 5, 64))).shape
 (1, 5, 64)
 """
 
@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx import nn
 
 from sharpzo_mlx.clip.activations import activation as activation
+from sharpzo_mlx.clip.config import TextConfig, VisionConfig
 
 Mask = mx.array | str | None
 
@@ -90,21 +91,19 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of layers."""
+    """The stack of layers of either tower."""
 
-    def __init__(
-        self,
-        layers: int,
-        *,
-        width: int,
-        heads: int,
-        intermediate: int,
-        hidden_act: str = "quick_gelu",
-        eps: float = 1e-5,
-    ) -> None:
+    def __init__(self, config: TextConfig | VisionConfig) -> None:
         super().__init__()
-        make = partial(EncoderLayer, width, heads, intermediate=intermediate, hidden_act=hidden_act, eps=eps)
-        self.layers = [make() for _ in range(layers)]
+        make = partial(
+            EncoderLayer,
+            config.hidden_size,
+            config.num_attention_heads,
+            intermediate=config.intermediate_size,
+            hidden_act=config.hidden_act,
+            eps=config.layer_norm_eps,
+        )
+        self.layers = [make() for _ in range(config.num_hidden_layers)]
 
     def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:
         """[B, T, width] -> [B, T, width]."""

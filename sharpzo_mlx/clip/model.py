@@ -51,7 +51,21 @@ class CLIPModel(nn.Module):
         return unit_norm(self.text_projection(self.text_model(input_ids)))
 
     def image_features(self, pixels: mx.array) -> mx.array:
-        """Prepared pixels [B, H, W, 3] -> [B, projection_dim], float32, unit length."""
+        """Prepared pixels -> unit vectors.
+
+        Args:
+            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.preprocess` makes them.
+
+        Returns:
+            [B, projection_dim], float32, unit length.
+
+        Raises:
+            ValueError: pixels of another size than the checkpoint's.
+        """
+        config = self.config.vision
+        expected = (config.image_size, config.image_size, config.num_channels)
+        if pixels.shape[1:] != expected:
+            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
         return unit_norm(self.visual_projection(self.vision_model(pixels)))
 
 

@@ -118,14 +118,7 @@ class ResNetModel(nn.Module):
 
         Returns:
             [B, width] in the weights' dtype.
-
-        Raises:
-            ValueError: pixels of another size than the checkpoint's.
         """
-        config = self.config
-        expected = (config.image_size, config.image_size, config.num_channels)
-        if pixels.shape[1:] != expected:
-            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
         x = pixels.astype(self.conv1.weight.dtype)
         for convolution, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = nn.relu(norm(convolution(x)))

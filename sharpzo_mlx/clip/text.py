@@ -34,14 +34,7 @@ class TextModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = TextEmbeddings(config)
-        self.encoder = Encoder(
-            config.num_hidden_layers,
-            width=config.hidden_size,
-            heads=config.num_attention_heads,
-            intermediate=config.intermediate_size,
-            hidden_act=config.hidden_act,
-            eps=config.layer_norm_eps,
-        )
+        self.encoder = Encoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     @property

@@ -45,14 +45,7 @@ class VisionModel(nn.Module):
         self.config = config
         self.embeddings = VisionEmbeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = Encoder(
-            config.num_hidden_layers,
-            width=config.hidden_size,
-            heads=config.num_attention_heads,
-            intermediate=config.intermediate_size,
-            hidden_act=config.hidden_act,
-            eps=config.layer_norm_eps,
-        )
+        self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def __call__(self, pixels: mx.array) -> mx.array:
@@ -63,14 +56,7 @@ class VisionModel(nn.Module):
 
         Returns:
             [B, width] in the weights' dtype.
-
-        Raises:
-            ValueError: pixels of another size than the checkpoint's.
         """
-        config = self.config
-        expected = (config.image_size, config.image_size, config.num_channels)
-        if pixels.shape[1:] != expected:
-            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
         pooled: mx.array = self.post_layernorm(x[:, 0])
         return pooled

@@ -21,6 +21,7 @@ from pathlib import Path
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.imageset import ImageSet, nfc
 from sharpzo_mlx.datasets.names import class_names
+from sharpzo_mlx.datasets.paths import PathList
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images import IMAGE_SUFFIXES
 
@@ -76,7 +77,7 @@ def read_folder(folder: str | Path) -> ImageSet:
         raise UserError(f"{folder}: no images in its class folders; put files of these kinds there: {kinds}")
     names = tuple(nfc(entry.name) for entry, _ in kept)
     return ImageSet(
-        paths=tuple(path for _, files in kept for path in files),
+        paths=PathList(folder, (f"{entry.name}/{name}" for entry, files in kept for name in files)),
         labels=tuple(label for label, (_, files) in enumerate(kept) for _ in files),
         class_names=class_names(folder, names, fits_parent=folder.name.lower() in SPLITS),
         folders=names,
@@ -146,8 +147,11 @@ def _holds_folders_only(folder: Path) -> bool:
     return any(entry.is_dir() for entry in entries)
 
 
-def _images(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """The images of one class, sorted by NFC relative name, and what else there was, counted by ending."""
+def _images(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The images of one class, sorted by NFC relative name, and what else there was, counted by ending.
+
+    Names are below the class's folder.
+    """
     found: list[str] = []
     others: Counter[str] = Counter()
     top = str(folder)
@@ -158,15 +162,15 @@ def _images(folder: Path) -> tuple[list[Path], Counter[str]]:
             if name.startswith("."):
                 others[PLACEHOLDER] += suffix == ".icloud"  # a placeholder: .photo.jpg.icloud
             elif suffix in IMAGE_SUFFIXES:
-                found.append(os.path.join(place, name))
+                found.append(os.path.relpath(os.path.join(place, name), top) if place != top else name)
                 others[NESTED] += place != top
             else:
                 others[suffix] += 1
     found.sort(key=nfc)
-    return [Path(name) for name in found], others
+    return found, others
 
 
-def _report(folder: Path, listed: list[tuple[Path, list[Path], Counter[str]]]) -> None:
+def _report(folder: Path, listed: list[tuple[Path, list[str], Counter[str]]]) -> None:
     """One line each on what a user would want to know: empty classes, placeholders, other kinds, nesting."""
     others: Counter[str] = Counter()
     for _, _, counts in listed:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sharpzo_mlx.datasets.paths import PathList
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ImageSet:
         folders: the classes' folder names in NFC, in the same order.
     """
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
     folders: tuple[str, ...]
@@ -41,11 +43,16 @@ class ImageSet:
         """The images at some positions, with all the classes."""
         chosen = tuple(rows)
         return ImageSet(
-            tuple(self.paths[row] for row in chosen),
+            taken(self.paths, chosen),
             tuple(self.labels[row] for row in chosen),
             self.class_names,
             self.folders,
         )
+
+
+def taken(paths: Sequence[Path], rows: Iterable[int]) -> Sequence[Path]:
+    """The paths at some positions; a list that is kept in little memory stays one."""
+    return paths.take(rows) if isinstance(paths, PathList) else tuple(paths[row] for row in rows)
 
 
 def nfc(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc, taken
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 
@@ -44,7 +44,7 @@ def apply_mapping(
     kept = [label for label, folder in enumerate(images.folders) if targets.get(same_name(folder))]
     if not kept:
         raise UserError(f"{file}: names none of the class folders {', '.join(images.folders[:5])}; correct it")
-    _report(images, file, len(kept))
+    _report(file, [folder for label, folder in enumerate(images.folders) if label not in set(kept)])
     owner = np.full(len(classes), -1, dtype=np.int64)
     for place, label in enumerate(kept):
         for name in targets[same_name(images.folders[label])]:
@@ -60,7 +60,7 @@ def _keep(images: ImageSet, kept: list[int]) -> ImageSet:
     places = {label: place for place, label in enumerate(kept)}
     rows = [row for row, label in enumerate(images.labels) if label in places]
     return ImageSet(
-        tuple(images.paths[row] for row in rows),
+        taken(images.paths, rows),
         tuple(places[images.labels[row]] for row in rows),
         tuple(images.class_names[label] for label in kept),
         tuple(images.folders[label] for label in kept),
@@ -98,6 +98,7 @@ def _find(name: str, file: Path, classes: Sequence[str], folders: Sequence[str])
     raise UserError(f"{file}: {name!r} is none of the tuned classes; name one by its folder or its class name")
 
 
-def _report(images: ImageSet, file: Path, kept: int) -> None:
-    if left := len(images.folders) - kept:
-        logging.getLogger("sharpzo_mlx").warning(f"{left} class folders are left out: {file} gives them no class")
+def _report(file: Path, left: Sequence[str]) -> None:
+    if left:
+        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        logging.getLogger("sharpzo_mlx").warning(f"left out, since {file} gives them no class: {shown}")

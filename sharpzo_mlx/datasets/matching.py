@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc
+from sharpzo_mlx.datasets.imageset import ImageSet, nfc, taken
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 
@@ -43,7 +43,7 @@ def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[st
     order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])  # stable: names stay sorted
     return replace(
         images,
-        paths=tuple(images.paths[row] for row in order),
+        paths=taken(images.paths, order),
         labels=tuple(known[images.labels[row]] for row in order),
         class_names=tuple(classes),
         folders=tuple(folders),

@@ -57,11 +57,7 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
                 missing = ", ".join([name for name in folders if name not in listed][:5])
                 raise UserError(f"{file}: does not name these class folders: {missing}; add a line for each")
     if (curated := imagenet.names_of(folders)) is not None:
-        _notice(f"{folder}: {imagenet.described(folders)}; they are named as CLIP's curated list has them")
         return curated
-    if unknown := imagenet.nameless(folders):
-        shown = ", ".join(unknown[:5])
-        _notice(f"{folder}: WordNet ids that are none of ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
     names = tuple(plain_name(name) for name in folders)
     _refuse_twins(folder, folders, names)
     return names

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.folder import checked_folder, inner_folder, notice, read_folder, split_folders
 from sharpzo_mlx.datasets.imageset import ImageSet
+from sharpzo_mlx.datasets.names import NAMES_FILE
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.random import numpy_stream
 
@@ -75,6 +77,7 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
     if len(pool.folders) < 2:
         raise UserError(f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two")
     split = _draw(pool, others, shots=shots, seed=seed)
+    _report_names(folder, split.train)
     _report(folder, split, shots)
     return split
 
@@ -155,6 +158,15 @@ def _shares(shots: int | None, *, draw_val: bool, draw_test: bool) -> Callable[[
         return _Share(min(wanted, count - few - left), few)
 
     return share
+
+
+def _report_names(folder: Path, images: ImageSet) -> None:
+    """What a prompt is made of: who tunes wants to know; who evaluates has the run's names."""
+    if images.class_names == imagenet.names_of(images.folders):
+        notice(f"{folder}: {imagenet.described(images.folders)}; they are named as CLIP's curated list has them")
+    if unknown := [wnid for wnid in imagenet.nameless(images.folders) if wnid in images.class_names]:
+        shown = ", ".join(unknown[:5])
+        notice(f"{folder}: WordNet ids that are none of ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
 
 
 def _report(folder: Path, split: Split, shots: int | None) -> None:
