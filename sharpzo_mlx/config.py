@@ -100,7 +100,9 @@ class TuneConfig:
 
     steps: int = option(2000, "steps of stage 2", SEARCH, minimum=0)
     learning_rate: float = option(0.5, "step length", SEARCH, minimum=0, exclusive=True)
-    rule: str = option("normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton"))
+    rule: str = option(
+        "normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
+    )
     schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
     draws: int = option(2, "random directions a step (q)", SEARCH, minimum=1)

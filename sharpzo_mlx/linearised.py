@@ -10,10 +10,21 @@ for. Images are taken in blocks, so that no more than a block of the N x q x K s
 
 from __future__ import annotations
 
+from typing import cast
+
 import mlx.core as mx
 import numpy as np
 
-SLOPES_AT_ONCE = 1 << 22  # entries of one block of the slopes of the logits
+SLOPES_AT_ONCE = 1 << 20  # entries of one block of the slopes of the logits
+LIVE_SLOPES = 5  # such blocks alive at once: measured, see the tests
+LIVE_FEATURES = 4  # copies of the features of all probes alive at once, while slopes are made from them
+
+
+def step_bytes(directions: int, classes: int, *, width: int, images: int) -> int:
+    """What a step along so many directions holds beside its forwards: features, slopes, blocks of logits' slopes."""
+    features = (directions + 1) * classes * width
+    block = max(SLOPES_AT_ONCE, directions * classes)
+    return 4 * (LIVE_FEATURES * features + LIVE_SLOPES * min(block, directions * classes * images))
 
 
 class LinearisedLoss:
@@ -43,7 +54,7 @@ class LinearisedLoss:
             rows = slice(start, start + self.block)
             parts = self._sums(moved, self.embeddings[rows], self.labels[rows])
             mx.eval(*parts)
-            value += float(parts[0].item())
+            value += cast(float, parts[0].item())
             gradient += np.array(parts[1], np.float64)
             hessian += np.array(parts[2], np.float64)
         return value / count, gradient / count, hessian / count

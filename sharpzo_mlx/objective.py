@@ -24,7 +24,7 @@ import numpy as np
 from sharpzo_mlx import host_text
 from sharpzo_mlx.cores import workers
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.linearised import LinearisedLoss
+from sharpzo_mlx.linearised import LinearisedLoss, step_bytes
 from sharpzo_mlx.prompt import PromptSpace
 from sharpzo_mlx.prompted_text import ClassFeatures, Graph, forward_by
 
@@ -80,6 +80,7 @@ class Objective:
         labels: [N] class indices.
         logit_scale: s, the checkpoint's.
         memory_budget: bytes that a chunk's activations may take.
+        directions: of a step that asks for features and their slopes; their memory is part of the plan.
 
     Raises:
         UserError: the budget is too small for a single candidate.
@@ -94,6 +95,7 @@ class Objective:
         *,
         logit_scale: float,
         memory_budget: int | None = None,
+        directions: int = 0,
     ) -> None:
         self.text, self.space = text, space
         self.embeddings = embeddings.astype(mx.float32)
@@ -101,7 +103,7 @@ class Objective:
         self.logit_scale = logit_scale
         self.queries = 0
         self.budget = memory_budget
-        self.chunk, self.jvp_chunk = self._plan()
+        self.chunk, self.jvp_chunk = self._plan(directions)
 
     @property
     def dimension(self) -> int:
@@ -216,19 +218,20 @@ class Objective:
             mx.eval(results[-1])  # one chunk's activations at a time
         return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
 
-    def _plan(self) -> tuple[int, int]:
+    def _plan(self, directions: int) -> tuple[int, int]:
         """Candidates of a chunk, and directional derivatives of one, from sizes and the configuration alone."""
-        fixed, candidate = 0, self._graph_bytes(LIVE_WIDTHS, 3)
+        images, width = self.embeddings.shape
+        held = step_bytes(directions, self.text.classes, width=width, images=images) if directions else 0
+        fixed, candidate = held, self._graph_bytes(LIVE_WIDTHS, 3)
         if self.text.host is not None:
             entries = min(int(self.embeddings.shape[0]) * self.text.classes, host_text.LOGITS_AT_ONCE)
-            fixed = self.text.host.piece_bytes() + 8 * workers() * entries
+            fixed += self.text.host.piece_bytes() + 8 * workers() * entries
             features = self.text.classes * int(self.embeddings.shape[1])
             # contexts: A w, its sum with p0, and a spare; 512: what Python keeps of a piece
             candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
         self._check_budget(fixed + candidate, "one candidate")
-        left = (self.budget or DEFAULT_BUDGET) - fixed
-        derivative = self._graph_bytes(JVP_WIDTHS, 6)
-        return max(1, left // candidate), max(1, (self.budget or DEFAULT_BUDGET) // derivative)
+        room, derivative = self.budget or DEFAULT_BUDGET, self._graph_bytes(JVP_WIDTHS, 6)
+        return max(1, (room - fixed) // candidate), max(1, (room - held) // derivative)
 
     def _graph_bytes(self, widths: int, logits: int) -> int:
         """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""

@@ -99,6 +99,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         train.labels.tolist(),
         logit_scale=clip.logit_scale,
         memory_budget=config.memory_budget,
+        directions=config.draws if config.steps and config.rule == "gauss-newton" else 0,
     )
     safe = _safe_estimators(config, half.text_model)
     del half

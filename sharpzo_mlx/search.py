@@ -136,7 +136,7 @@ class Search:
         """Of a budget; all of it where there is no stage 2, or where the rest would not buy it a mask and a step."""
         c = self.config
         rest = (1 - c.warmup_share) * (c.query_budget or math.inf)
-        return c.warmup_share if c.steps and rest >= self.mask_cost() + 2 * c.draws else 1.0
+        return c.warmup_share if c.steps and rest >= self.mask_cost() + self.step_cost else 1.0
 
     @property
     def generation_cost(self) -> int:
@@ -146,10 +146,15 @@ class Search:
             return c.population
         return c.population + self._estimate_cost(c.sharpness, c.sharpness_directions)
 
+    @property
+    def step_cost(self) -> int:
+        """Queries of one step of stage 2."""
+        return sparse_zo.step_cost(self.zo_params)
+
     def mask_cost(self) -> int:
         """Queries of one new mask."""
         c = self.config
-        if c.keep == 1 or c.metric in ("magnitude", "random", "none"):
+        if sparse_zo.sees_gradient(self.zo_params) or c.keep == 1 or c.metric in ("magnitude", "random", "none"):
             return 0
         return self._estimate_cost("cge" if c.metric == "zscore-fisher" else c.mask_estimator, c.mask_directions)
 
@@ -164,7 +169,7 @@ class Search:
         """Queries at most, by the configuration alone."""
         c = self.config
         masks = -(-c.steps // c.mask_interval)
-        total = c.generations * self.generation_cost + c.steps * 2 * c.draws + masks * self.mask_cost()
+        total = c.generations * self.generation_cost + c.steps * self.step_cost + masks * self.mask_cost()
         return min(total, c.query_budget or total)
 
     def check_budget(self) -> None:
@@ -174,7 +179,7 @@ class Search:
             UserError: with the least that does.
         """
         c = self.config
-        choices = [2 * c.draws + self.mask_cost()] if c.steps else []
+        choices = [self.step_cost + self.mask_cost()] if c.steps else []
         choices += [self.generation_cost] if c.generations else []
         if c.query_budget and choices and c.query_budget < min(choices):
             raise UserError(
@@ -227,7 +232,7 @@ class Search:
 
     def _descent(self) -> tuple[float, Score | None]:
         params, seed = self.zo_params, self.config.seed
-        if sparse_zo.due(params, self.zo) and self._buys(self.mask_cost() + 2 * params.draws):
+        if sparse_zo.due(params, self.zo) and self._buys(self.mask_cost() + self.step_cost):
             self.zo = sparse_zo.renew(params, self.zo, self.loss, stream(seed, "mask", self.step))
         self.zo, value = sparse_zo.step(params, self.zo, self.loss, stream(seed, "step", self.step))
         mx.eval(_arrays(self.zo), value)
@@ -235,6 +240,10 @@ class Search:
         last = self.step == self.total_steps
         due = last or self.step % self.config.validate_every == 0
         return cast(float, value.item()), self._validate_descent() if due else None
+
+    def try_step(self) -> mx.array:
+        """A step of stage 2 from the present point, for its time; nothing is kept but the count of queries."""
+        return sparse_zo.step(self.zo_params, self.zo, self.loss, stream(self.config.seed, "trial"))[0].w
 
     def _validate_descent(self) -> Score:
         self.validated = self.step
@@ -268,7 +277,7 @@ class Search:
 
     def _affordable_steps(self, queries: int) -> int:
         """Steps of stage 2 that so many queries buy; the last ones do without a new mask where it is too dear."""
-        step, mask, interval = 2 * self.config.draws, self.mask_cost(), self.config.mask_interval
+        step, mask, interval = self.step_cost, self.mask_cost(), self.config.mask_interval
         whole, rest = divmod(max(0, queries), mask + interval * step)
         return whole * interval + (rest - mask if rest >= mask + step else rest) // step
 
@@ -279,7 +288,7 @@ class Search:
 
     def _out_of_budget(self) -> bool:
         c = self.config
-        if not self._buys(2 * c.draws):
+        if not self._buys(self.step_cost):
             return True
         return bool(c.time_budget) and self.elapsed >= cast(float, c.time_budget)
 

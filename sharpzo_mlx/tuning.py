@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, encode_steps, relayed
+from sharpzo_mlx.objective import Objective
 from sharpzo_mlx.problem import Problem, make_problem, score_features
 from sharpzo_mlx.recorder import Recorder, costs
 from sharpzo_mlx.run import CHECKPOINT, Run, locked
@@ -123,8 +124,9 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     clip.release_vision()
     memory.reset_mlx_peak()  # from here on it is tuning's own
     problem = make_problem(clip, train, val, run.config)
-    seconds = _Seconds.measure(problem)
-    search = Search(problem.config, problem.objective, problem.validate, step_seconds=seconds.step)
+    search = Search(problem.config, problem.objective, problem.validate)
+    seconds = _Seconds.measure(problem, search)
+    search.step_seconds = seconds.step
     search.check_budget()
     with memory.wired_limit(), Recorder(run, problem, search) as recorder:
         yield _plan(run, problem, search, seconds)
@@ -157,25 +159,25 @@ class _Seconds:
     step: float  # of stage 2, validation included
 
     @classmethod
-    def measure(cls, problem: Problem) -> _Seconds:
-        c, draws = problem.config, 2 * problem.config.draws
-        population = c.population if problem.objective.chunk >= c.population else problem.objective.chunk
-        query = _time(problem, population) / population
-        masks = 0.0 if c.keep == 1 else query * 2 * (c.mask_directions or c.dimension) / c.mask_interval
-        return cls(query, _time(problem, draws) + _time(problem, 1) / c.validate_every + masks)
+    def measure(cls, problem: Problem, search: Search) -> _Seconds:
+        c, loss = problem.config, problem.objective
+        population = c.population if loss.chunk >= c.population else loss.chunk
+        query = _time(loss, lambda: loss.losses(mx.zeros((population, loss.dimension)))) / population
+        validation = _time(loss, lambda: loss.losses(mx.zeros((1, loss.dimension)))) / c.validate_every
+        step = _time(loss, search.try_step)
+        return cls(query, step + validation + query * search.mask_cost() / c.mask_interval)
 
 
-def _time(problem: Problem, batch: int) -> float:
+def _time(loss: Objective, work: Callable[[], mx.array]) -> float:
     """Seconds of one batch of candidates; the second pass of two, for the first one warms up."""
-    objective, counted = problem.objective, problem.objective.queries
-    spent = 0.0
+    counted, spent = loss.queries, 0.0
     for _ in range(2):
         started = time.monotonic()
-        mx.eval(objective.losses(mx.zeros((batch, objective.dimension))))
+        mx.eval(work())
         spent = time.monotonic() - started
         if spent > LONG_SECONDS:  # what takes so long needs no warming up
             break
-    objective.queries = counted
+    loss.queries = counted
     return spent
 
 
@@ -183,7 +185,7 @@ def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan
     c, queries = problem.config, search.planned_queries()
     left = max(0, queries - problem.objective.queries)
     stage_one = min(left, (search.generations - search.step) * search.generation_cost) if search.stage == 1 else 0
-    estimate = stage_one * seconds.query + (left - stage_one) / (2 * c.draws) * seconds.step
+    estimate = stage_one * seconds.query + (left - stage_one) / search.step_cost * seconds.step
     return Plan(
         run=run.folder,
         classes=len(problem.class_names),

@@ -186,3 +186,27 @@ def test_score_by_hand() -> None:
     assert result.accuracy == 0.75
     gaps = np.array([1.0, 1.0, -0.2, 0.2])  # right logit minus wrong one
     assert result.loss == pytest.approx(np.log1p(np.exp(-gaps)).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_features_of_a_batch_and_their_slopes(tiny_model: Path, images: Images, on_host: bool) -> None:
+    objective = build(tiny_model, images, on_host=on_host)
+    w, u = (mx.random.normal((3, 16), key=mx.random.key(k)) for k in (5, 6))
+    features = objective.features(w)
+    assert objective.queries == 3
+    for row, expected in zip(w, features, strict=True):
+        np.testing.assert_allclose(np.array(objective.class_features(row)), np.array(expected), atol=1e-6)
+    base, slopes = objective.feature_slopes(w[0], u)
+    assert objective.queries == 9
+    np.testing.assert_allclose(np.array(base), np.array(features[0]), atol=1e-5)
+    differences = (objective.features(w[0] + 1e-2 * u) - objective.features(w[0] - 1e-2 * u)) / 2e-2
+    np.testing.assert_allclose(np.array(slopes), np.array(differences), atol=5e-3 * float(np.max(np.abs(slopes))))
+
+
+def test_the_linearised_loss_touches_the_objective(tiny_model: Path, images: Images) -> None:
+    objective = build(tiny_model, images)
+    w, u = (mx.random.normal((2, 16), key=mx.random.key(k)) for k in (5, 6))
+    losses, derivatives = objective.jvp(mx.broadcast_to(w[0], u.shape), u)
+    value, gradient, _ = objective.linearised(*objective.feature_slopes(w[0], u))(np.zeros(2))
+    assert value == pytest.approx(losses[0].item(), rel=1e-5)
+    np.testing.assert_allclose(gradient, np.array(derivatives), rtol=1e-4)

@@ -35,6 +35,19 @@ class Bowl:
         (values,), (derivatives,) = mx.jvp(self.losses, [w], [u])
         return values, derivatives
 
+    def features(self, w: mx.array) -> mx.array:
+        self.batches.append(w.shape[0])
+        return w - 1
+
+    def linearised(self, features: mx.array, slopes: mx.array) -> Any:
+        start, along, scale = (np.array(x, np.float64) for x in (features, slopes, self.scale))
+
+        def expansion(a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            x = start + a @ along
+            return float(scale @ x**2) / 2, along @ (scale * x), (along * scale) @ along.T
+
+        return expansion
+
 
 class Cliff(Bowl):
     """The same, but infinite where the first coordinate is above its start."""

@@ -1,0 +1,183 @@
+"""Gauss-Newton in a subspace: its directions, the ball's minimum, the linearised loss, and a step of stage 2 by it."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx.linearised import LinearisedLoss
+from sharpzo_mlx.optimisers import gauss_newton, sparse_zo
+from sharpzo_mlx.optimisers.sparse_zo import ZOParams
+
+SCALE = 7.0
+
+
+class Linear:
+    """Class features that are linear in w, so that the model of a step is exact; K = 3, D = 6, 20 images."""
+
+    def __init__(self, dimension: int = 12) -> None:
+        draw = np.random.default_rng(0)
+        self.start = mx.array(draw.standard_normal((3, 6)).astype(np.float32))
+        self.slope = mx.array(0.3 * draw.standard_normal((dimension, 3, 6)).astype(np.float32))
+        images = draw.standard_normal((20, 6))
+        self.images = mx.array((images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32))
+        self.labels = mx.array(draw.integers(0, 3, 20).astype(np.int32))
+        self.queries = 0
+
+    def features(self, w: mx.array) -> mx.array:
+        self.queries += w.shape[0]
+        return self.start + mx.tensordot(w, self.slope, axes=1)
+
+    def feature_slopes(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        self.queries += 2 * u.shape[0]
+        return self.start + mx.tensordot(w, self.slope, axes=1), mx.tensordot(u, self.slope, axes=1)
+
+    def linearised(self, features: mx.array, slopes: mx.array) -> LinearisedLoss:
+        return LinearisedLoss(features, slopes, self.images, self.labels, logit_scale=SCALE)
+
+    def losses(self, w: mx.array) -> mx.array:
+        return mx.array([self.plain(np.array(row)) for row in w])
+
+    def plain(self, w: np.ndarray) -> float:
+        """The mean cross-entropy in float64."""
+        features = np.array(self.start, np.float64) + np.tensordot(w, np.array(self.slope, np.float64), axes=1)
+        logits = SCALE * np.array(self.images, np.float64) @ features.T
+        own = logits[np.arange(20), np.array(self.labels)]
+        top = logits.max(axis=1)
+        return float(np.mean(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own))
+
+
+def params(**changes: object) -> ZOParams:
+    options = {"rule": "gauss-newton", "learning_rate": 1.0, "draws": 5, "keep": 1.0, "total_steps": 40}
+    return ZOParams(**(options | changes))  # type: ignore[arg-type]
+
+
+def test_directions_are_orthonormal_inside_the_mask_and_begin_with_the_last_step() -> None:
+    mask = mx.array([1.0, 0, 1, 1, 0, 1, 1, 1])
+    first = mx.array([1.0, 5, 2, 0, 5, 0, 0, 0])
+    u = np.array(gauss_newton.directions(mx.random.key(0), 4, mask, first))
+    np.testing.assert_allclose(u @ u.T, np.eye(4), atol=1e-6)
+    assert np.all(u[:, np.array(mask) == 0] == 0)
+    np.testing.assert_allclose(np.abs(u[0]), np.array([1, 0, 2, 0, 0, 0, 0, 0]) / np.sqrt(5), atol=1e-6)
+    few = gauss_newton.directions(mx.random.key(0), 9, mask, mx.zeros(8))
+    assert few.shape == (6, 8)  # no more than the mask has
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.7, 100.0])
+def test_the_balls_minimum_is_the_lowest_of_many_points(radius: float) -> None:
+    draw = np.random.default_rng(1)
+    half = draw.standard_normal((4, 6))
+    hessian, slope = half.T @ half, half.T @ draw.standard_normal(4)  # of rank 4: flat in two directions
+    x = gauss_newton.in_ball(slope, hessian, radius)
+    assert np.linalg.norm(x) <= radius * (1 + 1e-6)
+
+    def value(point: np.ndarray) -> float:
+        return float(slope @ point + point @ hessian @ point / 2)
+
+    inside = draw.standard_normal((4000, 6))
+    inside *= radius * draw.uniform(0, 1, (4000, 1)) / np.linalg.norm(inside, axis=1, keepdims=True)
+    near = x + 1e-2 * radius * draw.standard_normal((4000, 6))
+    near *= np.minimum(1, radius / np.linalg.norm(near, axis=1, keepdims=True))
+    lowest = min(value(point) for point in [*inside, *near])
+    assert value(x) <= lowest + 1e-6 * abs(lowest)
+
+
+def test_a_zero_slope_and_a_model_that_is_not_finite_move_nothing() -> None:
+    assert np.all(gauss_newton.in_ball(np.zeros(3), np.eye(3), 1.0) == 0)
+    lost = gauss_newton.minimise(lambda a: (np.nan, np.full(3, np.nan), np.eye(3)), 3, 1.0)
+    assert np.all(lost == 0)
+
+
+def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Linear()
+    u = np.random.default_rng(2).standard_normal((5, 12)).astype(np.float32)
+    a, small = 0.3 * np.random.default_rng(3).standard_normal(5), 1e-4
+    base, slopes = problem.feature_slopes(mx.zeros(12), mx.array(u))
+
+    def plain(x: np.ndarray) -> float:
+        return problem.plain(x @ u)
+
+    steps = small * np.eye(5)
+    gradient = [(plain(a + e) - plain(a - e)) / (2 * small) for e in steps]
+    hessian = [
+        [(plain(a + e + f) - plain(a + e - f) - plain(a - e + f) + plain(a - e - f)) / (4 * small**2) for f in steps]
+        for e in steps
+    ]
+    for block in (1 << 22, 5 * 3 * 7):  # all images at once, and seven at a time
+        monkeypatch.setattr("sharpzo_mlx.linearised.SLOPES_AT_ONCE", block)
+        found = problem.linearised(base, slopes)(a)
+        assert found[0] == pytest.approx(plain(a), rel=1e-6)
+        np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[2], hessian, rtol=1e-3, atol=1e-4)
+
+
+def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
+    problem = Linear()
+    options = params(draws=12, learning_rate=0.8)
+    state, value = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+    w = np.array(state.w, np.float64)
+    assert np.linalg.norm(w) == pytest.approx(0.8, rel=1e-3)
+    assert value.item() == pytest.approx(problem.plain(np.zeros(12)), rel=1e-6)
+    draw = np.random.default_rng(4)
+    others = w + 0.05 * draw.standard_normal((500, 12))
+    others *= 0.8 / np.linalg.norm(others, axis=1, keepdims=True)
+    assert problem.plain(w) <= min(map(problem.plain, others)) + 1e-6
+
+
+def test_a_step_costs_a_query_a_direction_and_one() -> None:
+    for estimator, cost in (("rge", 6), ("forward", 10)):
+        problem, options = Linear(), params(estimator=estimator)
+        sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        assert problem.queries == cost == sparse_zo.step_cost(options)
+
+
+def test_differences_and_derivatives_agree_where_features_are_linear() -> None:
+    ends = []
+    for estimator in ("rge", "forward"):
+        problem, options = Linear(), params(estimator=estimator)
+        state = sparse_zo.init(options, mx.zeros(12))
+        for t in range(6):
+            state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        ends.append(np.array(state.w))
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
+
+
+def test_it_descends_with_half_the_coordinates_and_chooses_them_without_a_query() -> None:
+    problem, options = Linear(), params(keep=0.5, mask_interval=5)
+    state = sparse_zo.init(options, mx.zeros(12))
+    assert not sparse_zo.due(options, state)  # nothing has been seen of the gradient yet
+    for t in range(20):
+        if sparse_zo.due(options, state):
+            before = problem.queries
+            state = sparse_zo.renew(options, state, problem, mx.random.key(100 + t))
+            assert problem.queries == before
+            assert int(mx.sum(state.mask).item()) == 6
+        held = state
+        state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        assert mx.all((state.w - held.w) * (1 - held.mask) == 0).item()
+    assert problem.plain(np.array(state.w)) < 0.7 * problem.plain(np.zeros(12))
+
+
+class Broken(Linear):
+    """The second probe of every step is lost, or all are."""
+
+    everything = False
+
+    def features(self, w: mx.array) -> mx.array:
+        lost = mx.ones(w.shape[0], mx.bool_) if self.everything else mx.arange(w.shape[0]) == 2
+        return mx.where(lost[:, None, None], mx.nan, super().features(w))
+
+
+def test_a_lost_probe_costs_its_direction_alone() -> None:
+    problem, options = Broken(), params()
+    state = sparse_zo.init(options, mx.zeros(12))
+    after, _ = sparse_zo.step(options, state, problem, mx.random.key(0))
+    u = gauss_newton.directions(mx.random.key(0), 5, state.mask, state.first_moment)
+    along = np.array(u @ after.w)
+    assert abs(along[1]) < 1e-6
+    assert np.all(np.abs(np.delete(along, 1)) > 1e-6)
+    problem.everything = True
+    stayed, value = sparse_zo.step(options, after, problem, mx.random.key(1))
+    assert mx.array_equal(stayed.w, after.w).item()
+    assert np.isnan(value.item())
