@@ -224,3 +224,39 @@ def test_the_floor_grows_with_rho() -> None:
             for rho in (0.0, 0.1, 1.0)]  # fmt: skip
     assert ends[1] > ends[0] + 1
     assert ends[2] > ends[1] + 0.5
+
+
+@dataclass(frozen=True)
+class TwoBasins:
+    """Equal depth at -1.5 (curvature 40) and at 1.5 (curvature 2) along the first axis, smoothly joined."""
+
+    def losses(self, w: mx.array) -> mx.array:
+        place = mx.array([1.5, *[0.0] * (D - 1)])
+        sharp, flat = 20 * mx.sum((w + place) ** 2, axis=-1), mx.sum((w - place) ** 2, axis=-1)
+        return -0.2 * mx.logsumexp(mx.stack([-sharp, -flat]) / 0.2, axis=0)
+
+    def image_losses(self, w: mx.array) -> mx.array:
+        return self.losses(w)[:, None]
+
+    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
+        losses, slopes = mx.jvp(self.losses, [w], [u])
+        return losses[0], slopes[0]
+
+
+def ends_in_flat(rho: float, start: float, sigma: float, seeds: int) -> int:
+    """How many of some searches end in the flat basin."""
+    begin = mx.array([start, *[0.0] * (D - 1)])
+    ends = [stage_one(TwoBasins(), begin, rho=rho, sigma=sigma, generations=30, seed=seed)[-1] for seed in range(seeds)]
+    return sum(float(end[0]) > 0 for end in ends)
+
+
+def test_the_sharpness_term_leaves_the_sharp_basin_and_stays_in_the_flat_one() -> None:
+    """Begun at the bottom of the sharp one, plain CMA-ES stays there."""
+    assert ends_in_flat(0.0, -1.5, 0.3, 8) <= 2
+    assert ends_in_flat(1.0, -1.5, 0.3, 8) >= 5
+    assert ends_in_flat(1.0, 1.5, 0.3, 4) == 4
+
+
+def test_the_sharpness_term_leaves_no_basin_wider_than_its_steps() -> None:
+    """Without a wide population rho alone moves nothing: the shift's direction turns from generation to generation."""
+    assert ends_in_flat(0.3, -1.5, 0.05, 4) == 0
