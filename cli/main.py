@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line fo
     "tune": ("tune:tune_command", "Tune a prompt on a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
+    "compare": ("compare:compare_command", "Run methods beside each other: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
     "demo": ("demo:demo_command", "See the whole path in under a minute, no network needed."),
     "doctor": ("doctor:doctor_command", "Check this machine and say how to mend what is wrong."),

@@ -99,10 +99,10 @@ def _epochs(epochs: int | None, shots: int | None) -> int:
 
 
 def _optimiser(options: Mapping[str, Any], total: int, epoch: int) -> optimizers.Optimizer:
-    peak = options["learning_rate"]
+    peak: float = options["learning_rate"]
 
     def rate(step: mx.array) -> mx.array:
-        return peak * (1 + mx.cos(math.pi * mx.minimum(step / total, 1.0))) / 2
+        return mx.array(peak) * (1 + mx.cos(math.pi * mx.minimum(step / total, 1.0))) / 2
 
     if options["optimiser"] == "adam":
         return optimizers.Adam(learning_rate=rate)
