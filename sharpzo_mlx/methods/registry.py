@@ -21,13 +21,9 @@ ALL = "all"
 REFERENCE = "zero-shot"  # what gains are counted from
 HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of tables
     "reference": {REFERENCE: "searches"},
-    "searches": {"bbt": "searches", "zo": "searches", "sam-cma": "searches", "sharpzo": "searches"},
-    "pruning": {
-        "szo-magnitude": "searches",
-        "szo-gradient": "searches",
-        "szo-random": "searches",
-        "szo-zscore": "searches",
-    },
+    "plain": {"bbt": "searches", "zo": "searches"},
+    "pruning": dict.fromkeys(("szo-magnitude", "szo-gradient", "szo-random", "szo-zscore"), "searches"),
+    "sharpness": {"sam-cma": "searches", "sharpzo": "searches"},
     "paper": {"sharpzo-paper": "searches"},
     "backpropagation": {"coop": "coop"},
 }

@@ -25,7 +25,7 @@ from sharpzo_mlx.search import Search
 
 Options: TypeAlias = Mapping[str, Any]
 SHARPZO = "Yang et al., NeurIPS 2025, arXiv 2506.20990"
-SHARED = ("seed", "shots", "preset", "dimension", "relative_scale", "projection_std", "selection_slack", "averaging")
+SHARED = ("relative_scale", "projection_std", "selection_slack", "averaging")
 
 
 def zero_shot(task: Task, options: Options) -> Steps:
@@ -109,7 +109,8 @@ def _without(options: Options, names: tuple[str, ...]) -> Options:
     return {name: value for name, value in options.items() if name not in names}
 
 
-PAPER = _without(preset("paper").to_dict(), ("seed", "shots", "template", "preset", "query_budget", "memory_budget"))
+DATA = ("seed", "shots", "template", "preset", "dimension", "query_budget", "time_budget", "memory_budget")
+PAPER = _without(preset("paper").to_dict(), DATA)
 PAPER_STAGE_ONE = {
     name: PAPER[name]
     for name in ("population", "covariance", "sigma", "rho", "sharpness", "sharpness_mu", "sharpness_smoothing")
@@ -191,7 +192,6 @@ METHODS: tuple[Method, ...] = (
         title="SharpZO",
         source=f"{SHARPZO}, with the defaults of `tune`",
         start=partial(searched, stages=both_stages),
-        published=PAPER,
         trials=tuple({"learning_rate": rate} for rate in (0.25, 0.5, 1.0, 2.0)),
     ),
     Method(
