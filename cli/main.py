@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line fo
     "tune": ("tune:tune_command", "Tune a prompt on a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
+    "compare": ("compare:compare_command", "Run methods beside each other: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
     "demo": ("demo:demo_command", "See the whole path in under a minute, no network needed."),
     "doctor": ("doctor:doctor_command", "Check this machine and say how to mend what is wrong."),
@@ -90,16 +91,26 @@ def cli(ctx: click.Context) -> None:
 
 
 class _Notices(logging.Handler):
-    """Writes `note: …` to what stderr is at that moment (a progress bar may stand in for it)."""
+    """Writes `note: …`, each once, to what stderr is at that moment (a progress bar may stand in for it)."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: set[str] = set()  # `compare` draws a split for every seed, with the same to say of each
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"note: {record.getMessage()}", file=sys.stderr, flush=True)
+        message = record.getMessage()
+        if message not in self.told:
+            self.told.add(message)
+            print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def _show_notices() -> None:
+    """Show notices from now on, in place of those of a command line before."""
     logger = logging.getLogger("sharpzo_mlx")
-    if not any(isinstance(handler, _Notices) for handler in logger.handlers):
-        logger.addHandler(_Notices(level=logging.WARNING))
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _Notices):
+            logger.removeHandler(handler)
+    logger.addHandler(_Notices())
 
 
 def _fail(message: str, code: int = USER_ERROR) -> int:

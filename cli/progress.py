@@ -22,12 +22,14 @@ from sharpzo_mlx.cli.wording import amount, duration, percent
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from sharpzo_mlx.comparison import Comparison, Finished, Working
+    from sharpzo_mlx.comparison import Event as ComparisonEvent
     from sharpzo_mlx.evaluation import FolderProgress
     from sharpzo_mlx.run import Run
     from sharpzo_mlx.search import TuneStep
     from sharpzo_mlx.tuning import Encoding, Event, Plan
 
-    Record = Event | FolderProgress
+    Record = Event | FolderProgress | Working | Finished
 
 QUIET_SECONDS = 10.0  # a pipe hears at least this often …
 NEWS_SECONDS = 1.0  # … and not more often than this, however good the news
@@ -59,6 +61,22 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
         if isinstance(events, Generator):
             events.close()
     raise AssertionError("tune_steps ends with Done")
+
+
+def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None = None) -> Comparison:
+    """Draw every record of a comparison and return what the last one holds."""
+    from sharpzo_mlx.comparison import Comparison
+
+    try:
+        with drawing(stream) as draw:
+            for event in events:
+                if isinstance(event, Comparison):
+                    return event
+                draw(event)
+    except KeyboardInterrupt:
+        print("note: the same command goes on where this one stopped", file=stream or sys.stderr)
+        raise
+    raise AssertionError("compare_steps ends with the comparison")
 
 
 @contextmanager
@@ -99,11 +117,26 @@ def plan_words(plan: Plan) -> str:
     )
 
 
+def cell_words(finished: Finished) -> str:
+    """A cell in words: what it reached, what it cost."""
+    cell = finished.cell
+    name = f"{cell.dataset}, seed {cell.seed}, {cell.method}" + (
+        "" if cell.variant == "tuned" else f" ({cell.variant})"
+    )
+    if cell.figures is None:
+        return f"{name}: failed: {cell.error}"
+    test = "" if cell.figures.test is None else f"test {percent(cell.figures.test)}, "
+    known = ", known already" if finished.found else ""
+    cost = f"{cell.figures.queries} queries, {duration(cell.figures.seconds)}"
+    return f"{name}: {test}validation {percent(cell.figures.val)}, {cost}{known}"
+
+
 class _Painter(ABC):
     """What both ways of drawing share: which record is which."""
 
     def draw(self, record: Record) -> None:
         """Draw one record, if it is worth it now."""
+        from sharpzo_mlx.comparison import Finished, Working
         from sharpzo_mlx.evaluation import FolderProgress
         from sharpzo_mlx.search import TuneStep
         from sharpzo_mlx.tuning import Encoding, Plan
@@ -116,6 +149,10 @@ class _Painter(ABC):
             self.images(f"{record.split} images", record)
         elif isinstance(record, FolderProgress):
             self.images(str(record.path), record)
+        elif isinstance(record, Working):
+            self.working(record)
+        elif isinstance(record, Finished):
+            self.finished(record)
 
     @abstractmethod
     def step(self, step: TuneStep) -> None:
@@ -124,6 +161,14 @@ class _Painter(ABC):
     @abstractmethod
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """So many images of one folder or split are read."""
+
+    @abstractmethod
+    def working(self, record: Working) -> None:
+        """A method of a comparison goes on."""
+
+    def finished(self, record: Finished) -> None:
+        """A cell of a comparison is there."""
+        self.line(f"{record.done} of {record.total}: {cell_words(record)}")
 
     @abstractmethod
     def line(self, words: str) -> None:
@@ -154,6 +199,11 @@ class Lines(_Painter):
         if progress.done == progress.total or self._due(QUIET_SECONDS):
             self.line(f"{name}: {progress.done} of {progress.total} read{_cached(progress)}")
 
+    def working(self, record: Working) -> None:
+        """A line after a silence."""
+        if self._due(QUIET_SECONDS):
+            self.line(f"{record.dataset}, seed {record.seed}, {record.method}: {_working_words(record)}")
+
     def line(self, words: str) -> None:
         """A line now."""
         self._last = self._clock()
@@ -179,6 +229,16 @@ class Bars(_Painter):
         """Move the bar of these images."""
         self._move(name, progress.done, progress.total, _cached(progress).lstrip(", "))
 
+    def working(self, record: Working) -> None:
+        """Move the bar of the method that is at work."""
+        words = f"{record.method}, seed {record.seed}, {_working_words(record)}"
+        self._move(record.dataset, record.progress.queries, record.budget, words)
+
+    def finished(self, record: Finished) -> None:
+        """Move the bar of the whole comparison."""
+        super().finished(record)
+        self._move("cells", record.done, record.total, "")
+
     def line(self, words: str) -> None:
         """A line above the bars."""
         self._progress.console.print(words, highlight=False, markup=False)
@@ -187,6 +247,13 @@ class Bars(_Painter):
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, words="")
         self._progress.update(self._tasks[name], completed=done, total=total, words=words)
+
+
+def _working_words(record: Working) -> str:
+    now, best = record.progress.score, record.progress.best
+    validation = f"validation {percent(now.accuracy)}, kept {percent(best.accuracy)}"
+    backwards = record.progress.backward_passes
+    return f"{validation}, {record.progress.queries} queries" + (f", {backwards} gradients" if backwards else "")
 
 
 def _cached(progress: Encoding | FolderProgress) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx import startup
 
 if TYPE_CHECKING:
+    from sharpzo_mlx.comparison import Comparison, compare
     from sharpzo_mlx.config import TuneConfig
     from sharpzo_mlx.encoder import Clip, load
     from sharpzo_mlx.errors import UserError
@@ -32,12 +33,14 @@ startup.prepare()
 
 _HOMES = {
     "Clip": "encoder",
+    "Comparison": "comparison",
     "Prediction": "evaluation",
     "Prompt": "prompt",
     "Report": "measured",
     "Run": "run",
     "TuneConfig": "config",
     "UserError": "errors",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "load": "encoder",
     "predict": "evaluation",
@@ -49,12 +52,14 @@ _HOMES = {
 
 __all__ = [
     "Clip",
+    "Comparison",
     "Prediction",
     "Prompt",
     "Report",
     "Run",
     "TuneConfig",
     "UserError",
+    "compare",
     "evaluate",
     "load",
     "predict",

@@ -63,10 +63,10 @@ def open_run(
     if Run.exists(folder):
         if not resume:
             raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
-        return _go_on(Run.load(folder), clip, dataset, config and _with_template(config, dataset))
+        return _go_on(Run.load(folder), clip, dataset, config and with_template(config, dataset))
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another --output")
-    config = _with_template(config or TuneConfig(), dataset)
+    config = with_template(config or TuneConfig(), dataset)
     split = draw_split(dataset, shots=config.shots, seed=config.seed)
     images = {"train": split.train, "val": split.val}
     if split.test is not None:
@@ -74,7 +74,7 @@ def open_run(
     return Run(folder, config, _record(clip, dataset, images, split)), images
 
 
-def _with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
+def with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
     """The options with a template: the one given, the known data set's own, or the plain one."""
     if config.template is not None:
         return config
@@ -150,7 +150,7 @@ def _record(clip: Clip, dataset: Path, images: dict[str, ImageSet], split: Split
             name: [[_relative(path, root), label] for path, label in zip(s.paths, s.labels, strict=True)]
             for name, s in images.items()
         },
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -170,13 +170,14 @@ def _restore(dataset: Path, record: dict[str, Any], rows: list[tuple[str, int]])
 
 
 def _compare_versions(run: Run) -> None:
-    now = _versions()
+    now = versions()
     changed = [f"{name} {old} -> {now[name]}" for name, old in run.record["versions"].items() if now[name] != old]
     if changed:
         _log.warning(f"{run.folder} was begun with other software, its numbers may differ: {', '.join(changed)}")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The software that figures depend on."""
     return {
         "sharpzo-mlx": metadata.version("sharpzo-mlx"),
         "mlx": metadata.version("mlx"),

@@ -117,9 +117,9 @@ def tune_steps(
 
 
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
-    train = yield from _encoded(clip, images, "train")
-    _check_classes(train)
-    val = yield from _encoded(clip, images, "val")
+    train = yield from encode_split(clip, images["train"], "train")
+    check_classes(train)
+    val = yield from encode_split(clip, images["val"], "val")
     check_content(run, train, val)
     clip.release_vision()
     memory.reset_mlx_peak()  # from here on it is tuning's own
@@ -131,18 +131,24 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     with memory.wired_limit(), Recorder(run, problem, search) as recorder:
         yield _plan(run, problem, search, seconds)
         yield from recorder.steps()
-    test = (yield from _encoded(clip, images, "test")) if "test" in images else None
+    test = (yield from encode_split(clip, images["test"], "test")) if "test" in images else None
     clip.release_vision()
     _finish(run, problem, search, test)
     yield Done(run)
 
 
-def _encoded(clip: Clip, images: dict[str, ImageSet], split: str) -> Generator[Encoding, None, Features]:
-    steps = encode_steps(clip, images[split])
+def encode_split(clip: Clip, images: ImageSet, split: str) -> Generator[Encoding, None, Features]:
+    """Encode images, a record a batch under the name of their split; see `encode_steps`."""
+    steps = encode_steps(clip, images)
     return (yield from relayed(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
 
 
-def _check_classes(train: Features) -> None:
+def check_classes(train: Features) -> None:
+    """Refuse training images that leave a class without one.
+
+    Raises:
+        UserError: with the first such class.
+    """
     lost = sorted(set(range(len(train.folders))) - set(train.labels.tolist()))
     if lost:
         raise UserError(

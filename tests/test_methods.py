@@ -1,0 +1,238 @@
+"""The methods of a comparison on a tiny model: what defines each, and that the budget is spent and never passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.datasets.splits import draw_split
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.features import encode
+from sharpzo_mlx.methods import coop, registry, searches
+from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Steps, Task
+from sharpzo_mlx.objective import Objective
+from sharpzo_mlx.problem import score_features
+from sharpzo_mlx.search import Search
+
+SEARCHES = tuple(method.name for method in searches.METHODS if method.name != "zero-shot")
+VARIANTS = ("tuned", "published")
+SMALL: dict[str, Any] = {"shots": 4, "dimension": 16, "relative_scale": 20.0, "mask_directions": 2}
+
+
+@pytest.fixture(scope="module")
+def task(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """Four shots of three classes; d = 16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHARPZO_MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        clip, split = sz.load(tiny_model), draw_split(photos, shots=4, seed=0)
+        return Task(clip, encode(clip, split.train), encode(clip, split.val), sz.TuneConfig(**SMALL), 300)
+
+
+def run(method: Method, task: Task, options: Mapping[str, Any]) -> tuple[list[Progress], CosineClassifier]:
+    """All records of a method and what it returns."""
+    told: list[Progress] = []
+    return told, finished(method.start(task, options), told)
+
+
+def finished(steps: Steps, told: list[Progress]) -> CosineClassifier:
+    """Run a method to its end, its records into a list."""
+    while True:
+        try:
+            told.append(next(steps))
+        except StopIteration as end:
+            result = end.value
+            break
+    assert isinstance(result, CosineClassifier)
+    return result
+
+
+@dataclass
+class Trace:
+    """A method that has run: its records, its classifier, and the search that it set up."""
+
+    told: list[Progress]
+    classifier: CosineClassifier
+    search: Search
+
+
+@pytest.fixture(scope="module")
+def traces(task: Task) -> dict[tuple[str, str], Trace]:
+    """Every method over w, with its tuned and its published options."""
+    searched: list[Search] = []
+
+    class Watched(Search):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            searched.append(self)
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searches, "Search", Watched)
+        for name in SEARCHES:
+            for variant in VARIANTS:
+                method = registry.method(name)
+                told, classifier = run(method, task, getattr(method, variant))
+                found[name, variant] = Trace(told, classifier, searched[-1])
+    return found
+
+
+Traces = dict[tuple[str, str], Trace]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Task, traces: Traces) -> None:
+    told, classifier = traces[name, variant].told, traces[name, variant].classifier
+    assert 0.9 * task.query_budget <= told[-1].queries <= task.query_budget
+    counts = [progress.queries for progress in told]
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    # what is returned is what was said to be kept
+    kept = score_features(classifier.class_features, task.val, classifier.logit_scale)
+    assert kept == told[-1].best
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bbt_is_cma_es_without_a_shift(variant: str, traces: Traces) -> None:
+    search = traces["bbt", variant].search
+    assert search.config.rho == 0
+    assert (search.stage, search.step) == (2, 0)  # no step of stage 2 was made
+    assert search.config.generations >= search.loss.queries / search.config.population
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_dense_zo_moves_every_coordinate_from_zero_shot(variant: str, traces: Traces) -> None:
+    search = traces["zo", variant].search
+    np.testing.assert_array_equal(search.zo.mask, np.ones(16))
+    np.testing.assert_array_equal(search.cma.mean, np.zeros(16))  # no generation
+    assert np.all(np.array(search.zo.w) != 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("metric", ["magnitude", "gradient", "random", "zscore-squared"])
+def test_sparse_zo_moves_half_of_the_coordinates(metric: str, variant: str, traces: Traces) -> None:
+    search = traces[f"szo-{metric.removesuffix('-squared')}", variant].search
+    assert search.config.metric == metric
+    assert float(mx.sum(search.zo.mask)) == 8
+    assert np.count_nonzero(search.zo.w) == 8  # one mask only at this budget
+    np.testing.assert_array_equal(search.cma.mean, np.zeros(16))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sharpness_alone_shifts_and_never_descends(variant: str, traces: Traces) -> None:
+    search = traces["sam-cma", variant].search
+    assert search.config.rho > 0
+    assert (search.stage, search.step) == (2, 0)
+
+
+def test_sharpzo_is_the_default_configuration(task: Task, traces: Traces) -> None:
+    trace = traces["sharpzo", "tuned"]
+    budget = task.query_budget
+    assert trace.search.config.to_dict() == {**task.config.to_dict(), "query_budget": budget, "steps": budget}
+    assert {step.queries <= budget / 2 for step in trace.told} == {True, False}  # both stages had their share
+
+
+def test_the_papers_schedule_has_our_scale_of_a(task: Task, traces: Traces) -> None:
+    paper, given = sz.preset("paper"), traces["sharpzo-paper", "tuned"].search.config
+    assert given.projection_std is None
+    assert given.relative_scale == task.config.relative_scale
+    for name in ("population", "covariance", "sigma", "rho", "sharpness", "learning_rate", "rule", "keep", "draws"):
+        assert getattr(given, name) == getattr(paper, name)
+    assert traces["sharpzo-paper", "published"].search.config.projection_std == paper.projection_std
+
+
+def test_every_method_searches_the_same_space(traces: Traces) -> None:
+    spaces = [cast(Objective, traces[name, "tuned"].search.loss).space.projection for name in SEARCHES]
+    for space in spaces[1:]:
+        np.testing.assert_array_equal(space, spaces[0])
+
+
+def test_a_budget_below_one_step_is_refused(task: Task) -> None:
+    small = Task(task.clip, task.train, task.val, task.config, 1)
+    for name in SEARCHES:
+        with pytest.raises(UserError, match="query-budget 1: the search needs at least"):
+            run(registry.method(name), small, registry.method(name).tuned)
+
+
+def test_zero_shot_is_the_plain_classifier(task: Task) -> None:
+    told, classifier = run(registry.method("zero-shot"), task, {})
+    texts = task.clip.encode_texts([f"a photo of a {name}." for name in task.train.class_names])
+    np.testing.assert_allclose(classifier.class_features, texts, atol=1e-5)
+    assert [progress.queries for progress in told] == [0]
+
+
+# CoOp
+
+
+def test_the_gradient_of_coop_is_that_of_the_objective(task: Task) -> None:
+    """Against central differences of the losses that all other methods see, along random directions of w."""
+    objective = task.problem(dimension=16, relative_scale=20.0).objective
+    w = 0.3 * mx.random.normal((16,), key=mx.random.key(1))
+    context = objective.space.contexts(w[None])[0]
+    slope = mx.grad(lambda x: coop.context_loss(objective, x))(context)
+    by_w = np.array(slope.reshape(1, -1) @ objective.space.projection)[0]
+    step = 1e-2
+    for key in range(4):
+        u = mx.random.normal((16,), key=mx.random.key(key))
+        up, down = np.array(objective.losses(mx.stack([w + step * u, w - step * u])), np.float64)
+        assert (up - down) / (2 * step) == pytest.approx(float(by_w @ np.array(u)), rel=2e-2, abs=1e-3)
+    np.testing.assert_allclose(coop.context_loss(objective, context), objective.losses(w[None])[0], rtol=1e-4)
+
+
+def test_coop_lowers_the_training_loss_and_makes_no_query(task: Task) -> None:
+    method = registry.method("coop")
+    told, classifier = run(method, task, {**method.tuned, "steps": 40})
+    before = score_features(run(registry.method("zero-shot"), task, {})[1].class_features, task.train, 1.0)
+    after = score_features(classifier.class_features, task.train, 1.0)
+    assert after.accuracy >= before.accuracy
+    assert told[-1].best.loss < 0.7 * told[0].best.loss
+    assert {progress.queries for progress in told} == {0}
+    assert told[-1].backward_passes == 40
+
+
+def test_published_coop_takes_minibatches_for_its_epochs(task: Task) -> None:
+    method = registry.method("coop")
+    told, _ = run(method, task, {**method.published, "epochs": 3, "batch": 5})
+    assert told[-1].backward_passes == 3 * (12 // 5)
+    assert [coop._epochs(None, shots) for shots in (1, 2, 4, 8, 16, None)] == [50, 100, 100, 200, 200, 200]
+    given = coop._batches(12, 5, seed=0)
+    rows = [np.array(next(given)).tolist() for _ in range(4)]
+    for first, second in (rows[:2], rows[2:]):  # an epoch: no image twice
+        assert len({*first, *second}) == 10
+    assert rows[:2] != rows[2:]
+
+
+# the registry
+
+
+def test_every_name_has_its_method_and_every_method_its_name() -> None:
+    for name in registry.names():
+        assert registry.method(name).name == name
+    for home in {home for group in registry.HOMES.values() for home in group.values()}:
+        for method in import_module(f"sharpzo_mlx.methods.{home}").METHODS:
+            assert registry.method(method.name) is method
+
+
+def test_trials_are_equally_many_and_the_compared_options_are_one_of_them() -> None:
+    for name in (*SEARCHES, "coop"):
+        method = registry.method(name)
+        assert len(method.trials) == 4
+        if name != "sharpzo":  # what it is compared with are the defaults of `tune`
+            assert method.tuned in method.trials
+
+
+def test_names_and_groups() -> None:
+    assert registry.chosen_names("sharpzo, bbt,bbt") == ("bbt", "sharpzo")
+    assert registry.chosen_names("all") == registry.names()
+    assert set(registry.chosen_names("pruning,coop")) == {*registry.HOMES["pruning"], "coop"}
+    for words in ("nonsense", "bbt,nonsense", "", ","):
+        with pytest.raises(UserError, match="choose among zero-shot, bbt, zo"):
+            registry.chosen_names(words)
