@@ -171,16 +171,14 @@ def _judged(
     clip: Clip, prompt: Prompt, scored: ScoredSet, before: FolderProgress
 ) -> Generator[FolderProgress, None, _Part]:
     """Judge one set a chunk of images at a time, so that memory does not grow with their number."""
-    classifiers = np.array(prompt.zero_shot_features), np.array(prompt.class_features)
     labels: list[np.ndarray] = []
     judged: tuple[list[Judged], list[Judged]] = ([], [])
     skipped = 0
     for start in range(0, len(scored.images), CHUNK):
         chunk = scored.images.take(range(start, min(start + CHUNK, len(scored.images))))
         features = yield from _encode(clip, chunk, replace(before, done=before.done + start))
-        embeddings = np.array(features.embeddings)
-        for found, classifier in zip(judged, classifiers, strict=True):
-            found.append(judge(embeddings, features.labels, classifier, scored, logit_scale=prompt.logit_scale))
+        for found, logits in zip(judged, (prompt.zero_shot_logits, prompt.logits), strict=True):
+            found.append(judge(np.array(logits(features.embeddings)), features.labels, scored))
         labels.append(features.labels)
         skipped += len(features.skipped)
     return _Part(np.concatenate(labels), joined(judged[0]), joined(judged[1]), skipped)
@@ -229,15 +227,10 @@ def predict(
         for index, reason in batch.failed:
             found[index] = Prediction(Path(paths[index]), (), reason)
         if batch.indices:
-            probabilities = _probabilities(prompt, clip.encode_pixels(batch.pixels))
+            probabilities = np.array(mx.softmax(prompt.logits(clip.encode_pixels(batch.pixels)), axis=-1))
             for index, row in zip(batch.indices, probabilities, strict=True):
                 found[index] = Prediction(Path(paths[index]), _labels(prompt, row, top))
     return [found[index] for index in range(len(paths))]
-
-
-def _probabilities(prompt: Prompt, embeddings: mx.array) -> np.ndarray:
-    logits = prompt.logit_scale * (embeddings @ prompt.class_features.T)
-    return np.array(mx.softmax(logits, axis=-1))
 
 
 def _labels(prompt: Prompt, row: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
