@@ -256,14 +256,18 @@ class Search:
         c = self.config
         self.total_steps = c.steps
         if c.query_budget:
-            per_step = 2 * c.draws + self.mask_cost() / c.mask_interval
-            left = c.query_budget - self.loss.queries - self.mask_cost()
-            self.total_steps = max(0, min(c.steps, int(left / per_step)))
+            self.total_steps = min(c.steps, self._affordable_steps(c.query_budget - self.loss.queries))
         if c.time_budget and self.step_seconds:
             left_seconds = c.time_budget - self.elapsed
             self.total_steps = max(0, min(self.total_steps, int(left_seconds / self.step_seconds)))
         self.stage, self.step = 2, 0
         self.zo = sparse_zo.init(self.zo_params, self.cma.mean)
+
+    def _affordable_steps(self, queries: int) -> int:
+        """Steps of stage 2, with their masks, that so many queries buy."""
+        c = self.config
+        whole, rest = divmod(max(0, queries), c.mask_interval * 2 * c.draws + self.mask_cost())
+        return whole * c.mask_interval + max(0, rest - self.mask_cost()) // (2 * c.draws)
 
     def _out_of_budget(self) -> bool:
         c = self.config

@@ -1,0 +1,206 @@
+"""The methods that search the vector w: each is one setting of SharpZO's own two stages.
+
+Zero-shot spends nothing. Plain CMA-ES on the projected prompt is Black-Box Tuning (Sun et al., ICML 2022, arXiv
+2201.03514); dense and sparse ZO-SGD begin at w = 0; sharpness-aware CMA-ES is stage 1 alone; SharpZO is both stages
+(arXiv 2506.20990). What is no method's own is the task's: d, the scale of A, the averaging of iterates, the rule of
+choice. Schedules are as long as the query budget, so every method may spend all of it.
+
+>>> [method.name for method in METHODS][:3]
+['zero-shot', 'bbt', 'zo']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+
+from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Steps, Task
+from sharpzo_mlx.objective import Score
+from sharpzo_mlx.presets import preset
+from sharpzo_mlx.problem import Problem
+from sharpzo_mlx.search import Search
+
+Options: TypeAlias = Mapping[str, Any]
+SHARPZO = "Yang et al., NeurIPS 2025, arXiv 2506.20990"
+SHARED = ("seed", "shots", "preset", "dimension", "relative_scale", "projection_std", "selection_slack", "averaging")
+
+
+def zero_shot(task: Task, options: Options) -> Steps:
+    """The checkpoint as it is: w = 0."""
+    problem = task.problem(**options)
+    w = mx.zeros(problem.objective.dimension)
+    score = problem.validate(w)
+    yield Progress(0, score, score)
+    return _classifier(problem, w)
+
+
+def searched(task: Task, options: Options, *, stages: Callable[[int], Options]) -> Steps:
+    """Run the search with some options; a record whenever a candidate is validated.
+
+    Args:
+        task: data, budget and the shared options.
+        options: of TuneConfig.
+        stages: from the query budget to the options that make the method what it is; they overrule `options`.
+    """
+    problem = task.problem(**{**options, **stages(task.query_budget), "query_budget": task.query_budget})
+    scores: list[Score] = []
+
+    def validate(w: mx.array) -> Score:
+        scores.append(problem.validate(w))
+        return scores[-1]
+
+    search = Search(problem.config, problem.objective, validate)
+    search.check_budget()
+    search.begin()
+    yield Progress(0, scores[-1], search.best_score)
+    told = len(scores)
+    for step in search.steps():
+        if len(scores) > told:
+            told = len(scores)
+            yield Progress(step.queries, scores[-1], search.best_score)
+    if len(scores) > told:  # the budget ended between two validations
+        yield Progress(problem.objective.queries, scores[-1], search.best_score)
+    return _classifier(problem, search.best_w)
+
+
+def _classifier(problem: Problem, w: mx.array) -> CosineClassifier:
+    return CosineClassifier(problem.objective.class_features(w), problem.objective.logit_scale)
+
+
+def stage_one(budget: int) -> Options:
+    """CMA-ES alone, to the end of the budget."""
+    return {"generations": budget, "patience": budget, "steps": 0}
+
+
+def plain_stage_one(budget: int) -> Options:
+    """CMA-ES without the sharpness shift."""
+    return {**stage_one(budget), "rho": 0.0}
+
+
+def stage_two(budget: int) -> Options:
+    """Zeroth-order descent from w = 0, to the end of the budget."""
+    return {"generations": 0, "steps": budget}
+
+
+def dense_stage_two(budget: int) -> Options:
+    """The same, with every coordinate."""
+    return {**stage_two(budget), "keep": 1.0, "metric": "none"}
+
+
+def pruned_stage_two(budget: int, metric: str) -> Options:
+    """The same, with the coordinates that a metric picks."""
+    return {**stage_two(budget), "metric": metric}
+
+
+def both_stages(budget: int) -> Options:
+    """Stage 1 as it is configured, and stage 2 to the end of the budget."""
+    return {"steps": budget}
+
+
+def as_configured(_: int) -> Options:
+    """The schedule of the options, which the search itself cuts to the budget."""
+    return {}
+
+
+def _without(options: Options, names: tuple[str, ...]) -> Options:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+PAPER = _without(preset("paper").to_dict(), ("seed", "shots", "template", "preset", "query_budget", "memory_budget"))
+PAPER_STAGE_ONE = {
+    name: PAPER[name]
+    for name in ("population", "covariance", "sigma", "rho", "sharpness", "sharpness_mu", "sharpness_smoothing")
+}
+PAPER_STAGE_TWO = {
+    name: PAPER[name]
+    for name in (
+        "learning_rate",
+        "rule",
+        "schedule",
+        "estimator",
+        "draws",
+        "mu",
+        "keep",
+        "mask_interval",
+        "mask_estimator",
+        "mask_mu",
+    )
+}
+BBT: Options = {"population": 20, "covariance": "full", "sigma": 1.0}
+SGD: Options = {"rule": "sgd", "schedule": "cosine", "estimator": "rge", "draws": 1, "mu": 1e-2}
+SPARSE: Options = {**SGD, "keep": 0.5, "mask_interval": 200, "mask_estimator": "rge", "mask_directions": 32}
+RATES = (0.3, 1.0, 3.0, 10.0)  # the trials of the descents: with our scale of A, steps of about 0.2 to 7
+SAM: Options = {"population": 20, "covariance": "diagonal", "sigma": 0.4, "sharpness": "population"}
+
+
+def _pruned(metric: str, title: str, option: str) -> Method:
+    return Method(
+        name=f"szo-{metric}",
+        title=f"Sparse ZO, {title}",
+        source=f"{SHARPZO}, section 3.2 alone",
+        start=partial(searched, stages=partial(pruned_stage_two, metric=option)),
+        published=PAPER_STAGE_TWO,
+        tuned={**SPARSE, "learning_rate": 3.0},
+        trials=tuple({**SPARSE, "learning_rate": rate} for rate in RATES),
+    )
+
+
+METHODS: tuple[Method, ...] = (
+    Method("zero-shot", "Zero-shot", "Radford et al., ICML 2021, arXiv 2103.00020", zero_shot),
+    Method(
+        name="bbt",
+        title="BBT (CMA-ES)",
+        source="Sun et al., ICML 2022, arXiv 2201.03514",
+        start=partial(searched, stages=plain_stage_one),
+        published=BBT,
+        tuned={**BBT, "sigma": 0.4},
+        trials=(
+            {**BBT, "sigma": 0.4},
+            BBT,
+            {**BBT, "sigma": 0.4, "covariance": "diagonal"},
+            {**BBT, "covariance": "diagonal"},
+        ),
+    ),
+    Method(
+        name="zo",
+        title="ZO-SGD",
+        source="Malladi et al., NeurIPS 2023, arXiv 2305.17333",
+        start=partial(searched, stages=dense_stage_two),
+        published=_without(PAPER_STAGE_TWO, ("keep",)),
+        tuned={**SGD, "learning_rate": 3.0},
+        trials=tuple({**SGD, "learning_rate": rate} for rate in RATES),
+    ),
+    _pruned("magnitude", "magnitude", "magnitude"),
+    _pruned("gradient", "gradient", "gradient"),
+    _pruned("random", "random", "random"),
+    _pruned("zscore", "Z-score", "zscore-squared"),
+    Method(
+        name="sam-cma",
+        title="Sharpness-aware CMA-ES",
+        source=f"{SHARPZO}, section 3.1 alone",
+        start=partial(searched, stages=stage_one),
+        published=PAPER_STAGE_ONE,
+        tuned={**SAM, "rho": 0.5},
+        trials=tuple({**SAM, "rho": rho} for rho in (0.1, 0.5, 2.0, 5.0)),
+    ),
+    Method(
+        name="sharpzo",
+        title="SharpZO",
+        source=f"{SHARPZO}, with the defaults of `tune`",
+        start=partial(searched, stages=both_stages),
+        published=PAPER,
+        trials=tuple({"learning_rate": rate} for rate in (0.25, 0.5, 1.0, 2.0)),
+    ),
+    Method(
+        name="sharpzo-paper",
+        title="SharpZO, the paper's schedule",
+        source=f"{SHARPZO}, Table 8, with CGE and our scale of A",
+        start=partial(searched, stages=as_configured),
+        published=PAPER,
+        tuned=_without(PAPER, SHARED),
+        trials=tuple({**_without(PAPER, SHARED), "learning_rate": rate} for rate in (1e-3, *RATES[:3])),
+    ),
+)
