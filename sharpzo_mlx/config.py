@@ -46,6 +46,7 @@ def option(
 
 
 DATA, SPACE, WARMUP, SEARCH, BUDGET = "Data", "Prompt", "Stage 1: CMA-ES", "Stage 2: sparse search", "Budgets"
+NO_HEAD = "none"
 ESTIMATORS = ("cge", "rge", "forward")
 
 
@@ -59,6 +60,13 @@ class TuneConfig:
         None, "prompt with {} for the class name (a photo of a {}., or the known data set's own)", DATA
     )
     preset: str = option("default", "default, paper, or paper:DATASET", DATA)
+    head: str = option(
+        NO_HEAD,
+        "join the tuned words with a closed-form classifier of the training images (gda: Gaussian discriminant "
+        "analysis), weighted on the validation images",
+        DATA,
+        choices=(NO_HEAD, "gda"),
+    )
 
     dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2)
     relative_scale: float = option(

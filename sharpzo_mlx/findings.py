@@ -118,9 +118,7 @@ def _images(run: Run, split: str) -> ImageSet:
     )
 
 
-def _probabilities(
-    classifier: Callable[[mx.array], mx.array], features: Features
-) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(classifier: Callable[[mx.array], mx.array], features: Features) -> tuple[np.ndarray, np.ndarray]:
     """The probability of every image's own class, and the class predicted, [N] each."""
     own, predicted = [], []
     for start in range(0, len(features.labels), BLOCK):

@@ -34,6 +34,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("selection",),
     ("search",),
     ("problem",),
+    ("closed_form", "mixture"),
+    ("heads",),
     ("run",),
     ("recorder", "rundata"),
     ("tuning",),

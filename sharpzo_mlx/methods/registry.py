@@ -29,6 +29,7 @@ HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of
         "szo-zscore": "searches",
     },
     "paper": {"sharpzo-paper": "searches"},
+    "closed-forms": dict.fromkeys(("ncm", "ridge", "gda", "sharpzo-gda"), "closed_forms"),
     "backpropagation": {"coop": "coop"},
 }
 
