@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import mlx.core as mx
-import numpy as np
 from accuracy import pooled
+
+import mlx.core as mx  # isort: skip  (behind this package, which loads OpenBLAS)
+import numpy as np
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.closed_form import discriminant, nearest_mean, ridge

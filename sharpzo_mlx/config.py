@@ -60,13 +60,6 @@ class TuneConfig:
         None, "prompt with {} for the class name (a photo of a {}., or the known data set's own)", DATA
     )
     preset: str = option("default", "default, paper, or paper:DATASET", DATA)
-    head: str = option(
-        NO_HEAD,
-        "join the tuned words with a closed-form classifier of the training images (gda: Gaussian discriminant "
-        "analysis), weighted on the validation images",
-        DATA,
-        choices=(NO_HEAD, "gda"),
-    )
 
     dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2)
     relative_scale: float = option(
@@ -82,6 +75,13 @@ class TuneConfig:
         SPACE,
         minimum=0,
         exclusive=True,
+    )
+    head: str = option(
+        NO_HEAD,
+        "join the tuned words with a closed-form classifier of the training images (gda: Gaussian discriminant "
+        "analysis), weighted on the validation images",
+        SPACE,
+        choices=(NO_HEAD, "gda"),
     )
 
     generations: int = option(150, "generations of stage 1 at most", WARMUP, minimum=0)
