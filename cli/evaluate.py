@@ -52,6 +52,7 @@ def evaluate_command(
         click.echo(shift_tables.as_csv(reports), nl=False)
     else:
         click.echo(shift_tables.table(reports))
+        click.echo("".join(f"{remark}\n" for remark in _heads(runs)), nl=False)
 
 
 def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
@@ -62,6 +63,14 @@ def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Pat
     if count == len(others):
         raise UserError("no folder to evaluate: name a folder of class folders behind the runs")
     return [first, *others[:count]], list(others[count:])
+
+
+def _heads(runs: list[Path]) -> list[str]:
+    """Of each run with a head, what its tuned column is made of."""
+    from sharpzo_mlx.run import Run
+
+    heads = [(run, Run.load(run).prompt.head) for run in runs]
+    return [f"{run}: {wording.head(head)}" for run, head in heads if head is not None]
 
 
 def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.run import Run
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
+OF_HEAD = ("val_text", "test_text", "head")  # only where the run has one
 
 
 @click.command("tune", cls=GroupedCommand)
@@ -80,7 +81,8 @@ def continued(config: TuneConfig, options: dict[str, Any], folder: Path) -> Tune
 
 def as_record(run: Run) -> dict[str, Any]:
     """The result for a script: accuracies 0..1, `test` null without a test split."""
-    return {"run": str(run.folder), **{name: run.results.get(name) for name in RESULTS}}
+    of_head = {name: run.results[name] for name in OF_HEAD if name in run.results}
+    return {"run": str(run.folder), **{name: run.results.get(name) for name in RESULTS}, **of_head}
 
 
 def summary(run: Run, dataset: Path) -> str:
@@ -90,13 +92,16 @@ def summary(run: Run, dataset: Path) -> str:
     rows.append(_row("validation", results.get("zero_shot_val"), results["val"]))
     if results["test"] is not None:
         rows.append(_row("test", results["zero_shot"], results["test"]))
+        if "test_text" in results:
+            rows.append(_row("test, words alone", results["zero_shot"], results["test_text"]))
+    head = f"{wording.head(run.prompt.head)}\n" if run.prompt.head is not None else ""
     cost = (
         f"{results['queries']} queries in {wording.duration(results['seconds'])}, "
         f"{wording.amount(results['peak_memory_mb'] * 2**20)} of MLX memory"
     )
     folders = dataset / "test" if (dataset / "test").is_dir() else Path("FOLDER")
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(folders)])
-    return f"{wording.aligned(rows)}\n\n{cost}\nrun: {run.folder}\nnext: {following}"
+    return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
 
 
 def _row(name: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:

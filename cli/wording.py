@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.prompt import Head
 
 
 def percent(share: float | None) -> str:
@@ -45,6 +48,14 @@ def amount(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def head(joined: Head) -> str:
+    """What the tuned words were joined with, and what each counts for."""
+    return (
+        f"tuned: the words' logits x {joined.text_share:.3g} + those of {joined.kind} on the training images "
+        f"x {joined.image_share:.3g}, by validation loss"
+    )
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

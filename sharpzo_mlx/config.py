@@ -46,6 +46,7 @@ def option(
 
 
 DATA, SPACE, WARMUP, SEARCH, BUDGET = "Data", "Prompt", "Stage 1: CMA-ES", "Stage 2: sparse search", "Budgets"
+NO_HEAD = "none"
 ESTIMATORS = ("cge", "rge", "forward")
 
 
@@ -74,6 +75,13 @@ class TuneConfig:
         SPACE,
         minimum=0,
         exclusive=True,
+    )
+    head: str = option(
+        NO_HEAD,
+        "join the tuned words with a closed-form classifier of the training images (gda: Gaussian discriminant "
+        "analysis), weighted on the validation images",
+        SPACE,
+        choices=(NO_HEAD, "gda"),
     )
 
     generations: int = option(150, "generations of stage 1 at most", WARMUP, minimum=0)

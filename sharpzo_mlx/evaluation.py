@@ -184,10 +184,9 @@ def _judged_at_once(
     clip: Clip, prompt: Prompt, scored: ScoredSet, before: FolderProgress
 ) -> Generator[FolderProgress, None, _Part]:
     features = yield from relayed(encode_steps(clip, scored.images, whole=False), partial(_moved, before))
-    embeddings = np.array(features.embeddings)
     zero_shot, tuned = (
-        judge(embeddings, features.labels, np.array(classifier), scored, logit_scale=prompt.logit_scale)
-        for classifier in (prompt.zero_shot_features, prompt.class_features)
+        judge(np.array(logits(features.embeddings)), features.labels, scored)
+        for logits in (prompt.zero_shot_logits, prompt.logits)
     )
     return _Part(features.labels, zero_shot, tuned, features.skipped)
 
@@ -237,15 +236,10 @@ def predict(
         for index, reason in batch.failed:
             found[index] = Prediction(Path(paths[index]), (), reason)
         if batch.indices:
-            probabilities = _probabilities(prompt, clip.encode_pixels(batch.pixels))
+            probabilities = np.array(mx.softmax(prompt.logits(clip.encode_pixels(batch.pixels)), axis=-1))
             for index, row in zip(batch.indices, probabilities, strict=True):
                 found[index] = Prediction(Path(paths[index]), _labels(prompt, row, top))
     return [found[index] for index in range(len(paths))]
-
-
-def _probabilities(prompt: Prompt, embeddings: mx.array) -> np.ndarray:
-    logits = prompt.logit_scale * (embeddings @ prompt.class_features.T)
-    return np.array(mx.softmax(logits, axis=-1))
 
 
 def _labels(prompt: Prompt, row: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:

@@ -12,6 +12,7 @@ direction of steepest ascent, which is estimated by forward-mode derivatives.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def look_at(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) ->
     split = "test" if run.record["images"].get("test") else "val"
     features = encode(clip, _images(run, split))
     labels, classes = features.labels, len(run.prompt.class_names)
-    before, first = _probabilities(run, features, np.array(run.prompt.zero_shot_features))
-    after, second = _probabilities(run, features, np.array(run.prompt.class_features))
+    before, first = _probabilities(run.prompt.zero_shot_logits, features)
+    after, second = _probabilities(run.prompt.logits, features)
     confusion = np.bincount(labels * classes + second, minlength=classes**2).reshape(classes, classes)
     order = np.argsort(before - after, kind="stable")
     changed = [_changed(run, features, row, before, after, second) for row in (*order[:images], *order[::-1][:images])]
@@ -117,11 +118,11 @@ def _images(run: Run, split: str) -> ImageSet:
     )
 
 
-def _probabilities(run: Run, features: Features, classifier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(classifier: Callable[[mx.array], mx.array], features: Features) -> tuple[np.ndarray, np.ndarray]:
     """The probability of every image's own class, and the class predicted, [N] each."""
-    embeddings, own, predicted = np.array(features.embeddings), [], []
-    for start in range(0, len(embeddings), BLOCK):
-        logits = run.prompt.logit_scale * (embeddings[start : start + BLOCK] @ classifier.T)
+    own, predicted = [], []
+    for start in range(0, len(features.labels), BLOCK):
+        logits = np.array(classifier(features.embeddings[start : start + BLOCK]))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         labels = features.labels[start : start + BLOCK]
         own.append(shares[np.arange(len(labels)), labels] / shares.sum(axis=1))

@@ -62,9 +62,13 @@ def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.a
 
 def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
     """Accuracy and mean loss of one classifier [K, D] on images [N, D]."""
-    predicted = mx.argmax(embeddings @ class_features.T, axis=-1)
-    right = mx.sum(predicted == labels)
-    loss = mx.mean(cross_entropies(class_features[None], embeddings, labels, logit_scale))
+    return score_logits(logit_scale * (embeddings @ class_features.T), labels)
+
+
+def score_logits(logits: mx.array, labels: mx.array) -> Score:
+    """Accuracy and mean loss of what a classifier says [N, K] of images with labels [N]."""
+    right = mx.sum(mx.argmax(logits, axis=-1) == labels)
+    loss = mx.mean(mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, labels[:, None], axis=-1).squeeze(-1))
     mx.eval(right, loss)
     count = int(labels.shape[0])
     return Score(cast(int, right.item()) / count, cast(float, loss.item()), count)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -128,11 +128,26 @@ def make_space(
 
 
 @dataclass(frozen=True)
+class Head:
+    """A linear classifier of image features that is added to the text classifier.
+
+    It may hold a multiple of the text classifier, too: with `text_share` 0 the two cancel, and what was fitted to
+    the images decides alone.
+    """
+
+    kind: str  # as `--head` names it
+    weight: mx.array  # [K, D] float32
+    bias: mx.array  # [K] float32
+    text_share: float  # what the text's logits count for in the sum
+    image_share: float  # what those of the classifier that was fitted to images count for
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A tuned prompt and the classifiers it stands for; it works without this library.
 
     `class_features` and `zero_shot_features` are [K, D] float32 of unit norm: an image feature f of unit norm has
-    the logits `logit_scale * class_features @ f`.
+    the logits `logit_scale * class_features @ f`, and `head.weight @ f + head.bias` is added where there is a head.
     """
 
     context: mx.array  # [n, m]
@@ -143,6 +158,20 @@ class Prompt:
     folders: tuple[str, ...]
     logit_scale: float
     template: str
+    head: Head | None = None
+
+    def logits(self, embeddings: mx.array) -> mx.array:
+        """What this prompt says of image features [N, D] of unit norm: [N, K], the head included."""
+        text = self.text_logits(embeddings)
+        return text if self.head is None else text + embeddings @ self.head.weight.T + self.head.bias
+
+    def text_logits(self, embeddings: mx.array) -> mx.array:
+        """What the tuned words alone say: [N, K]."""
+        return self.logit_scale * (embeddings @ self.class_features.T)
+
+    def zero_shot_logits(self, embeddings: mx.array) -> mx.array:
+        """What the template's own words say: [N, K]."""
+        return self.logit_scale * (embeddings @ self.zero_shot_features.T)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file: the arrays, and the words as JSON in its metadata."""
@@ -159,6 +188,13 @@ class Prompt:
             "logit_scale": repr(self.logit_scale),
             "template": self.template,
         }
+        if self.head is not None:
+            arrays |= {"head_weight": self.head.weight, "head_bias": self.head.bias}
+            words |= {
+                "head": self.head.kind,
+                "text_share": repr(self.head.text_share),
+                "image_share": repr(self.head.image_share),
+            }
         with atomic_path(path) as temporary:
             mx.save_safetensors(str(temporary), arrays, metadata=words)
 
@@ -177,6 +213,20 @@ class Prompt:
                 folders=tuple(json.loads(words["folders"])),
                 logit_scale=float(words["logit_scale"]),
                 template=words["template"],
+                head=_head(arrays, words),
             )
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise UserError(f"{path}: no readable prompt here; is this the folder that `tune` wrote?") from error
+
+
+def _head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head | None:
+    """The head in a prompt's file, or None where it has none."""
+    if "head" not in words:
+        return None
+    return Head(
+        kind=words["head"],
+        weight=arrays["head_weight"],
+        bias=arrays["head_bias"],
+        text_share=float(words["text_share"]),
+        image_share=float(words["image_share"]),
+    )

@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from sharpzo_mlx import memory
 from sharpzo_mlx.problem import Problem
-from sharpzo_mlx.run import PROMPT, Run, StepLog, load_checkpoint, save_checkpoint
+from sharpzo_mlx.run import Run, StepLog, load_checkpoint, save_checkpoint
 from sharpzo_mlx.search import Search, TuneStep
 
 CHECKPOINT_SECONDS = 10.0
@@ -83,8 +83,7 @@ class Recorder:
         save_checkpoint(self.run.folder, arrays, facts)
         if arrays["best_w"] is not self.saved_best:
             self.saved_best = arrays["best_w"]
-            self.problem.prompt(self.saved_best).save(self.run.folder / PROMPT)
-            self.run.__dict__.pop("prompt", None)
+            self.run.keep_prompt(self.problem.prompt(self.saved_best))
         self.run.results = costs(facts, self.run)
         self.run.save()
 

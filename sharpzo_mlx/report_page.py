@@ -95,6 +95,7 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
         "classes": len(run.prompt.class_names),
         "images": {split: len(rows) for split, rows in run.record["images"].items()},
         "results": run.results,
+        "head": run.prompt.head,
         "template": run.prompt.template,
         "shift": remembered(run),
         "command": _command(run),

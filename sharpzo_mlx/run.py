@@ -43,7 +43,8 @@ class Run:
         record: everything else in run.json: model, dataset, images, versions, status.
         results: accuracies 0..1 (`zero_shot`, `val`, `test`), `queries`, `seconds`, `peak_memory_mb`; empty until
             there is a prompt. `zero_shot` is read on the test split once the run is finished and where there is
-            one, on the validation images until then.
+            one, on the validation images until then. With a head `val` and `test` are those of the words joined
+            with it, `val_text` and `test_text` those of the words alone, and `head` says what each counts for.
     """
 
     folder: Path
@@ -62,6 +63,11 @@ class Run:
         if not path.is_file():
             raise UserError(f"{self.folder}: this run has no prompt so far; go on with `tune --resume`")
         return Prompt.load(path)
+
+    def keep_prompt(self, prompt: Prompt) -> None:
+        """Write the prompt and hold it in place of the one before."""
+        prompt.save(self.folder / PROMPT)
+        self.__dict__["prompt"] = prompt
 
     @property
     def model_folder(self) -> Path:

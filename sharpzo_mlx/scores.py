@@ -5,7 +5,7 @@ Top-1, top-5, the mean over classes, the expected calibration error over 15 bins
 images, so what is hard for both does not widen the interval of their difference. An image is one of four cases
 (each classifier right or wrong), so resampling N images is one multinomial draw of the four counts.
 
->>> judged = judge(embeddings, labels, classifier, scored, logit_scale=100.0)  # doctest: +SKIP
+>>> judged = judge(np.array(prompt.logits(embeddings)), labels, scored)  # doctest: +SKIP
 >>> measure(judged, labels).top1  # doctest: +SKIP
 """
 
@@ -55,20 +55,16 @@ class ClassResult:
     tuned: float
 
 
-def judge(
-    embeddings: np.ndarray, labels: np.ndarray, classifier: np.ndarray, scored: ScoredSet, *, logit_scale: float
-) -> Judged:
+def judge(logits: np.ndarray, labels: np.ndarray, scored: ScoredSet) -> Judged:
     """See what a classifier says of images.
 
     Args:
-        embeddings: [N, D] of unit norm.
+        logits: [N, K], of all tuned classes.
         labels: [N] positions in the scored set's own classes.
-        classifier: [K, D] of unit norm.
         scored: which of the K classes compete, and the label each stands for.
-        logit_scale: s, what cosines are multiplied by.
     """
     chosen = scored.candidates
-    logits = logit_scale * (embeddings @ classifier[chosen].T)  # [N, C]
+    logits = logits[:, chosen]  # [N, C]
     order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     stands_for = scored.owner[chosen][order]  # [N, 5]
     matches = stands_for == labels[:, None]

@@ -276,7 +276,6 @@ class Search:
         self.zo = sparse_zo.init(self.zo_params, self.cma.mean)
 
     def _affordable_steps(self, queries: int) -> int:
-<<<<<<< HEAD
         """Steps of stage 2 that so many queries buy; the last ones do without a new mask where it is too dear."""
         step, mask, interval = self.step_cost, self.mask_cost(), self.config.mask_interval
         whole, rest = divmod(max(0, queries), mask + interval * step)
@@ -286,12 +285,6 @@ class Search:
         """Whether the query budget has so many left."""
         budget = self.config.query_budget
         return not budget or self.loss.queries + queries <= budget
-=======
-        """Steps of stage 2, with their masks, that so many queries buy."""
-        c = self.config
-        whole, rest = divmod(max(0, queries), c.mask_interval * 2 * c.draws + self.mask_cost())
-        return whole * c.mask_interval + max(0, rest - self.mask_cost()) // (2 * c.draws)
->>>>>>> i6a
 
     def _out_of_budget(self) -> bool:
         c = self.config

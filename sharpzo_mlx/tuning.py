@@ -19,13 +19,14 @@ from pathlib import Path
 import mlx.core as mx
 
 from sharpzo_mlx import memory
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import NO_HEAD, TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, encode_steps, relayed
-from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.problem import Problem, make_problem, score_features
+from sharpzo_mlx.heads import with_head
+from sharpzo_mlx.objective import Objective, score_logits
+from sharpzo_mlx.problem import Problem, make_problem
 from sharpzo_mlx.recorder import Recorder, costs
 from sharpzo_mlx.run import CHECKPOINT, Run, locked
 from sharpzo_mlx.rundata import check_content, open_run, run_folder
@@ -131,9 +132,10 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     with memory.wired_limit(), Recorder(run, problem, search) as recorder:
         yield _plan(run, problem, search, seconds)
         yield from recorder.steps()
+    _join_head(run, train, val)
     test = (yield from encode_split(clip, images["test"], "test")) if "test" in images else None
     clip.release_vision()
-    _finish(run, problem, search, test)
+    _finish(run, search, val=val, test=test)
     yield Done(run)
 
 
@@ -203,13 +205,27 @@ def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan
     )
 
 
-def _finish(run: Run, problem: Problem, search: Search, test: Features | None) -> None:
-    results = costs(search.facts(), run)
+def _join_head(run: Run, train: Features, val: Features) -> None:
+    """Join the best prompt with the head that was asked for; before the test images are there to be looked at."""
+    if run.config.head != NO_HEAD:
+        run.keep_prompt(with_head(run.prompt, run.config.head, train, val))
+
+
+def _finish(run: Run, search: Search, *, val: Features, test: Features | None) -> None:
+    prompt, results = run.prompt, costs(search.facts(), run)
+    if prompt.head is not None:
+        shares = {"kind": prompt.head.kind, "text": prompt.head.text_share, "image": prompt.head.image_share}
+        results |= {"val": _accuracy(prompt.logits, val), "val_text": results["val"], "head": shares}
     if test is not None:
-        scale, prompt = problem.objective.logit_scale, run.prompt
-        results["zero_shot"] = score_features(prompt.zero_shot_features, test, scale).accuracy
-        results["test"] = score_features(prompt.class_features, test, scale).accuracy
+        results["zero_shot"] = _accuracy(prompt.zero_shot_logits, test)
+        results["test"] = _accuracy(prompt.logits, test)
+        if prompt.head is not None:
+            results["test_text"] = _accuracy(prompt.text_logits, test)
     run.results = results
     run.record["status"] = "finished"
     run.save()
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _accuracy(classifier: Callable[[mx.array], mx.array], images: Features) -> float:
+    return score_logits(classifier(images.embeddings), mx.array(images.labels)).accuracy

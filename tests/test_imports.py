@@ -35,6 +35,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("selection",),
     ("search",),
     ("problem",),
+    ("closed_form", "mixture"),
+    ("heads",),
     ("run",),
     ("recorder", "rundata"),
     ("tuning",),

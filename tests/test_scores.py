@@ -52,6 +52,8 @@ def logits(run: sz.Run, paths: list[Path], *, tuned: bool) -> np.ndarray:
     features = np.array(sz.load(run.model_folder).encode_images(paths))
     classifier = run.prompt.class_features if tuned else run.prompt.zero_shot_features
     result: np.ndarray = run.prompt.logit_scale * features @ np.array(classifier).T
+    if tuned and run.prompt.head is not None:
+        result += features @ np.array(run.prompt.head.weight).T + np.array(run.prompt.head.bias)
     return result
 
 
@@ -128,7 +130,7 @@ def random_case(classes: int, images: int, seed: int) -> tuple[np.ndarray, np.nd
 
 def test_figures_against_plain_loops() -> None:
     embeddings, labels, classifier, scored = random_case(9, 400, 0)
-    judged = judge(embeddings, labels, classifier, scored, logit_scale=3.0)
+    judged = judge(3.0 * embeddings @ classifier.T, labels, scored)
     figures = measure(judged, labels)
     right, top5, confidence = [], [], []
     for row, label in zip(3.0 * embeddings @ classifier.T, labels, strict=True):

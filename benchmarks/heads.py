@@ -1,0 +1,198 @@
+"""What closed forms do beside prompt tuning: accuracy by shots, in distribution and under shift.
+
+Nearest class mean, ridge regression and Gaussian discriminant analysis (GDA) on cached features, zero-shot joined with
+GDA (arXiv 2402.04087), SharpZO, and SharpZO joined with GDA as `tune --head gda` does it. Images are pooled and drawn
+anew by each seed, as in accuracy.py. Shifted sets have the classes of the set that is trained on: sketches for
+photographs, and rendered dusk, night and pencil for rendered day, with the demonstration's model. Runs are kept in
+--work, so that what was cut off goes on; tables in Markdown go to standard output, the numbers to a JSON file.
+
+    python benchmarks/heads.py --model m --testbed ../shared/testbed --work heads --output heads.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from accuracy import pooled
+
+import mlx.core as mx  # isort: skip  (behind this package, which loads OpenBLAS)
+import numpy as np
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.closed_form import discriminant, nearest_mean, ridge
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.datasets.matching import match_classes
+from sharpzo_mlx.datasets.splits import draw_split
+from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
+from sharpzo_mlx.demo.painting import paint
+from sharpzo_mlx.features import Features, encode
+from sharpzo_mlx.heads import with_head
+from sharpzo_mlx.methods.closed_forms import alone
+from sharpzo_mlx.methods.method import Predictor, Task
+from sharpzo_mlx.objective import score_logits
+from sharpzo_mlx.problem import make_problem
+from sharpzo_mlx.prompt import Prompt
+from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.scores import Judged, calibration_error
+
+RENDERED = {"day": "photo", "dusk": "dusk", "night": "night", "pencil": "pencil"}  # set -> style
+PICTURES = 60  # of a class in a rendered set
+SETS: dict[str, tuple[str, ...]] = {  # trained on -> shifted sets of the same classes
+    "pacs/photo": ("pacs/sketch",),
+    "pacs/sketch": ("pacs/photo",),
+    "tiny-superclasses": (),
+    "rendered/day": ("rendered/dusk", "rendered/night", "rendered/pencil"),
+    "caltech101": (),
+}
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS, TUNED_SEEDS, SLOW = 5, {"caltech101": 2}, 3
+QUERIES = 5000
+METHODS = ("zero-shot", "nearest mean", "ridge", "GDA", "zero-shot + GDA", "SharpZO", "SharpZO + GDA")
+Classifier = Callable[[Features], mx.array]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One classifier on one set; accuracies and the calibration error are 0..1."""
+
+    trained: str
+    target: str
+    shots: int
+    seed: int
+    method: str
+    accuracy: float
+    ece: float
+
+
+def images(name: str, testbed: Path, work: Path) -> Path:
+    """The folder of a set's pooled images; made at first use."""
+    folder = work / "images" / name.replace("/", "-")
+    family, _, domain = name.partition("/")
+    if folder.exists():
+        return folder
+    if family != "rendered":
+        return pooled(testbed / name, folder)
+    for living in LIVING:
+        (folder / living).mkdir(parents=True)
+        for index in range(PICTURES):
+            picture = paint(living, RENDERED[domain], numpy_stream(0, "heads", domain, living, index))
+            picture.image.save(folder / living / f"{index:03}.png")
+    return folder
+
+
+def by_images(task: Task) -> dict[str, Classifier]:
+    """The closed forms that see images alone."""
+    fits = {"nearest mean": nearest_mean, "ridge": ridge, "GDA": discriminant}
+    return {name: finished(task, partial(alone, fit=fit)) for name, fit in fits.items()}
+
+
+def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[object]]) -> Classifier:
+    """What a method returns at its end."""
+    steps = start(task, {})
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            predictor: Predictor = end.value
+            return predictor.logits
+
+
+def by_words(name: str, prompt: Prompt, train: Features, val: Features) -> dict[str, Classifier]:
+    """A text classifier alone, and joined."""
+    both = with_head(prompt, "gda", train, val)
+    return {name: lambda f: prompt.text_logits(f.embeddings), f"{name} + GDA": lambda f: both.logits(f.embeddings)}
+
+
+def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
+    """Accuracy and calibration error."""
+    logits = classifier(features)
+    shares = np.array(mx.softmax(logits, axis=-1))
+    predicted = shares.argmax(axis=1)
+    right = predicted == features.labels
+    found = Judged(right, right, shares.max(axis=1), predicted)
+    return score_logits(logits, mx.array(features.labels)).accuracy, calibration_error(found)
+
+
+def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, seed: int) -> Iterator[Measured]:
+    """Every classifier of one draw, on every set."""
+    folder = images(name, given.testbed, given.work)
+    split = draw_split(folder, shots=shots, seed=seed)
+    assert split.test is not None
+    train, val, test = (encode(clip, part) for part in (split.train, split.val, split.test))
+    targets = {name: test}
+    for other in SETS[name]:
+        shifted = read_folder(images(other, given.testbed, given.work))
+        targets[other] = encode(clip, match_classes(shifted, train.class_names, train.folders))
+    config = sz.TuneConfig(shots=shots, seed=seed, query_budget=QUERIES)
+    problem = make_problem(clip, train, val, config)
+    zero_shot = problem.prompt(mx.zeros(config.dimension))
+    found = by_words("zero-shot", zero_shot, train, val) | by_images(Task(clip, train, val, config, QUERIES))
+    if seed < TUNED_SEEDS.get(name, SLOW):
+        output = given.work / "runs" / f"{name.replace('/', '-')}-{shots}-{seed}"
+        run = sz.tune(clip, folder, config, output=output, resume=True)
+        found |= by_words("SharpZO", run.prompt, train, val)
+    for method, classifier in found.items():
+        for target, features in targets.items():
+            yield Measured(name, target, shots, seed, method, *judged(classifier, features))
+
+
+def tables(found: Sequence[Measured]) -> str:
+    """One table for each set trained on and tested on: accuracy by shots, mean and standard deviation over seeds."""
+    lines = []
+    for trained, target in dict.fromkeys((one.trained, one.target) for one in found):
+        lines += ["", f"{trained} -> {target}", "", f"| method | {' | '.join(map(str, SHOTS))} | ECE |"]
+        lines.append("|---" * (len(SHOTS) + 2) + "|")
+        for method in METHODS:
+            rows = [one for one in found if (one.trained, one.target, one.method) == (trained, target, method)]
+            cells = [spread([one.accuracy for one in rows if one.shots == shots]) for shots in SHOTS]
+            lines.append(f"| {method} | {' | '.join(cells)} | {spread([one.ece for one in rows]).split(' ')[0]} |")
+    return "\n".join([*lines, "", *parts_table(found)])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation in per cent."""
+    if not values:
+        return "-"
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
+
+
+def parts_table(found: Sequence[Measured]) -> list[str]:
+    """The joined classifiers beside their parts, on the draws that have both: means over shots and seeds."""
+    tuned = {(one.trained, one.shots, one.seed) for one in found if one.method == "SharpZO"}
+    paired = [one for one in found if (one.trained, one.shots, one.seed) in tuned]
+    chosen = ("zero-shot", "GDA", "zero-shot + GDA", "SharpZO", "SharpZO + GDA")
+    lines = [f"| tuned on -> tested on | {' | '.join(chosen)} |", "|---" * (len(chosen) + 1) + "|"]
+    for trained, target in dict.fromkeys((one.trained, one.target) for one in paired):
+        rows = [one for one in paired if (one.trained, one.target) == (trained, target)]
+        means = [np.mean([one.accuracy for one in rows if one.method == method]) for method in chosen]
+        lines.append(f"| {trained} -> {target} | {' | '.join(f'{100 * mean:.1f}' for mean in means)} |")
+    return lines
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
+    parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), help="the sets to train on")
+    parser.add_argument("--work", type=Path, default=Path("heads"), help="where images and runs are kept")
+    parser.add_argument("--output", type=Path, default=Path("heads.json"))
+    given = parser.parse_args()
+    clips = {"rendered": sz.load(MODEL_FOLDER)}
+    found: list[Measured] = []
+    for name in given.sets:
+        clip = clips.get(name.split("/")[0]) or clips.setdefault("", sz.load(given.model))
+        for shots in SHOTS:
+            for seed in range(SEEDS):
+                found += measure(clip, given, name, shots, seed)
+        given.output.write_text(json.dumps([asdict(one) for one in found], indent=0) + "\n")
+    print(tables(found))
+
+
+if __name__ == "__main__":
+    main()
