@@ -16,9 +16,10 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx import comparison_plots, standings
+from sharpzo_mlx.arena import Finished
 from sharpzo_mlx.cells import CURVE, Cell, Figures
 from sharpzo_mlx.cli import comparison_tables, main
-from sharpzo_mlx.comparison import Comparison, Finished, compare, compare_steps
+from sharpzo_mlx.comparison import Comparison, compare, compare_steps
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.methods import coop, registry
 from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Steps, Task

@@ -40,6 +40,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("methods",),
     ("cells",),
     ("standings",),
+    ("arena",),
     ("comparison",),
     ("scores",),
     ("measured",),
