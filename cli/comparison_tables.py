@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sharpzo_mlx.cli import wording
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.comparison import Comparison, DatasetResult
+    from sharpzo_mlx.arena import DatasetResult
+    from sharpzo_mlx.comparison import Comparison
     from sharpzo_mlx.standings import Row, Spread
 
 COLUMNS = ("method", "test, %", "gain", "validation, %", "queries", "image passes", "time", "peak MB")

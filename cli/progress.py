@@ -22,7 +22,8 @@ from sharpzo_mlx.cli.wording import amount, duration, percent
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from sharpzo_mlx.comparison import Comparison, Finished, Working
+    from sharpzo_mlx.arena import Finished, Working
+    from sharpzo_mlx.comparison import Comparison
     from sharpzo_mlx.comparison import Event as ComparisonEvent
     from sharpzo_mlx.evaluation import FolderProgress
     from sharpzo_mlx.run import Run
@@ -136,7 +137,7 @@ class _Painter(ABC):
 
     def draw(self, record: Record) -> None:
         """Draw one record, if it is worth it now."""
-        from sharpzo_mlx.comparison import Finished, Working
+        from sharpzo_mlx.arena import Finished, Working
         from sharpzo_mlx.evaluation import FolderProgress
         from sharpzo_mlx.search import TuneStep
         from sharpzo_mlx.tuning import Encoding, Plan

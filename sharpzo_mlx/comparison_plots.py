@@ -21,8 +21,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sharpzo_mlx.arena import DatasetResult
 from sharpzo_mlx.cells import Cell, Figures
-from sharpzo_mlx.comparison import TUNED, Comparison, DatasetResult
+from sharpzo_mlx.comparison import TUNED, Comparison
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.methods import registry
 from sharpzo_mlx.plots import STYLE, as_svg, save_png

@@ -43,6 +43,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("methods",),
     ("cells",),
     ("standings",),
+    ("arena",),
     ("comparison",),
     ("scores",),
     ("measured",),
