@@ -84,7 +84,7 @@ class TuneConfig:
         choices=(NO_HEAD, "gda"),
     )
 
-    generations: int = option(150, "generations of stage 1 at most", WARMUP, minimum=0)
+    generations: int = option(60, "generations of stage 1 at most", WARMUP, minimum=0)
     population: int = option(20, "candidates a generation", WARMUP, minimum=4)
     sigma: float = option(0.4, "first step size", WARMUP, minimum=0, exclusive=True)
     covariance: str = option("diagonal", "covariance model", WARMUP, choices=("full", "diagonal", "identity"))
@@ -103,17 +103,23 @@ class TuneConfig:
     min_improvement: float = option(0.01, "gain in validation accuracy that counts", WARMUP, minimum=0)
 
     warmup_share: float = option(
-        0.5, "share of a query or time budget that stage 1 may use", WARMUP, minimum=0, maximum=1
+        0.25, "share of a query or time budget that stage 1 may use", WARMUP, minimum=0, maximum=1
     )
 
-    steps: int = option(2000, "steps of stage 2", SEARCH, minimum=0)
-    learning_rate: float = option(0.5, "step length", SEARCH, minimum=0, exclusive=True)
-    rule: str = option(
-        "normalised", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
+    steps: int = option(150, "steps of stage 2", SEARCH, minimum=0)
+    learning_rate: float = option(
+        4.0,
+        "step length (normalised), greatest step length (gauss-newton), rate (the others)",
+        SEARCH,
+        minimum=0,
+        exclusive=True,
     )
-    schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
+    rule: str = option(
+        "gauss-newton", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
+    )
+    schedule: str = option("linear", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
-    draws: int = option(2, "random directions a step (q)", SEARCH, minimum=1)
+    draws: int = option(32, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)
     probe_share: float = option(
         0.5,
@@ -135,7 +141,7 @@ class TuneConfig:
         SEARCH,
         choices=("zscore-squared", "zscore-fisher", "magnitude", "gradient", "random", "none"),
     )
-    mask_interval: int = option(200, "steps between new masks (K)", SEARCH, minimum=1)
+    mask_interval: int = option(10, "steps between new masks (K)", SEARCH, minimum=1)
     mask_estimator: str = option("rge", "gradient estimate of the mask", SEARCH, choices=ESTIMATORS)
     mask_directions: int | None = option(
         32,
@@ -145,13 +151,13 @@ class TuneConfig:
     )
     mask_mu: float = option(1e-2, "probe distance of that estimate", SEARCH, minimum=0, exclusive=True)
     averaging: float = option(
-        0.9,
+        0.0,
         "share of the old average of iterates that is kept a step (0: none)",
         SEARCH,
         minimum=0,
         maximum=0.9999,
     )
-    validate_every: int = option(20, "steps of stage 2 between validations", SEARCH, minimum=1)
+    validate_every: int = option(2, "steps of stage 2 between validations", SEARCH, minimum=1)
 
     selection_slack: float = option(
         1.0, "validation accuracies this many standard errors apart are equal, and the loss decides", SEARCH, minimum=0

@@ -93,6 +93,7 @@ def _paper(dataset: str) -> dict[str, Any]:
         "mask_interval": 200,
         "mask_estimator": "cge",
         "mask_mu": 1e-5,
+        "validate_every": 20,
         "averaging": 0.0,
         "selection_slack": 0.0,
     }

@@ -120,7 +120,7 @@ def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:
     if config.steps and config.keep < 1 and config.metric in ("zscore-squared", "zscore-fisher", "gradient"):
         if config.metric == "zscore-fisher":  # it is made from differences of single images' losses
             changed["metric"] = "zscore-squared"
-        if config.mask_estimator != "forward":
+        if config.rule != "gauss-newton" and config.mask_estimator != "forward":
             changed |= {
                 "mask_estimator": "forward",
                 "mask_directions": _directions(config.mask_estimator, config, "mask"),

@@ -149,7 +149,7 @@ class Search:
     @property
     def step_cost(self) -> int:
         """Queries of one step of stage 2."""
-        return sparse_zo.step_cost(self.zo_params)
+        return sparse_zo.step_cost(self.zo_params, self.loss.dimension)
 
     def mask_cost(self) -> int:
         """Queries of one new mask."""

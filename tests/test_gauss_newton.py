@@ -129,7 +129,8 @@ def test_a_step_costs_a_query_a_direction_and_one() -> None:
     for estimator, cost in (("rge", 6), ("forward", 10)):
         problem, options = Linear(), params(estimator=estimator)
         sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
-        assert problem.queries == cost == sparse_zo.step_cost(options)
+        assert problem.queries == cost == sparse_zo.step_cost(options, 12)
+    assert sparse_zo.step_cost(params(draws=32, keep=0.5), 12) == 7  # a mask of six coordinates
 
 
 def test_differences_and_derivatives_agree_where_features_are_linear() -> None:

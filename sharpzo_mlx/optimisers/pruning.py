@@ -90,10 +90,15 @@ def mask(score: mx.array, keep: float) -> mx.array:
         UserError: `keep` is not a share above 0 and at most 1.
     """
     check_keep(keep)
-    kept = max(1, round(keep * score.shape[0]))
-    if kept == score.shape[0]:
+    count = kept(keep, score.shape[0])
+    if count == score.shape[0]:
         return mx.ones(score.shape)
-    return (ranks(mx.where(mx.isfinite(score), -score, mx.inf)) < kept).astype(mx.float32)
+    return (ranks(mx.where(mx.isfinite(score), -score, mx.inf)) < count).astype(mx.float32)
+
+
+def kept(keep: float, dimension: int) -> int:
+    """Coordinates that a mask holds."""
+    return max(1, round(keep * dimension))
 
 
 def check_keep(keep: float) -> None:

@@ -208,17 +208,23 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
     return _descend(params, state, along(slopes, u)), value
 
 
-def step_cost(params: ZOParams) -> int:
-    """Queries of one step: a pair a draw; a probe a draw and the point itself with "gauss-newton"."""
-    if params.rule == "gauss-newton" and params.estimator == "rge":
-        return params.draws + 1
-    return 2 * params.draws
+def step_cost(params: ZOParams, dimension: int) -> int:
+    """Queries of one step: a pair a draw; a probe a direction and the point itself with "gauss-newton"."""
+    if params.rule != "gauss-newton":
+        return 2 * params.draws
+    directions = _subspace(params, dimension)
+    return 2 * directions if params.estimator == "forward" else directions + 1
+
+
+def _subspace(params: ZOParams, dimension: int) -> int:
+    """Directions of a "gauss-newton" step: no more than a mask has coordinates."""
+    return min(params.draws, pruning.kept(params.keep, dimension))
 
 
 def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
     """A step of "gauss-newton", and the loss before it."""
     radius = cast(float, learning_rate(params, state.step).item())
-    u = gauss_newton.directions(key, params.draws, state.mask, state.first_moment)
+    u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
     value, gradient, _ = model(np.zeros(u.shape[0]))
     move = mx.array(gauss_newton.minimise(model, u.shape[0], radius).astype(np.float32)) @ u
