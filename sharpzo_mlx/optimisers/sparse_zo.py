@@ -22,6 +22,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import pruning
+from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.optimisers.gradients import (
     Estimator,
     Loss,
@@ -198,7 +199,7 @@ def _descend(params: ZOParams, state: ZOState, gradient: mx.array) -> ZOState:
         step=count,
         first_moment=first,
         second_moment=second,
-        average=_average(params, state, w, count),
+        average=average(state.average, w, count=count, share=params.averaging),
     )
 
 
@@ -228,14 +229,6 @@ def _normalised(params: ZOParams, direction: mx.array) -> mx.array:
         return direction
     norm = mx.linalg.norm(direction)
     return direction / mx.where(norm > 0, norm, 1.0)
-
-
-def _average(params: ZOParams, state: ZOState, w: mx.array, count: mx.array) -> mx.array:
-    if params.averaging == 0:
-        return w
-    t = count.astype(mx.float32)
-    kept = mx.minimum(params.averaging, t / (t + 9))  # a young average forgets its start quickly
-    return kept * state.average + (1 - kept) * w
 
 
 def _mask_mu(params: ZOParams) -> float:
