@@ -25,7 +25,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("encoder",),
     ("datasets",),
     ("cache", "features"),
-    ("host_text",),
+    ("host_text", "host_vision"),
     ("prompted_text", "prompt"),
     ("optimisers",),
     ("objective",),

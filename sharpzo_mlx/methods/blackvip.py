@@ -24,6 +24,7 @@ import numpy as np
 from sharpzo_mlx.encoder import IMAGE_BATCH, Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features
+from sharpzo_mlx.host_vision import host_vision
 from sharpzo_mlx.images import Batch, normalise, stream
 from sharpzo_mlx.methods.coordinator import Coordinator
 from sharpzo_mlx.methods.method import CosineClassifier, Method, Steps, Task
@@ -61,11 +62,11 @@ class BlackVIPOptions:
 
 
 class Painter:
-    """Images with a prompt on them, encoded.
+    """Images with a prompt on them.
 
     Args:
         clip: the checkpoint.
-        coordinator: what paints.
+        coordinator: what draws the prompts.
         weight: p_eps.
     """
 
@@ -78,12 +79,6 @@ class Painter:
         """Normalised pixels [B, H, W, 3] with the prompts of their features [B, D], held to what a picture can show."""
         painted = pixels + self.weight * self.coordinator.prompts(parameters, features)
         return mx.clip(painted, self.darkest, self.brightest)
-
-    def encode(self, parameters: mx.array, pixels: mx.array, features: mx.array) -> mx.array:
-        """Unit features [B, D] of the painted images, one pass of the image tower each."""
-        parts = [slice(first, first + IMAGE_BATCH) for first in range(0, len(pixels), IMAGE_BATCH)]
-        painted = [self.clip.encode_pixels(self.paint(parameters, pixels[part], features[part])) for part in parts]
-        return mx.concatenate(painted)
 
 
 class PaintedImages:
@@ -98,6 +93,7 @@ class PaintedImages:
     def __init__(self, painter: Painter, features: Features, classifier: mx.array) -> None:
         self.painter, self.classifier = painter, classifier
         self.features, self.labels = features.embeddings, mx.array(features.labels)
+        self.host = host_vision(painter.clip.vision())
         batches = _read(painter.clip, features.paths)
         self.pixels = mx.concatenate([mx.array(batch.pixels) for batch in batches])
         self.passes = 0
@@ -109,7 +105,14 @@ class PaintedImages:
     def encode(self, parameters: mx.array, rows: mx.array) -> mx.array:
         """Features [B, D] of the painted images at `rows`."""
         self.passes += len(rows)
-        return self.painter.encode(parameters, self.pixels[rows], self.features[rows])
+        parts = [rows[first : first + IMAGE_BATCH] for first in range(0, len(rows), IMAGE_BATCH)]
+        return mx.concatenate([self._encoded(parameters, part) for part in parts])
+
+    def _encoded(self, parameters: mx.array, rows: mx.array) -> mx.array:
+        painted = self.painter.paint(parameters, self.pixels[rows], self.features[rows])
+        if self.host is None:
+            return self.painter.clip.encode_pixels(painted)
+        return mx.array(self.host.features(np.array(painted, copy=False)))
 
     def score(self, parameters: mx.array) -> Score:
         """Accuracy and loss of all of them."""
@@ -142,14 +145,14 @@ class PaintedClassifier:
 
     def logits(self, features: Features) -> mx.array:
         """[N, K], one more pass of the image tower an image."""
-        encoded, done = [], 0
-        for batch in _read(self.painter.clip, features.paths):
+        clip, encoded, done = self.painter.clip, [], 0
+        for batch in _read(clip, features.paths):
             known = features.embeddings[done : done + len(batch.pixels)]
-            encoded.append(self.painter.encode(self.parameters, mx.array(batch.pixels), known))
+            painted = self.painter.paint(self.parameters, mx.array(batch.pixels), known)
+            encoded.append(clip.encode_pixels(painted))
             done += len(batch.pixels)
-        return CosineClassifier(self.class_features, self.painter.clip.logit_scale).logits(
-            dataclasses.replace(features, embeddings=mx.concatenate(encoded))
-        )
+        painted_features = dataclasses.replace(features, embeddings=mx.concatenate(encoded))
+        return CosineClassifier(self.class_features, clip.logit_scale).logits(painted_features)
 
 
 def _read(clip: Clip, paths: tuple[Path, ...]) -> Iterator[Batch]:
