@@ -4,7 +4,8 @@ The coordinator reads the image's feature and paints what is added to the pixels
 with gradient correction, on a minibatch a step (Oh et al., "BlackVIP: Black-Box Visual Prompting for Robust Transfer
 Learning", CVPR 2023, arXiv 2303.14773). A query is the loss of the minibatch: so many passes through the image tower.
 Ours: the coordinator's encoder is CLIP's own image tower (the paper's is another pretrained network), so that the
-features which are cached anyway are its input; images are not augmented; the search begins at zero-shot.
+features which are cached anyway are its input; 16 images a minibatch in place of 128, not augmented; the search
+begins at zero-shot.
 
 >>> for progress in METHOD.start(task, METHOD.tuned):  # doctest: +SKIP
 ...     print(progress.queries, progress.image_passes, progress.best.accuracy)
@@ -38,7 +39,7 @@ from sharpzo_mlx.random import stream as random_stream
 
 @dataclass(frozen=True)
 class BlackVIPOptions:
-    """BlackVIP's own options; the defaults are those of its code.
+    """BlackVIP's own options; the defaults are those of its code, but for the minibatch, which is 128 there.
 
     Attributes:
         learning_rate: a of SPSA's gains.
@@ -56,7 +57,7 @@ class BlackVIPOptions:
     draws: int = 5
     momentum: float = 0.9
     weight: float = 1.0
-    minibatch: int = 128
+    minibatch: int = 16
     silent_start: bool = False
     validate_every: int = 20
 
