@@ -47,6 +47,7 @@ def option(
 
 DATA, SPACE, WARMUP, SEARCH, BUDGET = "Data", "Prompt", "Stage 1: CMA-ES", "Stage 2: sparse search", "Budgets"
 NO_HEAD = "none"
+DEFAULT_STEPS, UNBOUNDED = 150, 10**9
 ESTIMATORS = ("cge", "rge", "forward")
 
 
@@ -106,7 +107,7 @@ class TuneConfig:
         0.25, "share of a query or time budget that stage 1 may use", WARMUP, minimum=0, maximum=1
     )
 
-    steps: int = option(150, "steps of stage 2", SEARCH, minimum=0)
+    steps: int | None = option(None, "steps of stage 2 (150, or what a budget buys)", SEARCH, minimum=0)
     learning_rate: float = option(
         4.0,
         "step length (normalised), greatest step length (gauss-newton), rate (the others)",
@@ -177,6 +178,13 @@ class TuneConfig:
             _check(item, getattr(self, item.name))
         if self.template is not None and str(self.template).count("{}") != 1:
             raise UserError(f"template {self.template!r}: write {{}} once, where the class name goes")
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of stage 2 at most, where no budget ends it before."""
+        if self.steps is not None:
+            return self.steps
+        return UNBOUNDED if self.query_budget or self.time_budget else DEFAULT_STEPS
 
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values, for the run on disk."""

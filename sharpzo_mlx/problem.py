@@ -99,7 +99,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         train.labels.tolist(),
         logit_scale=clip.logit_scale,
         memory_budget=config.memory_budget,
-        directions=config.draws if config.steps and config.rule == "gauss-newton" else 0,
+        directions=config.draws if config.most_steps and config.rule == "gauss-newton" else 0,
     )
     safe = _safe_estimators(config, half.text_model)
     del half
@@ -115,9 +115,9 @@ def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:
     changed: dict[str, Any] = {}
     if config.rho and config.sharpness in ("cge", "rge"):
         changed |= {"sharpness": "forward", "sharpness_directions": _directions(config.sharpness, config, "sharpness")}
-    if config.steps and config.estimator == "rge":
+    if config.most_steps and config.estimator == "rge":
         changed["estimator"] = "forward"
-    if config.steps and config.keep < 1 and config.metric in ("zscore-squared", "zscore-fisher", "gradient"):
+    if config.most_steps and config.keep < 1 and config.metric in ("zscore-squared", "zscore-fisher", "gradient"):
         if config.metric == "zscore-fisher":  # it is made from differences of single images' losses
             changed["metric"] = "zscore-squared"
         if config.rule != "gauss-newton" and config.mask_estimator != "forward":

@@ -136,7 +136,7 @@ class Search:
         """Of a budget; all of it where there is no stage 2, or where the rest would not buy it a mask and a step."""
         c = self.config
         rest = (1 - c.warmup_share) * (c.query_budget or math.inf)
-        return c.warmup_share if c.steps and rest >= self.mask_cost() + self.step_cost else 1.0
+        return c.warmup_share if c.most_steps and rest >= self.mask_cost() + self.step_cost else 1.0
 
     @property
     def generation_cost(self) -> int:
@@ -166,10 +166,12 @@ class Search:
         return 2 * (directions or max(1, d // 10))
 
     def planned_queries(self) -> int:
-        """Queries at most, by the configuration alone."""
-        c = self.config
-        masks = -(-c.steps // c.mask_interval)
-        total = c.generations * self.generation_cost + c.steps * self.step_cost + masks * self.mask_cost()
+        """Queries at most, by the configuration, and by what a step takes where time is short."""
+        c, steps = self.config, self.config.most_steps
+        if c.time_budget and self.step_seconds:
+            steps = min(steps, int(c.time_budget / self.step_seconds))
+        masks = -(-steps // c.mask_interval)
+        total = c.generations * self.generation_cost + steps * self.step_cost + masks * self.mask_cost()
         return min(total, c.query_budget or total)
 
     def check_budget(self) -> None:
@@ -179,7 +181,7 @@ class Search:
             UserError: with the least that does.
         """
         c = self.config
-        choices = [self.step_cost + self.mask_cost()] if c.steps else []
+        choices = [self.step_cost + self.mask_cost()] if c.most_steps else []
         choices += [self.generation_cost] if c.generations else []
         if c.query_budget and choices and c.query_budget < min(choices):
             raise UserError(
@@ -266,9 +268,9 @@ class Search:
     def _switch(self) -> None:
         """Begin stage 2 at the mean, with as many steps as the budgets leave."""
         c = self.config
-        self.total_steps = c.steps
+        self.total_steps = c.most_steps
         if c.query_budget:
-            self.total_steps = min(c.steps, self._affordable_steps(c.query_budget - self.loss.queries))
+            self.total_steps = min(c.most_steps, self._affordable_steps(c.query_budget - self.loss.queries))
         if c.time_budget and self.step_seconds:
             left_seconds = c.time_budget - self.elapsed
             self.total_steps = max(0, min(self.total_steps, int(left_seconds / self.step_seconds)))

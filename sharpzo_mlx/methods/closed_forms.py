@@ -128,7 +128,7 @@ METHODS = (
         name="sharpzo-gda",
         title="SharpZO + GDA",
         source=f"`tune --head gda`; {BASELINE}",
-        start=partial(joined, words=partial(searches.searched, stages=searches.both_stages)),
+        start=partial(joined, words=partial(searches.searched, stages=searches.as_configured)),
         published={"mixture": "accuracy"},
         tuned={"mixture": "loss"},
         trials=TRIALS,

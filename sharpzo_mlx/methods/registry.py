@@ -25,6 +25,7 @@ HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of
     "pruning": dict.fromkeys(("szo-magnitude", "szo-gradient", "szo-random", "szo-zscore"), "searches"),
     "sharpness": {"sam-cma": "searches", "sharpzo": "searches"},
     "paper": {"sharpzo-paper": "searches"},
+    "black-box": {"zip": "zip_tuning", "blackvip": "blackvip"},
     "closed-forms": dict.fromkeys(("ncm", "ridge", "gda", "sharpzo-gda"), "closed_forms"),
     "backpropagation": {"coop": "coop"},
 }

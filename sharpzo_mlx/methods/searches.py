@@ -96,11 +96,6 @@ def pruned_stage_two(budget: int, metric: str) -> Options:
     return {**stage_two(budget), "metric": metric}
 
 
-def both_stages(budget: int) -> Options:
-    """Stage 1 as it is configured, and stage 2 to the end of the budget."""
-    return {"steps": budget}
-
-
 def as_configured(_: int) -> Options:
     """The schedule of the options, which the search itself cuts to the budget."""
     return {}
@@ -195,7 +190,7 @@ METHODS: tuple[Method, ...] = (
         name="sharpzo",
         title="SharpZO",
         source=f"{SHARPZO}, with the defaults of `tune`",
-        start=partial(searched, stages=both_stages),
+        start=partial(searched, stages=as_configured),
         trials=tuple({"learning_rate": rate} for rate in (2.0, 3.0, 4.0, 6.0)),
     ),
     Method(

@@ -23,12 +23,16 @@ Estimator = Literal["cge", "rge", "forward"]
 ESTIMATORS: tuple[Estimator, ...] = ("cge", "rge", "forward")
 
 
-class Loss(Protocol):
-    """What the optimisers know of an objective: points in, float32 losses out; it counts its queries."""
+class Values(Protocol):
+    """An objective of which only the values are known: points in, float32 losses out; it counts its queries."""
 
     def losses(self, w: mx.array) -> mx.array:
         """Points [P, d] -> losses [P]; P queries."""
         ...
+
+
+class Loss(Values, Protocol):
+    """What the optimisers know of an objective at most."""
 
     def image_losses(self, w: mx.array) -> mx.array:
         """Points [P, d] -> losses of the single images [P, N], whose mean over N is `losses`; P queries."""
@@ -187,7 +191,7 @@ def random_directions(key: mx.array, count: int, dimension: int, mask: mx.array 
     return u if mask is None else u * mask
 
 
-def difference_slopes(loss: Loss, w: mx.array, u: mx.array, mu: float) -> Slopes:
+def difference_slopes(loss: Values, w: mx.array, u: mx.array, mu: float) -> Slopes:
     """[L(w + mu u) - L(w - mu u)] / (2 mu) along each row of u [q, d]; all 2q forwards are one batch."""
     return _differences(loss.losses(_both_sides(w, u, mu)), mu)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import gauss_newton, pruning
+from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.optimisers.gradients import (
     Estimator,
     Gradient,
@@ -236,7 +237,7 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
         step=count,
         first_moment=move,
         second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
-        average=_average(params, state, w, count),
+        average=average(state.average, w, count=count, share=params.averaging),
     )
     return after, mx.array(value, mx.float32)
 
@@ -277,7 +278,7 @@ def _descend(params: ZOParams, state: ZOState, gradient: mx.array) -> ZOState:
         step=count,
         first_moment=first,
         second_moment=second,
-        average=_average(params, state, w, count),
+        average=average(state.average, w, count=count, share=params.averaging),
     )
 
 
@@ -307,14 +308,6 @@ def _normalised(params: ZOParams, direction: mx.array) -> mx.array:
         return direction
     norm = mx.linalg.norm(direction)
     return direction / mx.where(norm > 0, norm, 1.0)
-
-
-def _average(params: ZOParams, state: ZOState, w: mx.array, count: mx.array) -> mx.array:
-    if params.averaging == 0:
-        return w
-    t = count.astype(mx.float32)
-    kept = mx.minimum(params.averaging, t / (t + 9))  # a young average forgets its start quickly
-    return kept * state.average + (1 - kept) * w
 
 
 def _mask_mu(params: ZOParams) -> float:

@@ -1,0 +1,74 @@
+"""A method's loop around SPSA: steps until the budget is spent, a validation now and then, the best one kept.
+
+What is not the methods' own is what every method of a comparison has: the average of the iterates is validated, the
+rule of `selection` chooses, and zero-shot is the first candidate. The objective may differ from step to step (a
+minibatch) and counts its queries itself.
+
+    best = yield from descend(plan, state, loss_at=lambda step: objective, validate=problem.validate)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+
+from sharpzo_mlx.methods.method import Progress, Task
+from sharpzo_mlx.objective import Score
+from sharpzo_mlx.optimisers.gradients import Values
+from sharpzo_mlx.optimisers.spsa import SPSAParams, init, step
+from sharpzo_mlx.random import stream
+from sharpzo_mlx.selection import Selection
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What a method decides of its search.
+
+    Attributes:
+        params: of SPSA; the average of the iterates is the task's.
+        start: the first iterate [d].
+        zero_shot: a point [d] that is exactly zero-shot, the first candidate, and its score.
+        loss_at: the loss of a step, counted from 0.
+        validate: the score of a point [d].
+        validate_every: steps between validations.
+        image_passes: image passes so far.
+    """
+
+    params: SPSAParams
+    start: mx.array
+    zero_shot: tuple[mx.array, Score]
+    loss_at: Callable[[int], Values]
+    validate: Callable[[mx.array], Score]
+    validate_every: int
+    image_passes: Callable[[], int] = lambda: 0
+
+
+def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
+    """Search until the next step would exceed the task's budget.
+
+    Yields:
+        A record for zero-shot and for each validation, the last step's among them.
+
+    Returns:
+        The point [d] that the rule of choice keeps.
+    """
+    params = replace(search.params, averaging=task.config.averaging)
+    selection = Selection(task.config.selection_slack)
+    best, score = search.zero_shot
+    selection.consider(score)
+    yield Progress(0, score, selection.best, search.image_passes())
+    cost = 2 * params.draws
+    steps = task.query_budget // cost
+    state = init(search.start)
+    for number in range(steps):
+        state, value = step(params, state, search.loss_at(number), stream(task.config.seed, "spsa", number))
+        mx.eval(state.w, state.velocity, state.average, value)
+        if (number + 1) % search.validate_every and number + 1 < steps:
+            continue
+        score = search.validate(state.average)
+        if selection.consider(score):
+            best = state.average
+        yield Progress((number + 1) * cost, score, selection.best, search.image_passes())
+    return best
