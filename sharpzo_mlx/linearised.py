@@ -15,7 +15,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-SLOPES_AT_ONCE = 1 << 20  # entries of one block of the slopes of the logits
+SLOPES_AT_ONCE = 1 << 22  # entries of one block of the slopes of the logits
 LIVE_SLOPES = 5  # such blocks alive at once: measured, see the tests
 LIVE_FEATURES = 4  # copies of the features of all probes alive at once, while slopes are made from them
 
@@ -42,6 +42,8 @@ class LinearisedLoss:
         self, features: mx.array, slopes: mx.array, embeddings: mx.array, labels: mx.array, *, logit_scale: float
     ) -> None:
         self.features, self.slopes = features, slopes
+        # what moves all classes alike changes no probability: without it differences of squares keep their digits
+        self.centred = slopes - mx.mean(slopes, axis=1, keepdims=True)
         self.embeddings, self.labels, self.scale = embeddings, labels, logit_scale
         self.block = max(1, SLOPES_AT_ONCE // (slopes.shape[0] * slopes.shape[1]))
 
@@ -52,23 +54,37 @@ class LinearisedLoss:
         value, gradient, hessian = 0.0, np.zeros(q), np.zeros((q, q))
         for start in range(0, count, self.block):
             rows = slice(start, start + self.block)
-            parts = self._sums(moved, self.embeddings[rows], self.labels[rows])
-            mx.eval(*parts)
-            value += cast(float, parts[0].item())
-            gradient += np.array(parts[1], np.float64)
-            hessian += np.array(parts[2], np.float64)
+            loss, slope, curvature = self._sums(moved, self.embeddings[rows], self.labels[rows])
+            value += cast(float, loss.item())
+            gradient += np.array(slope, np.float64)
+            hessian += np.array(curvature, np.float64)
         return value / count, gradient / count, hessian / count
 
     def _sums(self, features: mx.array, images: mx.array, labels: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """Sums over a block of images of the cross-entropy, its gradient and its Hessian."""
-        q, classes, width = self.slopes.shape
         logits = self.scale * (images @ features.T)  # [n, K]
         chances = mx.softmax(logits, axis=-1, precise=True)
-        own = mx.arange(classes)[None] == labels[:, None]
+        own = mx.arange(features.shape[0])[None] == labels[:, None]
         losses = mx.logsumexp(logits, axis=-1) - mx.sum(mx.where(own, logits, 0.0), axis=-1)
-        slopes = self.scale * (self.slopes.reshape(q * classes, width) @ images.T).reshape(q, classes, -1)
-        weights = chances.T[None]  # [1, K, n]
-        mean = mx.sum(weights * slopes, axis=1, keepdims=True)
-        gradient = mx.sum(slopes * (chances - own).T[None], axis=(1, 2))
-        spread = ((slopes - mean) * mx.sqrt(weights)).reshape(q, -1)
-        return mx.sum(losses), gradient, spread @ spread.T
+        pull = (chances - own).T @ images  # [K, D]
+        gradient = self.scale * (self.centred.reshape(len(self.centred), -1) @ pull.reshape(-1))
+        scaled, roots = self.scale * images.T, mx.sqrt(chances).T  # [D, n], [K, n]
+        mx.eval(losses, gradient, scaled, roots)
+        curvature = self._host_curvature if mx.default_device() == mx.Device(mx.cpu) else self._curvature
+        return mx.sum(losses), gradient, curvature(scaled, roots)
+
+    def _curvature(self, images: mx.array, roots: mx.array) -> mx.array:
+        """Sum over images of the covariance of the logits' slopes under the chances, whose roots are given."""
+        q, classes, width = self.centred.shape
+        slopes = (self.centred.reshape(q * classes, width) @ images).reshape(q, classes, -1) * roots
+        means, rows = mx.sum(slopes * roots, axis=1), slopes.reshape(q, -1)
+        return rows @ rows.T - means @ means.T
+
+    def _host_curvature(self, images: mx.array, roots: mx.array) -> mx.array:
+        """The same in NumPy: the elementwise passes over all slopes are what MLX's CPU device is slow at."""
+        q, classes, width = self.centred.shape
+        centred, weights = np.array(self.centred, copy=False), np.array(roots, copy=False)
+        slopes = (centred.reshape(q * classes, width) @ np.array(images, copy=False)).reshape(q, classes, -1)
+        slopes *= weights
+        means, rows = np.einsum("qkn,kn->qn", slopes, weights), slopes.reshape(q, -1)
+        return mx.array(rows @ rows.T - means @ means.T)

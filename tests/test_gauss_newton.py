@@ -112,6 +112,15 @@ def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: p
         np.testing.assert_allclose(found[2], hessian, rtol=1e-3, atol=1e-4)
 
 
+def test_the_curvature_in_numpy_is_the_graphs() -> None:
+    problem = Linear()
+    model = problem.linearised(*problem.feature_slopes(mx.zeros(12), mx.eye(12)))
+    images, roots = problem.images.T, mx.sqrt(mx.softmax(mx.random.normal((3, 20), key=mx.random.key(0)), axis=0))
+    np.testing.assert_allclose(
+        np.array(model._host_curvature(images, roots)), np.array(model._curvature(images, roots)), atol=1e-5
+    )
+
+
 def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
     problem = Linear()
     options = params(draws=12, learning_rate=0.8)
