@@ -30,7 +30,7 @@ from sharpzo_mlx.problem import make_problem
 Array = npt.NDArray[np.float64]
 SETS = ("pacs/photo", "pacs/sketch", "tiny-superclasses")
 TEXT = (0.0, 0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-IMAGE = (0.0, *(2.0 ** (power / 2) for power in range(-20, 10)))
+IMAGE: tuple[float, ...] = (0.0, *(2.0 ** (power / 2) for power in range(-20, 10)))
 FOLDS = 5
 PRIOR = 0.7  # standard deviation of a share's logarithm
 
@@ -57,7 +57,8 @@ def loss(text: Array, image: Array, labels: np.ndarray, a: float, b: float) -> f
 
 def lowest(value: Callable[[float, float], float], choices: Sequence[tuple[float, float]]) -> Shares:
     """The shares with the lowest value."""
-    return Shares(*min(choices, key=lambda pair: value(*pair)))
+    a, b = min(choices, key=lambda pair: value(*pair))
+    return Shares(float(a), float(b))
 
 
 def on_validation(c: Case) -> Callable[[float, float], float]:

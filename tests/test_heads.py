@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -65,7 +65,8 @@ def split(run: sz.Run, name: str) -> Features:
 
 def expected_logits(run: sz.Run, x: np.ndarray) -> np.ndarray:
     """From the file alone, by the formula of docs/files.md."""
-    arrays, words = mx.load(str(run.folder / "prompt.safetensors"), return_metadata=True)
+    loaded = mx.load(str(run.folder / "prompt.safetensors"), return_metadata=True)
+    arrays, words = cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
     text = float(words["logit_scale"]) * x @ np.array(arrays["class_features"]).T
     result: np.ndarray = text + x @ np.array(arrays["head_weight"]).T + np.array(arrays["head_bias"])
     return result
