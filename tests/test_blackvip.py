@@ -17,7 +17,14 @@ from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, encode
 from sharpzo_mlx.images import open_image, preprocess
-from sharpzo_mlx.methods.blackvip import METHOD, MinibatchLoss, PaintedClassifier, PaintedImages, Painter
+from sharpzo_mlx.methods.blackvip import (
+    METHODS,
+    BlackVIPOptions,
+    MinibatchLoss,
+    PaintedClassifier,
+    PaintedImages,
+    Painter,
+)
 from sharpzo_mlx.methods.coordinator import Coordinator
 from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
 
@@ -43,7 +50,7 @@ def classifier(task: Task) -> mx.array:
 
 
 def run(task: Task, **options: object) -> tuple[list[Progress], Predictor]:
-    steps, records = METHOD.start(task, {"minibatch": 5, "draws": 2, "validate_every": 5, **options}), []
+    steps, records = METHODS[0].start(task, {"minibatch": 5, "draws": 2, "validate_every": 5, **options}), []
     while True:
         try:
             records.append(next(steps))
@@ -203,3 +210,10 @@ def test_a_file_that_has_gone_is_named(task: Task, classifier: mx.array) -> None
     predictor = PaintedClassifier(Painter(task.clip, SMALL, 1.0), SMALL.start(mx.random.key(0)), classifier)
     with pytest.raises(UserError, match=r"gone\.png"):
         predictor.logits(gone)
+
+
+def test_published_tuned_and_trials_are_options_that_exist() -> None:
+    (method,) = METHODS
+    assert BlackVIPOptions(**method.published) == BlackVIPOptions()
+    assert method.tuned in method.trials
+    assert len({BlackVIPOptions(**trial) for trial in method.trials}) == 4

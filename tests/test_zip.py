@@ -14,7 +14,7 @@ from sharpzo_mlx.encoder import load
 from sharpzo_mlx.features import encode
 from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
 from sharpzo_mlx.methods.zip_space import ZipSpace
-from sharpzo_mlx.methods.zip_tuning import METHOD, ZipOptions, make_zip_problem
+from sharpzo_mlx.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
 
 N, M, P, R = 3, 10, 7, 2
 
@@ -33,7 +33,7 @@ def task(tiny_model: Path, photos: Path) -> Task:
 
 
 def run(task: Task, **options: object) -> tuple[list[Progress], Predictor]:
-    steps, records = METHOD.start(task, options), []
+    steps, records = METHODS[0].start(task, options), []
     while True:
         try:
             records.append(next(steps))
@@ -88,7 +88,7 @@ def test_the_start_is_exactly_zero_shot(task: Task, space: ZipSpace) -> None:
     start = space.start(mx.random.key(4))
     np.testing.assert_array_equal(space.contexts(start[None])[0], space.initial)
     assert float(mx.std(start[N * R + R : -P])) > 0.5  # V is there, so that U has something to weigh
-    problem, own = make_zip_problem(task, ZipOptions(intrinsic=90, relative_scale=40.0))
+    problem, own = make_zip_problem(task, ZipOptions(intrinsic=90, unit_columns=False))
     plain = task.problem().objective
     first = own.start(mx.random.key(5))
     np.testing.assert_array_equal(
@@ -97,10 +97,10 @@ def test_the_start_is_exactly_zero_shot(task: Task, space: ZipSpace) -> None:
 
 
 def test_the_scale_is_the_rule_of_all_methods_or_the_papers(task: Task) -> None:
-    ours = make_zip_problem(task, ZipOptions(intrinsic=900, relative_scale=20.0))[1]
+    ours = make_zip_problem(task, ZipOptions(intrinsic=900, unit_columns=False))[1]
     tokens, width = ours.initial.shape
     assert tokens == 9  # the bytes of "a photo of a", words apart
-    rule = task.problem(dimension=100, relative_scale=20.0).objective.space
+    rule = task.problem(dimension=100).objective.space
     np.testing.assert_array_equal(ours.projection, rule.projection)
     papers = make_zip_problem(task, ZipOptions(intrinsic=900))[1]
     columns = mx.linalg.norm(papers.projection.reshape(tokens, width, 100), axis=1)
@@ -116,7 +116,7 @@ def test_the_budget_is_kept_and_every_query_counted(task: Task, monkeypatch: pyt
         return problems[-1]
 
     monkeypatch.setattr("sharpzo_mlx.methods.zip_tuning.make_zip_problem", spy)
-    records, _ = run(task, draws=5, intrinsic=90, relative_scale=40.0)
+    records, _ = run(task, draws=5, intrinsic=90, unit_columns=False)
     assert records[-1].queries == problems[0][0].objective.queries == 200  # 203 buy twenty steps of ten
     assert [record.queries for record in records] == [0, 100, 200]
     assert records[0].score == task.problem().validate(mx.zeros(task.config.dimension))
@@ -124,7 +124,7 @@ def test_the_budget_is_kept_and_every_query_counted(task: Task, monkeypatch: pyt
 
 
 def test_it_lowers_the_loss_and_a_seed_makes_one_result(task: Task) -> None:
-    options = {"intrinsic": 90, "relative_scale": 40.0, "learning_rate": 0.3, "validate_every": 1}
+    options = {"intrinsic": 90, "unit_columns": False, "learning_rate": 0.3, "validate_every": 1}
     records, predictor = run(task, **options)
     assert isinstance(predictor, CosineClassifier)
     assert records[-1].score.loss < records[0].score.loss - 0.02
@@ -136,6 +136,13 @@ def test_it_lowers_the_loss_and_a_seed_makes_one_result(task: Task) -> None:
 
 
 def test_what_is_returned_is_the_best_that_was_validated(task: Task) -> None:
-    records, predictor = run(task, intrinsic=90, relative_scale=40.0, learning_rate=0.3)
+    records, predictor = run(task, intrinsic=90, unit_columns=False, learning_rate=0.3)
     logits = np.array(predictor.logits(task.val))
     assert float((logits.argmax(axis=1) == task.val.labels).mean()) == pytest.approx(records[-1].best.accuracy)
+
+
+def test_published_tuned_and_trials_are_options_that_exist() -> None:
+    (method,) = METHODS
+    assert ZipOptions(**method.published) == ZipOptions()
+    assert method.tuned in method.trials
+    assert len({ZipOptions(**trial) for trial in method.trials}) == 4
