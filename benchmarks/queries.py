@@ -31,7 +31,7 @@ from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.objective import Objective
 from sharpzo_mlx.prompt import PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import specialise
+from sharpzo_mlx.prompted_text import PromptedText
 
 SHOTS, POPULATION, CONTEXT, DIMENSION = 16, 40, 4, 512
 PROMPTS = 800  # of a timed batch, where the population would take minutes
@@ -81,15 +81,23 @@ def spread_weights(model: CLIPModel) -> None:
     mx.eval(model.parameters())
 
 
-def objective_of(model: CLIPModel, tokens: PromptTokens, *, shots: int = SHOTS) -> Objective:
+def objective_of(
+    model: CLIPModel,
+    tokens: PromptTokens,
+    *,
+    shots: int = SHOTS,
+    dimension: int = DIMENSION,
+    on_host: bool | None = None,
+    memory_budget: int | None = None,
+) -> Objective:
     """The objective on so many random unit features a class."""
-    space = make_space(model.text_model, tokens, dimension=DIMENSION, relative_scale=1.0, projection_std=None, seed=0)
+    space = make_space(model.text_model, tokens, dimension=dimension, relative_scale=1.0, projection_std=None, seed=0)
     classes = len(tokens.suffixes)
     images = np.random.default_rng(1).standard_normal((shots * classes, model.config.projection_dim))
     images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
-    text = specialise(model.text_model, model.text_projection, tokens)
+    text = PromptedText(model.text_model, model.text_projection, tokens, on_host=on_host)
     labels = [index // shots for index in range(shots * classes)]
-    return Objective(text, space, mx.array(images), labels, logit_scale=SCALE)
+    return Objective(text, space, mx.array(images), labels, logit_scale=SCALE, memory_budget=memory_budget)
 
 
 def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> float:
