@@ -52,9 +52,9 @@ def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
 
 
 def export(folder: Path) -> Path:
-    """The same model as transformers wants it."""
-    model, place = load_model(folder), folder / "torch"
-    weights = dict(tree_flatten(model.parameters()))
+    """The same image half as transformers wants it."""
+    model, place = load_model(folder, towers=("vision",)), folder / "torch"
+    weights = {name: x for name, x in tree_flatten(model.parameters()) if name != "logit_scale"}
     name = "vision_model.embeddings.patch_embedding.weight"
     weights[name] = weights[name].transpose(0, 3, 1, 2)
     place.mkdir()

@@ -170,10 +170,8 @@ def least_budget(classes: int, images: int, graph: bool) -> int:
     try:
         budget_peak(classes, images, 1, 1, graph)
     except UserError as error:
-        needed = re.search(r"needs (\d+)MB", str(error))
-        assert needed is not None, error
-        return int(needed[1]) * 10**6
-    raise AssertionError("a budget of one byte was accepted")
+        return int(re.findall(r"needs (\d+)MB", str(error))[0]) * 10**6
+    raise RuntimeError("a budget of one byte was accepted")
 
 
 ALONE: dict[str, Callable[..., Any]] = {

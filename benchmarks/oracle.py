@@ -56,7 +56,8 @@ def oracle_of(
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | KEEP_MEMORY
         ) as process:
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             send, receive = process.stdin, process.stdout
 
             def ask(number: int) -> tuple[float, float, float]:

@@ -12,30 +12,33 @@ import time
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPVisionModelWithProjection
 
 BATCH = 32
 ROUNDS = 2
 
 
-def model_from(folder: str) -> CLIPModel:
-    """The model whose weights `features.py` wrote under transformers' names."""
-    from safetensors.torch import load_file
-
-    model = CLIPModel(CLIPConfig.from_pretrained(folder))
-    model.load_state_dict(load_file(f"{folder}/weights.safetensors"), strict=False)
+def model_from(folder: str) -> CLIPVisionModelWithProjection:
+    """The image half whose weights `features.py` wrote under transformers' names."""
+    config = CLIPConfig.from_pretrained(folder)
+    config.vision_config.projection_dim = config.projection_dim
+    model = CLIPVisionModelWithProjection(config.vision_config)
+    missing, unused = model.load_state_dict(load_file(f"{folder}/weights.safetensors"), strict=False)
+    missing = [name for name in missing if "position_ids" not in name]
+    assert not missing, missing
+    assert not unused, unused
     return model.eval()
 
 
 @torch.inference_mode()
-def encode(model: CLIPModel, processor: CLIPImageProcessor, paths: list[str]) -> torch.Tensor:
+def encode(model: CLIPVisionModelWithProjection, processor: CLIPImageProcessor, paths: list[str]) -> torch.Tensor:
     """Decode, preprocess and encode, a batch at a time."""
     rows = []
     for start in range(0, len(paths), BATCH):
         images = [Image.open(path).convert("RGB") for path in paths[start : start + BATCH]]
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-        pooled = model.vision_model(pixel_values=pixels).pooler_output
-        features = model.visual_projection(pooled)
+        features = model(pixel_values=pixels).image_embeds
         rows.append(features / features.norm(dim=-1, keepdim=True))
     return torch.cat(rows)
 
