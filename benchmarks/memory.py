@@ -28,7 +28,7 @@ import sharpzo_mlx as sz
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from cost import DTYPES, config_of, tower
+from cost import DTYPES, config_of, image_encoder, tower
 from mlx.utils import tree_flatten
 from PIL import Image
 from queries import objective_of, prompts
@@ -117,12 +117,12 @@ def measure_tune(classes: int, dtype: str, graph: bool, population: int) -> dict
 
 def encode_peak(images: int, batch: int) -> dict[str, float]:
     """Decode, preprocess and encode photographs of 500 x 375, float32."""
-    model = tower(SIZE, "vision", mx.float32)
+    encode = image_encoder(tower(SIZE, "vision", mx.float32))
     with tempfile.TemporaryDirectory() as scratch:
         paths = photographs(Path(scratch), images)
         memory.reset_mlx_peak()
         for part in stream(paths, config_of(SIZE).preprocessor, batch_size=batch):
-            mx.eval(model.image_features(mx.array(part.pixels)))
+            encode(part.pixels)
     return {"mlx_mb": memory.mlx_peak() / 1e6, "process_mb": memory.process_peak() / 1e6}
 
 

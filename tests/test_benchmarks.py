@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx import host_text
+from sharpzo_mlx import host_layers
 from sharpzo_mlx.clip.checkpoint import load_model
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -34,9 +34,9 @@ def test_operations_are_those_carried_out(
     scripts: dict[str, ModuleType], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries, counted = scripts["queries"], 0
-    plain = host_text.Affine.__call__
+    plain = host_layers.Affine.__call__
 
-    def counting(self: host_text.Affine, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def counting(self: host_layers.Affine, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         nonlocal counted
         counted += 2 * x.size * self.weight.shape[0]
         return plain(self, x, out)
@@ -45,7 +45,7 @@ def test_operations_are_those_carried_out(
     # sixteen suffixes of three tokens that share nothing: one full block of 48 places
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, n + 100, 513) for n in range(20, 36)))
     objective = queries.objective_of(model, tokens, dimension=8, on_host=True)
-    monkeypatch.setattr(host_text.Affine, "__call__", counting)
+    monkeypatch.setattr(host_layers.Affine, "__call__", counting)
     mx.eval(objective.losses(mx.zeros((3, 8))))
     logits = 2 * 16 * 16 * 16 * 24
     expected = queries.our_gflop(objective, layers=3, width=32, joint=24) * 1e9
@@ -73,17 +73,15 @@ def test_threshold_and_first_to_reach_it(scripts: dict[str, ModuleType]) -> None
 
 
 @pytest.mark.parametrize("bits", [None, 8])
-def test_exact_weights_are_the_rounded_ones(scripts: dict[str, ModuleType], tiny_model: Path, bits: int | None) -> None:
+def test_exact_weights_are_the_rounded_ones(
+    scripts: dict[str, ModuleType], tiny_model: Path, bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The truth of a precision is the same function: float16's weights, and quantised ones, in float32."""
     estimators = scripts["estimators"]
     ids = mx.array([[512, 5, 6, 513]])
-    monkey = estimators.GROUP
-    estimators.GROUP = 32
-    try:
-        rounded = estimators.text_half(tiny_model, mx.float32 if bits else mx.float16, bits, exact=False)
-        exact = estimators.text_half(tiny_model, mx.float32 if bits else mx.float16, bits, exact=True)
-    finally:
-        estimators.GROUP = monkey
+    monkeypatch.setattr(estimators, "GROUP", 32)
+    dtype = mx.float32 if bits else mx.float16
+    rounded, exact = (estimators.text_half(tiny_model, dtype, bits, exact=truth) for truth in (False, True))
     plain = load_model(tiny_model, towers=("text",))
     a, b, c = (np.array(model.text_features(ids)) for model in (rounded, exact, plain))
     assert np.max(np.abs(b - c)) > 1e-5  # rounding has changed the function
