@@ -47,6 +47,7 @@ MUS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 COORDINATES = 64  # that are probed of the d
 DIRECTIONS = 32
 GROUP = 64
+PARTS = ("cosines", "seconds")
 # name: type of the weights, bits of the layers' matrices, whether tuning's way on the CPU is taken
 PRECISIONS: dict[str, tuple[mx.Dtype, int | None, bool]] = {
     "float32 (host)": (mx.float32, None, True),
@@ -183,26 +184,32 @@ def _second(run: Callable[[], mx.array]) -> float:
     return time.perf_counter() - start
 
 
-def measure(setting: Setting, name: str) -> dict[str, Any]:
-    """All figures of one precision."""
+def measure(setting: Setting, name: str, parts: list[str]) -> dict[str, Any]:
+    """The figures of one precision."""
     dtype, bits, host = PRECISIONS[name]
-    objective = setting.objective(dtype, bits, host=host)
-    exact = setting.objective(dtype, bits, exact=True)
-    return {"precision": name, "cosines": cosines(objective, exact), "seconds": seconds(objective)}
+    objective, found = setting.objective(dtype, bits, host=host), {"precision": name}
+    if "seconds" in parts:
+        found["seconds"] = seconds(objective)
+    if "cosines" in parts:
+        found["cosines"] = cosines(objective, setting.objective(dtype, bits, exact=True))
+    return found
 
 
-def table(rows: list[dict[str, Any]], dimension: int) -> None:
-    """Print both halves of the figures."""
+def table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
+    """Print the figures."""
     mus = [f"{mu:g}" for mu in MUS]
-    for kind, words in (("cge", "CGE: cosine to the gradient"), ("slopes", "RGE, pairs: cosine of slopes")):
+    headings = {"cge": "CGE: cosine to the gradient", "slopes": "RGE, pairs: cosine of slopes"}
+    for kind, words in headings.items() if "cosines" in parts else ():
         print(f"\n| {words} at mu = | " + " | ".join(mus) + " | forward mode |\n|" + (len(mus) + 2) * "---|")
         for row in rows:
             found = [*row["cosines"][kind].values(), row["cosines"]["forward"]]
             print(f"| {row['precision']} | " + " | ".join(f"{value:.3f}" for value in found) + " |")
-    names = list(rows[0]["seconds"])
-    print(f"\n| ms, d = {dimension} | " + " | ".join(names) + " |\n|" + (len(names) + 1) * "---|")
-    for row in rows:
-        print(f"| {row['precision']} | " + " | ".join(f"{1e3 * value:.1f}" for value in row["seconds"].values()) + " |")
+    if "seconds" in parts:
+        names = list(rows[0]["seconds"])
+        print(f"\n| ms, d = {dimension} | " + " | ".join(names) + " |\n|" + (len(names) + 1) * "---|")
+        for row in rows:
+            spent = " | ".join(f"{1e3 * value:.1f}" for value in row["seconds"].values())
+            print(f"| {row['precision']} | {spent} |")
 
 
 def train_features(model: Path, dataset: Path | None) -> Features:
@@ -223,6 +230,7 @@ def main() -> None:
         "--dataset", type=Path, help="a folder of class folders; with --model, the testbed's pacs/photo"
     )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--dimension", type=int, default=512, help="d")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
@@ -231,9 +239,9 @@ def main() -> None:
     setting = Setting(model, train_features(model, dataset), given.dimension)
     rows = []
     for name in given.precisions:
-        rows.append(measure(setting, name))
+        rows.append(measure(setting, name, given.parts))
         print(f"{name}: done", file=sys.stderr, flush=True)
-    table(rows, given.dimension)
+    table(rows, given.parts, given.dimension)
     if given.output:
         given.output.write_text(json.dumps(rows, indent=4) + "\n")
 

@@ -146,9 +146,14 @@ def _coarse(text_model: TextModel, in_float32: bool) -> str | None:
     dtype = text_model.final_layer_norm.weight.dtype
     if dtype != mx.float32 and not in_float32:
         return f"the text tower computes in {str(dtype).removeprefix('mlx.core.')}"
-    # a quantised layer's norms keep their dtype, so its kind tells, not theirs
-    if not in_float32 and any(isinstance(module, nn.QuantizedLinear) for module in text_model.modules()):
-        return "the text tower is quantised"
+    if not in_float32 and any(_rounds(module) for module in text_model.modules()):
+        return "this device rounds products with the text tower's quantised matrices"
     if precision.products_are_coarse():
         return "this device rounds the operands of float32 products"
     return None
+
+
+def _rounds(module: nn.Module) -> bool:
+    if not isinstance(module, nn.QuantizedLinear):
+        return False
+    return precision.quantised_products_are_coarse(module.bits, module.group_size)

@@ -91,24 +91,29 @@ def test_what_cannot_be_quantised_is_told(tiny_model: Path, tmp_path: Path) -> N
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("on_host", [True, False])
-def test_tuning_knows_a_quantised_tower(
+@pytest.mark.parametrize(
+    ("on_host", "coarse", "told"), [(True, True, False), (False, True, True), (False, False, False)]
+)
+def test_tuning_asks_the_device_about_a_quantised_tower(
     tiny_model: Path,
     photos: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     on_host: bool,
+    coarse: bool,
+    told: bool,
 ) -> None:
-    """MLX's graph multiplies quantised matrices, where differences are not to be trusted; NumPy has float32 ones."""
+    """NumPy has float32 matrices in their place; MLX's graph is to be trusted where its quantised products are."""
     monkeypatch.setattr("sharpzo_mlx.problem.specialise", partial(PromptedText, on_host=on_host))
+    monkeypatch.setattr("sharpzo_mlx.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
     layers = load_model(folder, towers=("text",)).text_model.modules()
     assert sum(isinstance(layer, nn.QuantizedLinear) for layer in layers) == 3 * 6
     config = TuneConfig(shots=4, seed=0, dimension=8, generations=2, population=6, steps=3, estimator="rge")
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
         tuned = tune(load(folder), photos, config, output=tmp_path / "run")
-    assert ("the text tower is quantised" in caplog.text) == (not on_host)
+    assert ("quantised matrices: differences of losses would be noise" in caplog.text) == told
     assert np.isfinite(tuned.results["val"])
 
 
