@@ -45,7 +45,7 @@ def test_quantised_products_of_this_device_are_full_float32(bits: int, group_siz
 def test_rounded_quantised_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = mx.quantized_matmul
 
-    def rounded(x: mx.array, *arguments: mx.array, **settings: Any) -> mx.array:
+    def rounded(x: mx.array, *arguments: Any, **settings: Any) -> mx.array:
         return plain(x.astype(mx.float16).astype(mx.float32), *arguments, **settings)
 
     monkeypatch.setattr(mx, "quantized_matmul", rounded)
