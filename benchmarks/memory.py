@@ -89,13 +89,13 @@ def as_on_a_gpu(dtype: mx.Dtype) -> None:
     setattr(problem, "specialise", partial(PromptedText, on_host=False))  # noqa: B010
 
 
-def tune_peak(classes: int, dtype: str, graph: bool, population: int) -> dict[str, float]:
-    """Two generations and twenty steps on a filled cache, in a process that has not made the model."""
+def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str, float]:
+    """Two generations and some steps on a filled cache, in a process that has not made the model."""
     model, data = Path(os.environ["BENCHMARK_MODEL"]), Path(os.environ["BENCHMARK_DATA"])
     if graph:
         as_on_a_gpu(DTYPES[dtype])
     # few queries, in batches of the usual size: memory does not depend on how often
-    few = {"generations": 2, "steps": 20, "validate_every": 20, "draws": 1, "mask_directions": 4}
+    few = {"generations": 2, "steps": steps, "validate_every": 20, "draws": 1, "mask_directions": 4}
     config = sz.preset(shots=SHOTS, population=population, **few)
     with tempfile.TemporaryDirectory() as scratch:
         run = sz.tune(sz.load(model), data, config, output=Path(scratch) / "run")
@@ -106,15 +106,15 @@ def _cost(run: sz.Run) -> dict[str, float]:
     return {name: run.results[name] for name in ("queries", "seconds")}
 
 
-def measure_tune(classes: int, dtype: str, graph: bool, population: int) -> dict[str, float]:
+def measure_tune(classes: int, **given: Any) -> dict[str, float]:
     """Prepare model, files and cache here, and tune in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"SHARPZO_MLX_CACHE": f"{scratch}/cache"}
-        model = random_model(Path(scratch) / "m", DTYPES[dtype])
+        model = random_model(Path(scratch) / "m", DTYPES[given["dtype"]])
         data = stand_ins(Path(scratch) / "photos", classes)
         fill_cache(sz.load(model), data)
         os.environ |= {"BENCHMARK_MODEL": str(model), "BENCHMARK_DATA": str(data)}
-        return alone("tune_peak", classes=classes, dtype=dtype, graph=graph, population=population)
+        return alone("tune_peak", **given)
 
 
 def encode_peak(images: int, batch: int) -> dict[str, float]:
@@ -191,13 +191,13 @@ def alone(function: str, **arguments: Any) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def tune_rows(classes: list[int], dtypes: list[str], graph: bool, population: int) -> list[dict[str, Any]]:
-    """Peaks of tuning."""
+def tune_rows(classes: list[int], dtypes: list[str], *, graph: bool, **given: int) -> list[dict[str, Any]]:
+    """Peaks of tuning, with the population and the steps given."""
     print("\n| tune: K | weights | MLX MB | process MB | queries | seconds |\n|---|---|---|---|---|---|")
     rows = []
     for dtype in dtypes:
         for count in classes:
-            row = measure_tune(count, dtype, graph, population)
+            row = measure_tune(count, dtype=dtype, graph=graph, **given)
             figures = f"{row['mlx_mb']:.0f} | {row['process_mb']:.0f} | {row['queries']} | {row['seconds']:.1f}"
             print(f"| {count} | {dtype}{', graph' if graph else ''} | {figures} |", flush=True)
             rows.append({"part": "tune", "classes": count, "dtype": dtype, "graph": graph, **row})
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float16", "float32"])
     parser.add_argument("--population", type=int, default=sz.TuneConfig().population)
+    parser.add_argument("--steps", type=int, default=20, help="of stage 2")
     parser.add_argument("--graph", action="store_true", help="run what a GPU runs")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
@@ -250,7 +251,9 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     if "tune" in given.parts:
-        rows += tune_rows(given.classes, given.dtypes, given.graph, given.population)
+        rows += tune_rows(
+            given.classes, given.dtypes, graph=given.graph, population=given.population, steps=given.steps
+        )
     if "encode" in given.parts:
         rows += encode_rows()
     if "budget" in given.parts:

@@ -128,7 +128,7 @@ class Objective:
         Raises:
             UserError: the memory budget is too small for a single derivative.
         """
-        self._check_budget(self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
+        self._check_budget(self._matrix_bytes + self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
             for stage in (self.space.contexts, *self.text.stages(), self._mean_loss_of):
@@ -205,9 +205,13 @@ class Objective:
             # contexts: A w, its sum with p0, and a spare; 512: what Python keeps of a piece
             candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
         self._check_budget(fixed + candidate, "one candidate")
-        left = (self.budget or DEFAULT_BUDGET) - fixed
-        derivative = self._graph_bytes(JVP_WIDTHS, 6)
-        return max(1, left // candidate), max(1, (self.budget or DEFAULT_BUDGET) // derivative)
+        budget, derivative = self.budget or DEFAULT_BUDGET, self._graph_bytes(JVP_WIDTHS, 6)
+        return max(1, (budget - fixed) // candidate), max(1, (budget - self._matrix_bytes) // derivative)
+
+    @property
+    def _matrix_bytes(self) -> int:
+        """The largest matrix of a layer, [4 m, m], of which forward mode holds a copy."""
+        return 16 * int(self.space.initial.shape[1]) ** 2
 
     def _graph_bytes(self, widths: int, logits: int) -> int:
         """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""
