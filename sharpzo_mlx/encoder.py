@@ -26,6 +26,7 @@ from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder
+from sharpzo_mlx.host_vision import HostVision
 from sharpzo_mlx.images import stream
 
 IMAGE_BATCH = 32
@@ -45,6 +46,7 @@ class Clip:
         self.config: CLIPConfig = load_config(folder)
         self._text: CLIPModel | None = None
         self._vision: CLIPModel | None = None
+        self._host_vision: HostVision | None = None
         _check_sizes(self.config, folder)
 
     @cached_property
@@ -84,7 +86,7 @@ class Clip:
 
     def release_vision(self) -> None:
         """Let the image half go; the next use reads it again."""
-        self._vision = None
+        self._vision = self._host_vision = None
         mx.clear_cache()
 
     @cached_property
@@ -94,7 +96,14 @@ class Clip:
         return math.exp(float(np.array(half.logit_scale.astype(mx.float32))))
 
     def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
-        """Prepared pixels [B, H, W, 3] -> features [B, D], float32, unit norm, evaluated."""
+        """Prepared pixels [B, H, W, 3] -> features [B, D], float32, unit norm, evaluated.
+
+        On MLX's CPU device a ViT goes through NumPy, see `host_vision`.
+        """
+        on_host = mx.default_device() == mx.Device(mx.cpu) and isinstance(self.vision_model(), VisionModel)
+        if on_host:
+            self._host_vision = self._host_vision or HostVision(self.vision())
+            return mx.array(self._host_vision.image_features(np.asarray(pixels)))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)
         return features

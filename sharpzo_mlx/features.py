@@ -123,7 +123,7 @@ def encode_steps(
     """
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
-    with FeatureCache(_cache_name(clip), width=clip.config.projection_dim) as store:
+    with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
         digests = _digests(images.paths, failed) if cache else {}
         known = store.get(list(digests.values())) if cache else {}
         rows.update({index: known[found] for index, found in digests.items() if found in known})
@@ -143,7 +143,8 @@ def encode_steps(
     return features
 
 
-def _cache_name(clip: Clip) -> str:
+def cache_name(clip: Clip) -> str:
+    """The name of the `FeatureCache` that holds this checkpoint's features."""
     return key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
 
 

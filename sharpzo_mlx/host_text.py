@@ -12,10 +12,11 @@ the same computation as a graph. Weights are used in float32, whatever they are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -23,63 +24,21 @@ from mlx import nn
 
 from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.cores import spread, workers
+from sharpzo_mlx.host_layers import ROWS, Array, Buffers, HostLayer, affine, array, by_head, host_layer, softmax
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.layers import EncoderLayer
     from sharpzo_mlx.packing import Layout
 
-Array = np.ndarray
-ROWS = 512  # tokens of one piece: enough for a product's full speed, few enough for the cache
 WORTH_A_CORE = 1e9  # operations of a piece: below, handing pieces to threads costs more than it saves
 LOGITS_AT_ONCE = 1 << 18  # of the N x K logits of one candidate, on one core
 
 
 @dataclass(frozen=True)
-class Affine:
-    """x W^T + b, and a layer norm's weight and bias."""
-
-    weight: Array
-    bias: Array | None
-    eps: float = 0.0
-
-    def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """The product [..., in] -> [..., out]."""
-        y: Array = np.matmul(x, self.weight.T, out=out)
-        if self.bias is not None:
-            y += self.bias
-        return y
-
-    def norm(self, x: Array, out: Array) -> Array:
-        """The layer norm of rows [R, m]."""
-        np.subtract(x, x.mean(axis=-1, keepdims=True), out=out)
-        variance = np.einsum("ri,ri->r", out, out) / x.shape[-1]
-        out *= (1 / np.sqrt(variance + np.float32(self.eps)))[:, None]
-        out *= self.weight
-        out += self.bias
-        return out
-
-
-@dataclass(frozen=True)
-class HostLayer:
-    """One layer's weights, and SOS's key and value [m] in it."""
+class PromptedLayer(HostLayer):
+    """A layer, and SOS's key and value [m] in it."""
 
     sos: tuple[Array, Array]
-    norm1: Affine
-    q: Affine
-    k: Affine
-    v: Affine
-    out: Affine
-    norm2: Affine
-    fc1: Affine
-    fc2: Affine
-
-
-class Buffers:
-    """The arrays that one piece of work needs, for all of its layers."""
-
-    def __init__(self, rows: int, width: int, hidden: int) -> None:
-        self.x, self.y, self.q, self.k, self.v = (np.empty((rows, width), np.float32) for _ in range(5))
-        self.hidden = np.empty((rows, hidden), np.float32)
 
 
 class HostText:
@@ -102,8 +61,8 @@ class HostText:
         layout: Layout,
     ) -> None:
         self.layers = [_layer(layer, memory) for layer, memory in zip(layers, sos, strict=True)]
-        self.final, self.projection = _affine(head[0]), _affine(head[1])
-        self.positions, self.suffixes = map(_array, embedded)
+        self.final, self.projection = affine(head[0]), affine(head[1])
+        self.positions, self.suffixes = map(array, embedded)
         self.layout, self.end_mask = layout, layout.end_mask
         self.heads, self.act = layers[0].self_attn.num_heads, in_place(layers[0].mlp.activation)
         self.scale = np.float32(layers[0].self_attn.scale)
@@ -157,7 +116,7 @@ class HostText:
                 layer.k(y, room.k)
                 layer.v(y, room.v)
             self._attend(layer, room, (p, n), mask)
-            self._finish(layer, room.x, room)
+            layer.finish(room.x, room, self.act)
         layer = self.layers[-1]
         y = layer.norm1.norm(room.x, room.y)
         layer.k(y, room.k)
@@ -170,43 +129,35 @@ class HostText:
         self._attend_blocks(q, keys, values, mixed, self._prefix(layer, room, (p, n)), self.end_mask[blocks])
         eos, mixed = (part.reshape(p, -1, m)[:, slots].reshape(-1, m) for part in (eos, mixed))
         room.y[: len(mixed)] = mixed
-        self._finish(layer, eos, room)
+        layer.finish(eos, room, self.act)
         features = self.projection(self.final.norm(eos, np.empty_like(eos)))
         features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
         return features.reshape(p, len(slots), -1)
 
-    def _project_first(self, layer: HostLayer, room: Buffers, cut: int, blocks: slice) -> None:
-        for part, known, affine in zip((room.q, room.k, room.v), self.first, (layer.q, layer.k, layer.v), strict=True):
-            affine(room.y[:cut], part[:cut])
+    def _project_first(self, layer: PromptedLayer, room: Buffers, cut: int, blocks: slice) -> None:
+        for part, known, product in zip((room.q, room.k, room.v), self.first, (layer.q, layer.k, layer.v), strict=True):
+            product(room.y[:cut], part[:cut])
             part[cut:].reshape(-1, *known[blocks].shape)[:] = known[blocks]
         room.q[:cut] *= self.scale
 
-    def _finish(self, layer: HostLayer, x: Array, room: Buffers) -> None:
-        """What follows the attention, whose result is in `room.y`: x [r, m] is changed in place."""
-        r = len(x)
-        x += layer.out(room.y[:r], room.q[:r])
-        hidden = layer.fc1(layer.norm2.norm(x, room.y[:r]), room.hidden[:r])
-        self.act(hidden)
-        x += layer.fc2(hidden, room.q[:r])
-
-    def _prefix(self, layer: HostLayer, room: Buffers, shape: tuple[int, int]) -> tuple[Array, Array]:
+    def _prefix(self, layer: PromptedLayer, room: Buffers, shape: tuple[int, int]) -> tuple[Array, Array]:
         """Keys and values of SOS and context by heads: [p, H, 1 + n, h] each."""
         p, n = shape
         both = []
         for sos, part in zip(layer.sos, (room.k, room.v), strict=True):
             seen = np.empty((p, 1 + n, part.shape[1]), np.float32)
             seen[:, 0], seen[:, 1:] = sos, part[: p * n].reshape(p, n, -1)
-            both.append(self._by_head(seen))
+            both.append(by_head(seen, self.heads))
         return both[0], both[1]
 
-    def _attend(self, layer: HostLayer, room: Buffers, shape: tuple[int, int], mask: Array) -> None:
+    def _attend(self, layer: PromptedLayer, room: Buffers, shape: tuple[int, int], mask: Array) -> None:
         """Attention of all rows of queries in `room`, into `room.y`."""
         (p, n), cut = shape, shape[0] * shape[1]
         prefix = self._prefix(layer, room, shape)
-        scores = self._by_head(room.q[:cut].reshape(p, n, -1)) @ prefix[0].swapaxes(-1, -2)
+        scores = by_head(room.q[:cut].reshape(p, n, -1), self.heads) @ prefix[0].swapaxes(-1, -2)
         scores[..., np.triu_indices(n, 1)[0], np.triu_indices(n, 1)[1] + 1] = -np.inf
-        out = self._by_head(room.y[:cut].reshape(p, n, -1))
-        out[:] = _softmax(scores) @ prefix[1]
+        out = by_head(room.y[:cut].reshape(p, n, -1), self.heads)
+        out[:] = softmax(scores) @ prefix[1]
         blocks, size, _ = mask.shape
         split = [part[cut:].reshape(p, blocks, size, -1) for part in (room.q, room.k, room.v, room.y)]
         self._attend_blocks(split[0], split[1], split[2], split[3], prefix, mask)
@@ -215,19 +166,15 @@ class HostText:
         self, q: Array, k: Array, v: Array, out: Array, prefix: tuple[Array, Array], mask: Array
     ) -> None:
         """Rows q [p, B, r, m] over the prefix and their own block k, v [p, B, b, m], by mask [B, r, b]."""
-        q, k, v, out = map(self._by_head, (q, k, v, out))  # [p, B, H, ., h]
+        q, k, v, out = (by_head(part, self.heads) for part in (q, k, v, out))  # [p, B, H, ., h]
         known = prefix[0].shape[2]
         scores = np.empty((*q.shape[:-1], known + k.shape[3]), np.float32)
         np.matmul(q, prefix[0][:, None].swapaxes(-1, -2), out=scores[..., :known])
         np.matmul(q, k.swapaxes(-1, -2), out=scores[..., known:])
         scores[..., known:] += mask[:, None]
-        _softmax(scores)
+        softmax(scores)
         np.matmul(scores[..., known:], v, out=out)
         out += scores[..., :known] @ prefix[1][:, None]
-
-    def _by_head(self, x: Array) -> Array:
-        """[..., T, m] -> a view [..., H, T, h]."""
-        return x.reshape(*x.shape[:-1], self.heads, -1).swapaxes(-2, -3)
 
 
 def cross_entropies(features: Array, embeddings: Array, labels: Array, logit_scale: float) -> Array:
@@ -248,7 +195,7 @@ def cross_entropies(features: Array, embeddings: Array, labels: Array, logit_sca
         np.exp(logits, out=logits)
         losses[candidate, rows] = np.log(logits.sum(axis=-1)) + highest - right
 
-    places = list(product(range(candidates), range(0, count, step)))
+    places = list(itertools.product(range(candidates), range(0, count, step)))
     if candidates * count * classes > LOGITS_AT_ONCE:
         spread(piece, places)
     else:  # too little to hand to threads
@@ -277,35 +224,10 @@ def _even(count: int, most: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _softmax(scores: Array) -> Array:
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores
-
-
 def _rows(x: Array, index: Array) -> Array:
     """x [p, B, b, m] at index [p, B, E] -> [p, B, E, m]."""
     return np.take_along_axis(x, index[..., None], axis=2)
 
 
-def _array(x: mx.array) -> Array:
-    """An MLX array in float32, without a copy where it is such already."""
-    return np.array(x, copy=False) if x.dtype == mx.float32 else np.array(x.astype(mx.float32))
-
-
-def _affine(module: Any) -> Affine:
-    bias = _array(module.bias) if "bias" in module else None
-    if isinstance(module, nn.QuantizedLinear):
-        weight = mx.dequantize(
-            module.weight, module.scales, module.get("biases"), module.group_size, module.bits, mode=module.mode
-        )
-        return Affine(_array(weight), bias)
-    return Affine(_array(module.weight), bias, getattr(module, "eps", 0.0))
-
-
-def _layer(layer: EncoderLayer, sos: tuple[mx.array, mx.array]) -> HostLayer:
-    attention, mlp = layer.self_attn, layer.mlp
-    modules = (layer.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    parts = [_affine(module) for module in (*modules, layer.layer_norm2, mlp.fc1, mlp.fc2)]
-    return HostLayer((_array(sos[0]), _array(sos[1])), *parts)
+def _layer(layer: EncoderLayer, sos: tuple[mx.array, mx.array]) -> PromptedLayer:
+    return PromptedLayer(**vars(host_layer(layer)), sos=(array(sos[0]), array(sos[1])))

@@ -138,7 +138,7 @@ class Objective:
         return self._derivatives(w, u, [*self.text.stages(), self._mean_loss_of])
 
     def _derivatives(self, w: mx.array, u: mx.array, stages: list[Graph]) -> tuple[mx.array, mx.array]:
-        self._check_budget(self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
+        self._check_budget(self._matrix_bytes + self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
             for stage in (self.space.contexts, *stages):
@@ -235,7 +235,12 @@ class Objective:
             candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
         self._check_budget(fixed + candidate, "one candidate")
         room, derivative = self.budget or DEFAULT_BUDGET, self._graph_bytes(JVP_WIDTHS, 6)
-        return max(1, (room - fixed) // candidate), max(1, (room - held) // derivative)
+        return max(1, (room - fixed) // candidate), max(1, (room - held - self._matrix_bytes) // derivative)
+
+    @property
+    def _matrix_bytes(self) -> int:
+        """The largest matrix of a layer, [4 m, m], of which forward mode holds a copy."""
+        return 16 * int(self.space.initial.shape[1]) ** 2
 
     def _graph_bytes(self, widths: int, logits: int) -> int:
         """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""

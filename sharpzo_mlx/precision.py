@@ -12,6 +12,7 @@ False
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import mlx.core as mx
 import numpy as np
@@ -44,9 +45,25 @@ def product_error(
     return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
 
 
+def quantised_product_error(bits: int, group_size: int) -> float:
+    """The same of a product with a quantised matrix, against the numbers that it stands for."""
+    draw = numpy_stream(0, "precision")
+    left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=mx.float32)
+    packed, scales, biases = mx.quantize(mx.array(draw.standard_normal((_ROWS, _INNER)), mx.float32), group_size, bits)
+    measured = _float64(mx.quantized_matmul(left, packed, scales, biases, group_size=group_size, bits=bits))
+    exact = _float64(left) @ _float64(mx.dequantize(packed, scales, biases, group_size, bits)).T
+    return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
+
+
 def products_are_coarse() -> bool:
     """Whether float32 products on the default device lose more than rounding float32 explains."""
     return product_error() > COARSE
+
+
+@cache
+def quantised_products_are_coarse(bits: int, group_size: int) -> bool:
+    """Whether products of float32 with such matrices lose more than rounding float32 explains."""
+    return quantised_product_error(bits, group_size) > COARSE
 
 
 def _float64(array: mx.array) -> npt.NDArray[np.float64]:

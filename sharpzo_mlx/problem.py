@@ -101,15 +101,15 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         memory_budget=config.memory_budget,
         directions=config.draws if config.most_steps and config.rule == "gauss-newton" else 0,
     )
-    safe = _safe_estimators(config, half.text_model)
+    safe = _safe_estimators(config, half.text_model, in_float32=text.host is not None)
     del half
     mx.clear_cache()  # the token table: only the prompts' rows are needed from here on
     return Problem(safe, objective, val, train.class_names, train.folders, template)
 
 
-def _safe_estimators(config: TuneConfig, text_model: TextModel) -> TuneConfig:
+def _safe_estimators(config: TuneConfig, text_model: TextModel, *, in_float32: bool) -> TuneConfig:
     """The configuration with forward-mode derivatives in place of differences, where products are coarse."""
-    reason = _coarse(text_model)
+    reason = _coarse(text_model, in_float32)
     if not reason:
         return config
     changed: dict[str, Any] = {}
@@ -137,14 +137,24 @@ def _directions(kind: str, config: TuneConfig, room: str) -> int | None:
     return None if kind == "cge" else given or max(1, config.dimension // 10)
 
 
-def _coarse(text_model: TextModel) -> str | None:
-    """Why products are coarser than float32, or None where they are not."""
+def _coarse(text_model: TextModel, in_float32: bool) -> str | None:
+    """Why products are coarser than float32, or None where they are not (docs/precision.md has the figures).
+
+    Args:
+        text_model: its weights' types.
+        in_float32: whether losses are computed in float32 whatever those are, as NumPy does on the CPU.
+    """
     dtype = text_model.final_layer_norm.weight.dtype
-    if dtype != mx.float32:
+    if dtype != mx.float32 and not in_float32:
         return f"the text tower computes in {str(dtype).removeprefix('mlx.core.')}"
-    # a quantised layer's norms keep their dtype, so its kind tells, not theirs
-    if any(isinstance(module, nn.QuantizedLinear) for module in text_model.modules()):
-        return "the text tower is quantised"
+    if not in_float32 and any(_rounds(module) for module in text_model.modules()):
+        return "this device rounds products with the text tower's quantised matrices"
     if precision.products_are_coarse():
         return "this device rounds the operands of float32 products"
     return None
+
+
+def _rounds(module: nn.Module) -> bool:
+    if not isinstance(module, nn.QuantizedLinear):
+        return False
+    return precision.quantised_products_are_coarse(module.bits, module.group_size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +22,7 @@ from sharpzo_mlx.clip.checkpoint import load_config, load_model
 from sharpzo_mlx.convert import Quantisation, convert
 from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.prompted_text import PromptedText
 
 
 def weights_of(folder: Path) -> dict[str, mx.array]:
@@ -89,16 +91,29 @@ def test_what_cannot_be_quantised_is_told(tiny_model: Path, tmp_path: Path) -> N
     assert not (tmp_path / "q").exists()
 
 
-def test_tuning_knows_a_quantised_tower(
-    tiny_model: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("on_host", "coarse", "told"), [(True, True, False), (False, True, True), (False, False, False)]
+)
+def test_tuning_asks_the_device_about_a_quantised_tower(
+    tiny_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    on_host: bool,
+    coarse: bool,
+    told: bool,
 ) -> None:
+    """NumPy has float32 matrices in their place; MLX's graph is to be trusted where its quantised products are."""
+    monkeypatch.setattr("sharpzo_mlx.problem.specialise", partial(PromptedText, on_host=on_host))
+    monkeypatch.setattr("sharpzo_mlx.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
     layers = load_model(folder, towers=("text",)).text_model.modules()
     assert sum(isinstance(layer, nn.QuantizedLinear) for layer in layers) == 3 * 6
     config = TuneConfig(shots=4, seed=0, dimension=8, generations=2, population=6, steps=3, estimator="rge")
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
         tuned = tune(load(folder), photos, config, output=tmp_path / "run")
-    assert "the text tower is quantised" in caplog.text
+    assert ("quantised matrices: differences of losses would be noise" in caplog.text) == told
     assert np.isfinite(tuned.results["val"])
 
 

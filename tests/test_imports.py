@@ -22,6 +22,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("clip.preprocessor",),
     ("clip.config",),
     ("clip", "decoding", "images"),
+    ("host_layers",),
+    ("host_vision",),
     ("encoder",),
     ("datasets",),
     ("cache", "features"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -95,3 +97,13 @@ def test_wired_limit_restores_what_it_found(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KeyError), memory.wired_limit(0.5):
         raise KeyError
     assert calls == [500, 77]
+
+
+def test_a_large_parent_does_not_count() -> None:
+    """Linux lets a child's `ru_maxrss` begin with its parent's."""
+    ballast = bytearray(600_000_000)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    code = "from sharpzo_mlx import memory; print(memory.process_peak())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1e7 < int(done.stdout) < 4e8
+    assert memory.process_peak() > len(ballast)

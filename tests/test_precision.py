@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -32,3 +34,19 @@ def test_rounded_operands_are_seen() -> None:
 def test_half_products_are_coarse(dtype: mx.Dtype, unit: float) -> None:
     """The result alone is rounded to the type: between a tenth of its unit and a few units."""
     assert unit / 10 < precision.product_error(dtype) < 4 * unit
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, 64), (4, 64), (4, 32), (8, 128)])
+def test_quantised_products_of_this_device_are_full_float32(bits: int, group_size: int) -> None:
+    assert 0 < precision.quantised_product_error(bits, group_size) < precision.COARSE / 10
+    assert not precision.quantised_products_are_coarse(bits, group_size)
+
+
+def test_rounded_quantised_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = mx.quantized_matmul
+
+    def rounded(x: mx.array, *arguments: Any, **settings: Any) -> mx.array:
+        return plain(x.astype(mx.float16).astype(mx.float32), *arguments, **settings)
+
+    monkeypatch.setattr(mx, "quantized_matmul", rounded)
+    assert precision.quantised_product_error(8, 64) > precision.COARSE

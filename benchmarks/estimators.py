@@ -1,0 +1,250 @@
+"""Which gradient estimate survives which precision: cosine to the true gradient, and seconds an estimate.
+
+CGE probes every coordinate with central differences (SharpZO, arXiv 2506.20990, section 3.1), RGE and the pairs of
+stage 2 probe random directions (eq. 5), forward mode takes the derivatives themselves. Differences of two close
+losses lose what the products round away. The truth is MLX's automatic gradient of the same function, with the
+weights' rounded values, in float32. CGE is taken along 64 of the 512 coordinates, for each stands for itself. RGE's
+cosine to the gradient is bounded by its number of directions whatever the precision, so its slopes are compared: the
+cosine between the differences along 32 directions and the true slopes.
+
+On the CPU tuning computes in float32 whatever the weights are (`host`); the other rows run MLX's graph with the
+weights' own type throughout, which is what a GPU does.
+
+usage: python benchmarks/estimators.py [--model m --dataset FOLDER] [--output FILE.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sharpzo_mlx as sz
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_map
+
+from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.demo import MODEL_FOLDER, Amounts
+from sharpzo_mlx.demo.render import DATASET, render
+from sharpzo_mlx.features import Features, encode
+from sharpzo_mlx.objective import Objective
+from sharpzo_mlx.optimisers import gradients
+from sharpzo_mlx.prompt import PromptSpace, make_space, tokenise_prompts
+from sharpzo_mlx.prompted_text import PromptedText
+
+TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed" / "pacs" / "photo" / "train"
+MUS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+COORDINATES = 64  # that are probed of the d
+DIRECTIONS = 32
+GROUP = 64
+PARTS = ("cosines", "seconds")
+# name: type of the weights, bits of the layers' matrices, whether tuning's way on the CPU is taken
+PRECISIONS: dict[str, tuple[mx.Dtype, int | None, bool]] = {
+    "float32 (host)": (mx.float32, None, True),
+    "float32": (mx.float32, None, False),
+    "bfloat16": (mx.bfloat16, None, False),
+    "float16": (mx.float16, None, False),
+    "8 bits (host)": (mx.float32, 8, True),
+    "8 bits, float32": (mx.float32, 8, False),
+    "4 bits, float32": (mx.float32, 4, False),
+    "8 bits, float16": (mx.float16, 8, False),
+    "4 bits, float16": (mx.float16, 4, False),
+}
+
+
+def quantise(model: CLIPModel, bits: int) -> None:
+    """What `convert --quantize` does: the matrices of the layers, where they fall into whole groups."""
+
+    def chosen(path: str, module: nn.Module) -> bool:
+        return path.startswith("text_model.encoder.") and isinstance(module, nn.Linear)
+
+    nn.quantize(model, GROUP, bits, class_predicate=chosen)
+
+
+def text_half(folder: Path, dtype: mx.Dtype, bits: int | None, *, exact: bool) -> CLIPModel:
+    """The text half in a precision; `exact`: the same values in float32."""
+    model = load_model(folder, towers=("text",), dtype=mx.float32)
+    model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
+    if bits is not None:
+        quantise(model, bits)
+    if exact:
+        for layer in model.text_model.encoder.layers if bits is not None else []:
+            layer.update_modules(tree_map(_plain, layer.leaf_modules(), is_leaf=nn.Module.is_module))
+        model.update(tree_map(lambda weight: weight.astype(mx.float32), model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """A quantised layer as one with the numbers that it stands for."""
+    if not isinstance(module, nn.QuantizedLinear):
+        return module
+    weight = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.weight, linear.bias = weight, module.bias
+    return linear
+
+
+class Setting:
+    """One data set's features and prompts, and objectives on it in any precision."""
+
+    def __init__(self, folder: Path, train: Features, dimension: int) -> None:
+        self.clip, self.train, self.dimension = sz.load(folder), train, dimension
+        self.tokens = tokenise_prompts(self.clip.tokenizer, "a photo of a {}.", train.class_names)
+
+    def space(self, model: CLIPModel) -> PromptSpace:
+        """The space that tuning searches by default."""
+        scale = sz.TuneConfig().relative_scale
+        return make_space(
+            model.text_model,
+            self.tokens,
+            dimension=self.dimension,
+            relative_scale=scale,
+            projection_std=None,
+            seed=0,
+        )
+
+    def objective(self, dtype: mx.Dtype, bits: int | None, *, host: bool = False, exact: bool = False) -> Objective:
+        """L in a precision, as a graph or by the CPU's own way."""
+        model = text_half(self.clip.folder, dtype, bits, exact=exact)
+        text = PromptedText(model.text_model, model.text_projection, self.tokens, on_host=host)
+        scale = self.clip.logit_scale
+        labels = self.train.labels.tolist()
+        return Objective(text, self.space(model), self.train.embeddings, labels, logit_scale=scale)
+
+
+def cosine(a: mx.array, b: mx.array) -> float:
+    """Of two vectors; 0 where one is zero."""
+    x, y = (np.array(v, dtype=np.float64) for v in (a, b))
+    lengths = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(x @ y / lengths) if lengths > 0 else 0.0
+
+
+def true_gradient(objective: Objective, w: mx.array) -> mx.array:
+    """Automatic differentiation of the graph."""
+    scale = objective.logit_scale
+
+    def loss(x: mx.array) -> mx.array:
+        features = objective.text.graph(objective.space.contexts(x[None]))[0]
+        logits = scale * (objective.embeddings @ features.T)
+        return mx.mean(nn.losses.cross_entropy(logits, objective.labels))
+
+    gradient: mx.array = mx.grad(loss)(w)
+    return gradient
+
+
+def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
+    """Of CGE and of slopes at every mu, and of forward mode; the mean over two points."""
+    d = objective.dimension
+    points = [mx.zeros(d), 0.4 * mx.random.normal((d,), key=mx.random.key(1))]
+    u = mx.random.normal((DIRECTIONS, d), key=mx.random.key(2))
+    probed = mx.arange(0, d, max(1, d // COORDINATES))
+    axes = mx.eye(d)[probed]
+    found: dict[str, Any] = {"cge": {mu: [] for mu in MUS}, "slopes": {mu: [] for mu in MUS}, "forward": []}
+    for w in points:
+        truth = true_gradient(exact, w)
+        for mu in MUS:
+            along = gradients.difference_slopes(objective, w, axes, mu).values
+            found["cge"][mu].append(cosine(along, truth[probed]))
+            slopes = gradients.difference_slopes(objective, w, u, mu).values
+            found["slopes"][mu].append(cosine(slopes, u @ truth))
+        found["forward"].append(cosine(gradients.derivative_slopes(objective, w, u).values, u @ truth))
+    mean = {kind: {mu: float(np.mean(values)) for mu, values in found[kind].items()} for kind in ("cge", "slopes")}
+    return mean | {"forward": float(np.mean(found["forward"]))}
+
+
+def seconds(objective: Objective) -> dict[str, float]:
+    """Of one estimate of each kind, the second of two; CGE's 2 d forwards are ten times RGE's 2 d / 10."""
+    d = objective.dimension
+    w, key, mu = mx.zeros(d), mx.random.key(3), 1e-2
+    one, tenth = mx.random.normal((1, d), key=key), max(1, d // 10)
+    work: dict[str, Callable[[], mx.array]] = {
+        "pair": lambda: gradients.difference_slopes(objective, w, one, mu).values,
+        "derivative": lambda: gradients.derivative_slopes(objective, w, one).values,
+        "rge": lambda: gradients.rge(objective, w, key, mu=mu, directions=tenth).vector,
+        "forward": lambda: gradients.forward_mode(objective, w, key, directions=tenth).vector,
+    }
+    return {name: _second(run) for name, run in work.items()}
+
+
+def _second(run: Callable[[], mx.array]) -> float:
+    for _ in range(2):
+        start = time.perf_counter()
+        mx.eval(run())
+    return time.perf_counter() - start
+
+
+def measure(setting: Setting, name: str, parts: list[str]) -> dict[str, Any]:
+    """The figures of one precision."""
+    dtype, bits, host = PRECISIONS[name]
+    objective, found = setting.objective(dtype, bits, host=host), {"precision": name}
+    if "seconds" in parts:
+        found["seconds"] = seconds(objective)
+    if "cosines" in parts:
+        found["cosines"] = cosines(objective, setting.objective(dtype, bits, exact=True))
+    return found
+
+
+def table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
+    """Print the figures."""
+    mus = [f"{mu:g}" for mu in MUS]
+    headings = {"cge": "CGE: cosine to the gradient", "slopes": "RGE, pairs: cosine of slopes"}
+    for kind, words in headings.items() if "cosines" in parts else ():
+        print(f"\n| {words} at mu = | " + " | ".join(mus) + " | forward mode |\n|" + (len(mus) + 2) * "---|")
+        for row in rows:
+            found = [*row["cosines"][kind].values(), row["cosines"]["forward"]]
+            print(f"| {row['precision']} | " + " | ".join(f"{value:.3f}" for value in found) + " |")
+    if "seconds" in parts:
+        names = list(rows[0]["seconds"])
+        print(f"\n| ms, d = {dimension} | " + " | ".join(names) + " |\n|" + (len(names) + 1) * "---|")
+        for row in rows:
+            spent = " | ".join(f"{1e3 * value:.1f}" for value in row["seconds"].values())
+            print(f"| {row['precision']} | {spent} |")
+
+
+def train_features(model: Path, dataset: Path | None) -> Features:
+    """Of a folder of class folders; of the demonstration's pictures where none is given."""
+    if dataset is not None:
+        return encode(sz.load(model), read_folder(dataset))
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in render(Path(scratch), amounts=Amounts(16, 1, 1, 1)):
+            pass
+        return encode(sz.load(model), read_folder(Path(scratch) / DATASET / "train"), cache=False)
+
+
+def main() -> None:
+    """Measure all precisions, or those that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a converted model folder; without it the demonstration's")
+    parser.add_argument(
+        "--dataset", type=Path, help="a folder of class folders; with --model, the testbed's pacs/photo"
+    )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--dimension", type=int, default=512, help="d")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    dataset = given.dataset or (TESTBED if given.model else None)
+    model = given.model or MODEL_FOLDER
+    setting = Setting(model, train_features(model, dataset), given.dimension)
+    rows = []
+    for name in given.precisions:
+        rows.append(measure(setting, name, given.parts))
+        print(f"{name}: done", file=sys.stderr, flush=True)
+    table(rows, given.parts, given.dimension)
+    if given.output:
+        given.output.write_text(json.dumps(rows, indent=4) + "\n")
+
+
+if __name__ == "__main__":
+    main()

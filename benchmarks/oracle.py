@@ -1,0 +1,89 @@
+"""The competitor at hand: a process that computes L(w) in torch as the method's released code does.
+
+The weights and the problem go to it through a file, so that both sides compute the same losses; see
+`torch_oracle.py` for why it has a process of its own.
+
+    with oracle_of(model, tokens, objective, w) as oracle:
+        loss, seconds, processor_seconds = oracle(0)        # under w[0]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sharpzo_mlx  # noqa: F401  (before MLX: it loads OpenBLAS)
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+from mlx.utils import tree_flatten
+
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.objective import Objective
+from sharpzo_mlx.prompt import PromptTokens
+
+SEQUENCE = 77
+# torch asks the system for every large array anew and gives it back at once, page by page: a fifth of its time.
+# The C library of Linux keeps memory when it is told to; elsewhere these are ignored.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+KEEP_MEMORY |= {"MALLOC_TOP_PAD_": str(1 << 28)}
+Ask = Callable[[int], tuple[float, float, float]]
+
+
+@contextmanager
+def oracle_of(
+    model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array, *, threads: int | None = None
+) -> Iterator[Ask]:
+    """The competitor on one problem; it ends with the block.
+
+    Args:
+        model: the text half.
+        tokens: the prompts.
+        objective: for its images, labels, space and logit scale.
+        w: the points [P, d] that will be asked for, by number.
+        threads: of torch; None takes all cores.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "arrays.npz"
+        np.savez(place, **export(model, tokens, objective, w))
+        words = [sys.executable, str(Path(__file__).with_name("torch_oracle.py")), str(place)]
+        words += [str(threads)] if threads else []
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | KEEP_MEMORY
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            send, receive = process.stdin, process.stdout
+
+            def ask(number: int) -> tuple[float, float, float]:
+                print(number, file=send, flush=True)
+                loss, seconds, processor = map(float, receive.readline().split())
+                return loss, seconds, processor
+
+            yield ask
+            send.close()
+
+
+def export(model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array) -> dict[str, np.ndarray]:
+    """All that the competitor needs, by name."""
+    tower = model.text_model
+    ids = [[tokens.sos, *tokens.prefix, *suffix] for suffix in tokens.suffixes]
+    padded = mx.array([row + [0] * (SEQUENCE - len(row)) for row in ids])
+    problem = {
+        "embedded": tower.embed(padded),
+        "positions": tower.positions(SEQUENCE),
+        "images": objective.embeddings,
+        "labels": objective.labels.astype(mx.int64),
+        "contexts": objective.space.contexts(w),
+        "projection": model.text_projection.weight,
+    }
+    problem |= {f"final_layer_norm.{name}": x for name, x in tree_flatten(tower.final_layer_norm.parameters())}
+    problem |= {f"layers.{name}": x for name, x in tree_flatten([layer.parameters() for layer in tower.encoder.layers])}
+    numbers = {"eos": [len(row) - 1 for row in ids], "scale": objective.logit_scale}
+    numbers |= {"heads": tower.config.num_attention_heads, "layers": len(tower.encoder.layers)}
+    return {name: np.array(x) for name, x in (problem | numbers).items()}

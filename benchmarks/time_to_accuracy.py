@@ -1,0 +1,162 @@
+"""Time to accuracy: what a default `tune` takes to where the paper's own schedule gets, in queries and seconds.
+
+Three ways to tune one data set: our default, the paper's schedule on our engine (its settings with 100 generations
+of stage 1 and CGE: 1064 queries each; SharpZO, arXiv 2506.20990, section 3.1), and that schedule at the price of
+computing a query as the released code does, which `torch_oracle.py` times on the same tower. All are asked when
+validation accuracy first reaches zero-shot plus 95 % of the lowest final gain of any run on that data set.
+
+Runs stay in the work folder: a part that is stopped goes on where it was, and a finished one is only read. Seconds
+by the clock are those of `tune` itself, without encoding; the paper's runs take long and are therefore also priced
+by their queries at the rate that the oracle's part measures, as is the oracle's column.
+
+usage: python benchmarks/time_to_accuracy.py --model m --work FOLDER [--parts paper rates default] [--output X.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sharpzo_mlx as sz
+
+import mlx.core as mx  # isort: skip
+import numpy as np
+from oracle import oracle_of
+
+from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.features import encode
+from sharpzo_mlx.problem import make_problem
+from sharpzo_mlx.prompt import tokenise_prompts
+from sharpzo_mlx.run import Run, read_steps
+
+SETS = ("pacs/photo", "tiny-superclasses")
+PAPER_SET, GENERATIONS = "pacs/photo", 100
+SHARE = 0.95  # of the lowest final gain
+TIMED = 200  # queries of the oracle
+PARTS = ("paper", "rates", "default")
+
+
+def configuration(part: str, seed: int) -> sz.TuneConfig:
+    """The options of one run."""
+    if part == "default":
+        return sz.preset(seed=seed)
+    return sz.preset("paper", seed=seed, generations=GENERATIONS, patience=GENERATIONS, steps=0)
+
+
+def folder_of(work: Path, part: str, dataset: str, seed: int) -> Path:
+    """Where a run lies."""
+    return work / f"{part}-{dataset.replace('/', '-')}-{seed}"
+
+
+def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
+    """Seconds a query on this data set's problem: ours in the batches of both stages, and the oracle's."""
+    train, config = encode(clip, read_folder(dataset / "train")), configuration("paper", 0)
+    problem = make_problem(clip, train, train, config.__class__(**{**config.to_dict(), "template": "a photo of a {}."}))
+    objective, half = problem.objective, load_model(clip.folder, towers=("text",))
+    tokens = tokenise_prompts(clip.tokenizer, problem.template, problem.class_names)
+    w = 0.1 * mx.random.normal((TIMED, objective.dimension), key=mx.random.key(0))
+    found = {"ours_alone": _ours(objective, w, 1), "ours_in_40": _ours(objective, w, 40)}
+    with oracle_of(half, tokens, objective, w) as ask:
+        ask(0)
+        answers = [ask(number) for number in range(TIMED)]
+    ours = np.array(objective.losses(w))
+    difference = np.max(np.abs(np.array([loss for loss, _, _ in answers]) / ours - 1))
+    assert difference < 1e-4, f"the oracle's losses differ by {difference}"
+    spent = [seconds for _, seconds, _ in answers]
+    return found | {"oracle": float(np.mean(spent)), "difference": float(difference)}
+
+
+def _ours(objective: Any, w: mx.array, batch: int) -> float:
+    """Seconds a query in batches of that size, over all of w, after one to warm up."""
+    mx.eval(objective.losses(w[:batch]))
+    start = time.perf_counter()
+    for first in range(0, len(w), batch):
+        mx.eval(objective.losses(w[first : first + batch]))
+    return (time.perf_counter() - start) / len(w)
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """What a run had spent, and its accuracy, at every validation."""
+    return [step for step in read_steps(folder) if step["val_accuracy"] is not None]
+
+
+def reached(points: Sequence[dict[str, float]], threshold: float) -> dict[str, float] | None:
+    """The first validation at or above the threshold."""
+    return next((point for point in points if point["val_accuracy"] >= threshold - 1e-9), None)
+
+
+def threshold_of(curves: Sequence[Sequence[dict[str, float]]], zero_shot: float) -> float:
+    """Zero-shot plus 95 % of the lowest gain that any run ends with."""
+    gains = [max(point["val_accuracy"] for point in points) - zero_shot for points in curves]
+    return zero_shot + SHARE * max(0.0, min(gains))
+
+
+def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[dict[str, Any]]:
+    """One row a run of that data set: queries and seconds to the threshold."""
+    runs = sorted(path for path in work.glob(f"*-{dataset.replace('/', '-')}-*") if Run.exists(path))
+    if not runs:
+        return []
+    curves = {path.name: curve(path) for path in runs}
+    zero_shot = Run.load(runs[0]).record["zero_shot_val"]
+    threshold, rows = threshold_of(list(curves.values()), zero_shot), []
+    for name, points in curves.items():
+        point = reached(points, threshold)
+        assert point is not None, "the threshold is below what every run ends with"
+        queries, validations = int(point["queries"]), int(point["val_queries"])
+        row: dict[str, Any] = {"run": name, "dataset": dataset, "zero_shot": zero_shot, "threshold": threshold}
+        row |= {"queries": queries, "seconds": point["seconds"], "final": max(p["val_accuracy"] for p in points)}
+        if price:
+            row["seconds_by_queries"] = queries * price["ours_in_40"] + validations * price["ours_alone"]
+            row["oracle_seconds"] = (queries + validations) * price["oracle"]
+        rows.append(row)
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows, and how many times less than the paper's schedule at the oracle's price the default takes."""
+    print("| run | zero-shot | threshold | best | queries | s by the clock | s by queries | s at the oracle's price |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        priced = [f"{row[key]:.1f}" if key in row else "" for key in ("seconds_by_queries", "oracle_seconds")]
+        cells = [row["run"], f"{row['zero_shot']:.3f}", f"{row['threshold']:.3f}", f"{row['final']:.3f}"]
+        print("| " + " | ".join([*cells, str(row["queries"]), f"{row['seconds']:.1f}", *priced]) + " |")
+    ours = [row["seconds"] for row in rows if row["run"].startswith("default") and row["dataset"] == PAPER_SET]
+    theirs = [row["oracle_seconds"] for row in rows if row["run"].startswith("paper") and "oracle_seconds" in row]
+    if ours and theirs:
+        print(f"\n{PAPER_SET}: {np.mean(theirs):.0f} s / {np.mean(ours):.2f} s = {np.mean(theirs) / np.mean(ours):.0f}")
+
+
+def main() -> None:
+    """Carry out the parts that are asked for, and print what all runs so far say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
+    parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")
+    parser.add_argument("--work", type=Path, required=True, help="a folder that keeps the runs")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    clip, prices = sz.load(given.model), given.work / "rates.json"
+    given.work.mkdir(parents=True, exist_ok=True)
+    for part in given.parts:
+        if part == "rates":
+            prices.write_text(json.dumps(rates(clip, given.testbed / PAPER_SET), indent=4) + "\n")
+            continue
+        for dataset in SETS if part == "default" else (PAPER_SET,):
+            for seed in given.seeds:
+                place = folder_of(given.work, part, dataset, seed)
+                sz.tune(clip, given.testbed / dataset, configuration(part, seed), output=place, resume=True)
+    price = json.loads(prices.read_text()) if prices.is_file() else None
+    rows = [row for dataset in SETS for row in summary(given.work, dataset, price if dataset == PAPER_SET else None)]
+    table(rows)
+    if given.output:
+        given.output.write_text(json.dumps({"rates": price, "runs": rows}, indent=4) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The benchmarks' own arithmetic: operations are those that are carried out, thresholds are as described."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from sharpzo_mlx import host_layers
+from sharpzo_mlx.clip.checkpoint import load_model
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPTS = ("estimators", "memory", "queries", "scaling", "time_to_accuracy")
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    """The scripts as modules; their folder is on the path only meanwhile."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield {name: importlib.import_module(name) for name in SCRIPTS}
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def test_operations_are_those_carried_out(
+    scripts: dict[str, ModuleType], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, counted = scripts["queries"], 0
+    plain = host_layers.Affine.__call__
+
+    def counting(self: host_layers.Affine, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        nonlocal counted
+        counted += 2 * x.size * self.weight.shape[0]
+        return plain(self, x, out)
+
+    model = load_model(tiny_model, towers=("text",))
+    # sixteen suffixes of three tokens that share nothing: one full block of 48 places
+    tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, n + 100, 513) for n in range(20, 36)))
+    objective = queries.objective_of(model, tokens, dimension=8, on_host=True)
+    monkeypatch.setattr(host_layers.Affine, "__call__", counting)
+    mx.eval(objective.losses(mx.zeros((3, 8))))
+    logits = 2 * 16 * 16 * 16 * 24
+    expected = queries.our_gflop(objective, layers=3, width=32, joint=24) * 1e9
+    # the formula is for layers whose hidden width is four times their own; the tiny model's is twice
+    short = 2 * 2 * 32 * (2 * 32) * (objective.text.tokens * 2 + 16)
+    assert counted / 3 + logits == pytest.approx(expected - short, rel=1e-12)
+
+
+def test_an_imagenet_class_is_a_prompt(scripts: dict[str, ModuleType]) -> None:
+    tokens = scripts["queries"].prompts(1000, "imagenet")
+    assert tokens.prefix == (320, 1125, 539, 320)  # a photo of a
+    assert len(tokens.suffixes) == 1000
+    assert {suffix[-1] for suffix in tokens.suffixes} == {49407}
+
+
+def test_threshold_and_first_to_reach_it(scripts: dict[str, ModuleType]) -> None:
+    timing = scripts["time_to_accuracy"]
+    slow = [{"val_accuracy": 0.2, "queries": 5.0}, {"val_accuracy": 0.3, "queries": 10.0}]
+    fast = [{"val_accuracy": 0.31, "queries": 2.0}, {"val_accuracy": 0.6, "queries": 4.0}]
+    threshold = timing.threshold_of([slow, fast], 0.1)
+    assert threshold == pytest.approx(0.1 + 0.95 * 0.2)
+    assert timing.reached(slow, threshold) == slow[1]
+    assert timing.reached(fast, threshold) == fast[0]
+    assert timing.reached(slow, 0.31) is None
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_exact_weights_are_the_rounded_ones(
+    scripts: dict[str, ModuleType], tiny_model: Path, bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The truth of a precision is the same function: float16's weights, and quantised ones, in float32."""
+    estimators = scripts["estimators"]
+    ids = mx.array([[512, 5, 6, 513]])
+    monkeypatch.setattr(estimators, "GROUP", 32)
+    dtype = mx.float32 if bits else mx.float16
+    rounded, exact = (estimators.text_half(tiny_model, dtype, bits, exact=truth) for truth in (False, True))
+    plain = load_model(tiny_model, towers=("text",))
+    a, b, c = (np.array(model.text_features(ids)) for model in (rounded, exact, plain))
+    assert np.max(np.abs(b - c)) > 1e-5  # rounding has changed the function
+    assert np.max(np.abs(a - b)) < (1e-5 if bits else 1e-2)
+    layer = exact.text_model.encoder.layers[0].mlp.fc1
+    assert layer.weight.dtype == mx.float32
+    if bits is None:
+        expected = plain.text_model.encoder.layers[0].mlp.fc1.weight.astype(mx.float16).astype(mx.float32)
+        np.testing.assert_array_equal(np.array(layer.weight), np.array(expected))
+
+
+def test_cosine(scripts: dict[str, ModuleType]) -> None:
+    cosine = scripts["estimators"].cosine
+    assert cosine(mx.array([1.0, 0.0]), mx.array([1.0, 1.0])) == pytest.approx(0.5**0.5)
+    assert cosine(mx.zeros(2), mx.array([1.0, 1.0])) == 0.0
+
+
+def test_arithmetic_of_scale_covers_what_rests(scripts: dict[str, ModuleType], tiny_model: Path) -> None:
+    scaling, queries = scripts["scaling"], scripts["queries"]
+    model = load_model(tiny_model, towers=("text",))
+    tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, 100, 513) for n in range(4)))
+    objective = queries.objective_of(model, tokens, dimension=8)
+    resting = scaling._rests(objective, model.text_model.encoder)
+    layer = 4 * (32 * 32 + 32) + 2 * 2 * 32 + 2 * 32 * 64 + 64 + 32
+    assert resting == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
