@@ -118,7 +118,7 @@ class TuneConfig:
     rule: str = option(
         "gauss-newton", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
     )
-    schedule: str = option("linear", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
+    schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
     draws: int = option(32, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)
@@ -129,7 +129,7 @@ class TuneConfig:
         minimum=0,
     )
     keep: float = option(
-        0.5,
+        1.0,
         "share of coordinates that are searched; 1 is dense",
         SEARCH,
         minimum=0,

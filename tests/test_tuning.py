@@ -26,7 +26,7 @@ from sharpzo_mlx.tuning import Done, Encoding, Plan, tune_steps
 
 SMALL: dict[str, Any] = {
     "shots": 4, "dimension": 16, "generations": 5, "population": 6, "patience": 100, "steps": 30,
-    "mask_interval": 10, "mask_directions": 2, "validate_every": 5, "relative_scale": 20.0, "draws": 1,
+    "mask_interval": 10, "mask_directions": 2, "validate_every": 5, "relative_scale": 20.0, "draws": 1, "keep": 0.5,
 }  # fmt: skip
 LONG = {**SMALL, "steps": 900}
 
