@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx.linearised import LinearisedLoss
+from sharpzo_mlx.linearised import LinearisedLoss, step_bytes
 from sharpzo_mlx.optimisers import gauss_newton, sparse_zo
 from sharpzo_mlx.optimisers.sparse_zo import ZOParams
 
@@ -119,6 +121,24 @@ def test_the_curvature_in_numpy_is_the_graphs() -> None:
     np.testing.assert_allclose(
         np.array(model._host_curvature(images, roots)), np.array(model._curvature(images, roots)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("classes", "images"), [(50, 400), (200, 3200)])
+def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None:
+    q, width = 32, 64
+    planned = step_bytes(q, classes, width=width, images=images)
+    embeddings, labels = mx.random.normal((images, width)), mx.zeros(images, mx.int32)
+    mx.eval(embeddings, labels)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    tracemalloc.start()
+    features = mx.random.normal((q + 1, classes, width))
+    base, slopes = features[0], (features[1:] - features[0]) / 0.5
+    model = LinearisedLoss(base, slopes, embeddings, labels, logit_scale=SCALE)
+    gauss_newton.minimise(model, q, 1.0)
+    peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
+    tracemalloc.stop()
+    assert planned / 4 < peak < 1.1 * planned
 
 
 def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
