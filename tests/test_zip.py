@@ -15,6 +15,7 @@ from sharpzo_mlx.features import encode
 from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
 from sharpzo_mlx.methods.zip_space import ZipSpace
 from sharpzo_mlx.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
+from sharpzo_mlx.problem import score_features
 
 N, M, P, R = 3, 10, 7, 2
 
@@ -137,8 +138,11 @@ def test_it_lowers_the_loss_and_a_seed_makes_one_result(task: Task) -> None:
 
 def test_what_is_returned_is_the_best_that_was_validated(task: Task) -> None:
     records, predictor = run(task, intrinsic=90, unit_columns=False, learning_rate=0.3)
-    logits = np.array(predictor.logits(task.val))
-    assert float((logits.argmax(axis=1) == task.val.labels).mean()) == pytest.approx(records[-1].best.accuracy)
+    assert isinstance(predictor, CosineClassifier)
+    found = score_features(predictor.class_features, task.val, predictor.logit_scale)
+    assert found.accuracy == records[-1].best.accuracy
+    assert found.loss == pytest.approx(records[-1].best.loss, rel=1e-5)
+    assert found.loss < records[0].score.loss
 
 
 def test_published_tuned_and_trials_are_options_that_exist() -> None:
