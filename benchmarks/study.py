@@ -1,0 +1,251 @@
+"""A study of tuning's options: configurations x data sets x seeds, resumable, compared pairwise over the same draws.
+
+A plan is a JSON file: the data sets, the seeds, the query budgets, and configurations by name, each the options that
+it changes from the reference, which is the first. Every seed pools a data set's images, draws its classes (where the
+plan asks for fewer than there are), 16 images a class to train on, 4 to validate on, and tests on the rest. A cell is
+one search on one draw; each is written as one line of JSON when it ends, and cells that are there are not run again.
+Gains are compared cell by cell, so that what the draws differ by cancels.
+
+    python benchmarks/study.py run plan.json cells.jsonl          # --only NAME ..., --part 1/2
+    python benchmarks/study.py table plan.json cells.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sharpzo_mlx as sz  # isort: skip  (it loads OpenBLAS, before MLX)
+
+import mlx.core as mx
+import numpy as np
+
+from sharpzo_mlx.datasets.folder import read_folder, split_folders
+from sharpzo_mlx.encoder import Clip
+from sharpzo_mlx.features import Features, encode
+from sharpzo_mlx.problem import make_problem, score_features
+from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.search import Search
+
+SHOTS, VALIDATION = 16, 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set's images come from: its entry in the plan.
+
+    Attributes:
+        model: a converted checkpoint.
+        folder: class folders of images, or train/, val/ and test/ with such folders.
+        classes: how many of them each seed draws; None for all.
+    """
+
+    model: Path
+    folder: Path
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search: a configuration on one draw of one data set under one budget."""
+
+    configuration: str
+    options: dict[str, Any]
+    dataset: str
+    seed: int
+    budget: int
+
+    @property
+    def key(self) -> str:
+        """What makes two cells the same: everything but the configuration's name."""
+        return json.dumps([self.options, self.dataset, self.seed, self.budget], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run; `read` makes it from a JSON file."""
+
+    sources: dict[str, Source]
+    seeds: list[int]
+    budgets: list[int]
+    configurations: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The plan in a file; every configuration's options are laid over the first one's."""
+        given = json.loads(path.read_text())
+        base = next(iter(given["configurations"].values()))
+        return cls(
+            {name: Source(**{**entry, "model": Path(entry["model"])}) for name, entry in given["sets"].items()},
+            given["seeds"],
+            given["budgets"],
+            {name: {**base, **options} for name, options in given["configurations"].items()},
+        )
+
+    @property
+    def reference(self) -> str:
+        """The first configuration, that the others are compared with."""
+        return next(iter(self.configurations))
+
+    def cells(self, only: list[str] | None = None) -> Iterator[Cell]:
+        """All cells, a configuration after another, so that a study that is cut off holds whole rows."""
+        for budget in self.budgets:
+            for name in only or self.configurations:
+                for seed in self.seeds:
+                    for dataset in self.sources:
+                        yield Cell(name, self.configurations[name], dataset, seed, budget)
+
+
+@cache
+def checkpoint(model: Path) -> Clip:
+    """One handle a model."""
+    return sz.load(model)
+
+
+@cache
+def pool(source: Source) -> Features:
+    """All images of a data set, encoded, whatever split they lie in."""
+    folder = Path(source.folder)
+    parts = [
+        encode(checkpoint(source.model), read_folder(root)) for root in (split_folders(folder) or {"": folder}).values()
+    ]
+    first = parts[0]
+    assert all(part.folders == first.folders for part in parts), f"{folder}: splits of different classes"
+    return Features(
+        mx.concatenate([part.embeddings for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        first.class_names,
+        first.folders,
+        tuple(path for part in parts for path in part.paths),
+    )
+
+
+def draw(source: Source, dataset: str, seed: int) -> tuple[Features, Features, Features]:
+    """The training, validation and test images of one seed."""
+    images, random = pool(source), numpy_stream(seed, "study", dataset)
+    count = len(images.folders)
+    chosen = sorted(random.permutation(count)[: source.classes or count].tolist())
+    train, val, test = [], [], []
+    for label in chosen:
+        order = random.permutation(np.flatnonzero(images.labels == label)).tolist()
+        train += order[:SHOTS]
+        val += order[SHOTS : SHOTS + VALIDATION]
+        test += order[SHOTS + VALIDATION :]
+    return _among(images, train, chosen), _among(images, val, chosen), _among(images, test, chosen)
+
+
+def _among(images: Features, rows: list[int], chosen: list[int]) -> Features:
+    """Some images, with labels that count the chosen classes only."""
+    taken = images.take(rows)
+    return Features(
+        taken.embeddings,
+        np.searchsorted(chosen, taken.labels).astype(np.int32),
+        tuple(images.class_names[label] for label in chosen),
+        tuple(images.folders[label] for label in chosen),
+        taken.paths,
+    )
+
+
+def measure(source: Source, cell: Cell) -> dict[str, Any]:
+    """Run one cell: a search from zero-shot, judged on the test images when it has ended."""
+    train, val, test = draw(source, cell.dataset, cell.seed)
+    config = sz.preset(**cell.options, seed=cell.seed, query_budget=cell.budget)
+    problem = make_problem(checkpoint(source.model), train, val, config)
+    started = time.process_time()
+    search = Search(problem.config, problem.objective, problem.validate)
+    for _ in search.steps():
+        pass
+    results = {
+        "queries": problem.objective.queries,
+        "val_queries": search.val_queries,
+        "cpu_seconds": time.process_time() - started,
+        "val": search.best_score.accuracy,
+        "test_images": len(test.paths),
+    }
+    last = search.zo.average if search.stage == 2 else search.cma.mean
+    for name, w in {"zero_shot": mx.zeros_like(last), "test": search.best_w, "last": last}.items():
+        score = score_features(problem.objective.class_features(w), test, problem.objective.logit_scale)
+        results |= {name: score.accuracy, f"{name}_loss": score.loss}
+    return results
+
+
+def run(plan: Plan, output: Path, *, only: list[str] | None, part: tuple[int, int]) -> None:
+    """Run the cells that the file lacks, this process's share of them."""
+    known = {_read_key(line) for line in _lines(output)}
+    for number, cell in enumerate(plan.cells(only)):
+        if number % part[1] != part[0] - 1 or cell.key in known:
+            continue
+        record = {**cell.__dict__, **measure(plan.sources[cell.dataset], cell)}
+        with output.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        known.add(cell.key)
+
+
+def _lines(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+
+
+def _read_key(record: dict[str, Any]) -> str:
+    return Cell(*(record[name] for name in ("configuration", "options", "dataset", "seed", "budget"))).key
+
+
+def table(plan: Plan, output: Path) -> Iterator[str]:
+    """Markdown: mean gain over zero-shot, and the paired difference to the reference with its standard error."""
+    found = {_read_key(record): record for record in _lines(output)}
+    names = list(plan.sources)
+    for budget in plan.budgets:
+        yield f"\n{budget} queries\n"
+        heads = ["configuration", "cells", "gain", "against the reference", *names, "test loss", "last iterate", "s"]
+        yield f"| {' | '.join(heads)} |"
+        yield "|" + "---|" * len(heads)
+        for name in plan.configurations:
+            pairs = [
+                (found[mine.key], found[other.key])
+                for mine, other in zip(plan.cells([name]), plan.cells([plan.reference]), strict=True)
+                if mine.budget == budget and mine.key in found and other.key in found
+            ]
+            yield from [_row(name, pairs, names)] if pairs else []
+
+
+def _row(name: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], datasets: list[str]) -> str:
+    def gains(key: str, dataset: str | None = None) -> np.ndarray:
+        chosen = [mine for mine, _ in pairs if dataset in (None, mine["dataset"])]
+        return np.array([100 * (record[key] - record["zero_shot"]) for record in chosen])
+
+    def difference(key: str, scale: float, digits: int) -> str:
+        values = np.array([scale * (mine[key] - other[key]) for mine, other in pairs])
+        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+        return f"{values.mean():+.{digits}f} ± {error:.{digits}f}"
+
+    cells = [name, str(len(pairs)), f"{gains('test').mean():.1f}", difference("test", 100, 1)]
+    cells += [f"{gains('test', dataset).mean():.1f}" if len(gains("test", dataset)) else "-" for dataset in datasets]
+    cells += [difference("test_loss", 1, 3), difference("last", 100, 1)]
+    cells += [f"{np.mean([mine['cpu_seconds'] for mine, _ in pairs]):.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Run or summarise a study from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("cells", type=Path, help="JSON lines, appended to")
+    parser.add_argument("--only", nargs="+", help="configurations to run")
+    parser.add_argument("--part", default="1/1", help="which share of the cells: 1/2 and 2/2 in two processes")
+    given = parser.parse_args()
+    plan = Plan.read(given.plan)
+    if given.action == "run":
+        share, of = map(int, given.part.split("/"))
+        run(plan, given.cells, only=given.only, part=(share, of))
+    else:
+        print("\n".join(table(plan, given.cells)))
+
+
+if __name__ == "__main__":
+    main()
