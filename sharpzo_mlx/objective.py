@@ -22,6 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx import host_text
+from sharpzo_mlx.clip.activations import BLOCK
 from sharpzo_mlx.cores import workers
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.linearised import LinearisedLoss, step_bytes
@@ -31,6 +32,7 @@ from sharpzo_mlx.prompted_text import ClassFeatures, Graph, forward_by
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
 JVP_WIDTHS = 42  # of a directional derivative, which is taken layer by layer
+JVP_BLOCKS = 14  # blocks of an activation alive at once in one
 LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
 
 
@@ -138,7 +140,7 @@ class Objective:
         return self._derivatives(w, u, [*self.text.stages(), self._mean_loss_of])
 
     def _derivatives(self, w: mx.array, u: mx.array, stages: list[Graph]) -> tuple[mx.array, mx.array]:
-        self._check_budget(self._matrix_bytes + self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
+        self._check_budget(self._blocks_bytes + self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
             for stage in (self.space.contexts, *stages):
@@ -235,12 +237,13 @@ class Objective:
             candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
         self._check_budget(fixed + candidate, "one candidate")
         room, derivative = self.budget or DEFAULT_BUDGET, self._graph_bytes(JVP_WIDTHS, 6)
-        return max(1, (room - fixed) // candidate), max(1, (room - held - self._matrix_bytes) // derivative)
+        return max(1, (room - fixed) // candidate), max(1, (room - held - self._blocks_bytes) // derivative)
 
     @property
-    def _matrix_bytes(self) -> int:
-        """The largest matrix of a layer, [4 m, m], of which forward mode holds a copy."""
-        return 16 * int(self.space.initial.shape[1]) ** 2
+    def _blocks_bytes(self) -> int:
+        """What forward mode holds inside an activation, which the CPU takes in blocks: little where states are."""
+        hidden = 4 * self.text.rows * int(self.space.initial.shape[1])
+        return 4 * JVP_BLOCKS * min(BLOCK, hidden)
 
     def _graph_bytes(self, widths: int, logits: int) -> int:
         """What MLX holds of one candidate at once: so many states of all tokens, and blocks of logits."""

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Objective, cross_entropies, score
-from sharpzo_mlx.prompt import PromptSpace, make_space, tokenise_prompts
+from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
 from sharpzo_mlx.prompted_text import PromptedText
 
 NAMES = ("cat", "dog", "barn owl", "ox")
@@ -139,6 +141,30 @@ def test_the_plan_covers_what_a_chunk_of_a_graph_takes(tiny_model: Path, images:
     mx.reset_peak_memory()
     mx.eval(objective.jvp(w, w) if derivatives else objective.losses(w))
     assert mx.get_peak_memory() - before < 1.1 * budget
+
+
+def test_the_least_budget_of_a_derivative_holds() -> None:
+    """With few tokens in wide layers half of it is what an activation's blocks hold."""
+    tower = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 8}
+    text = tower | {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513}
+    half = CLIPModel(CLIPConfig.from_dict({"model_type": "clip", "projection_dim": 24, "text_config": text}), ("text",))
+    tokens = PromptTokens(512, (1, 2), tuple((n, n + 40, n + 80, 513) for n in range(3, 13)))
+    space = make_space(half.text_model, tokens, dimension=8, relative_scale=1.0, projection_std=None, seed=0)
+    specialised = PromptedText(half.text_model, half.text_projection, tokens, on_host=False)
+    embeddings, w = mx.random.normal((20, 24), key=mx.random.key(0)), mx.zeros((1, 8))
+
+    def objective(budget: int) -> Objective:
+        return Objective(specialised, space, embeddings, [*range(10)] * 2, logit_scale=1.0, memory_budget=budget)
+
+    with pytest.raises(UserError, match="one forward-mode derivative needs") as told:
+        objective(5 * 10**6).jvp(w, w)
+    least = int(str(told.value).split("needs ")[1].split("MB")[0]) * 10**6
+    enough = objective(least)
+    mx.eval(enough.jvp(w, w))
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(enough.jvp(w, w))
+    assert least / 3 < mx.get_peak_memory() - before < 1.1 * least
 
 
 def test_the_plan_covers_what_numpy_takes(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
