@@ -132,7 +132,7 @@ PAPER_STAGE_TWO = {
 BBT: Options = {"population": 20, "covariance": "full", "sigma": 1.0}
 SGD: Options = {**AVERAGED, "rule": "sgd", "schedule": "cosine", "estimator": "rge", "draws": 1, "mu": 1e-2}
 SPARSE: Options = {**SGD, "keep": 0.5, "mask_interval": 200, "mask_estimator": "rge", "mask_directions": 32}
-RATES = (0.3, 1.0, 3.0, 10.0)  # the trials of the descents: with our scale of A, steps of about 0.2 to 7
+RATES = (0.1, 0.3, 1.0, 3.0)  # the trials of the descents: with our scale of A, steps of about 0.07 to 2
 SAM: Options = {"population": 20, "covariance": "diagonal", "sigma": 0.4, "sharpness": "population"}
 
 
@@ -143,7 +143,7 @@ def _pruned(metric: str, title: str, option: str) -> Method:
         source=f"{SHARPZO}, section 3.2 alone",
         start=partial(searched, stages=partial(pruned_stage_two, metric=option)),
         published=PAPER_STAGE_TWO,
-        tuned={**SPARSE, "learning_rate": 3.0},
+        tuned={**SPARSE, "learning_rate": 0.3},
         trials=tuple({**SPARSE, "learning_rate": rate} for rate in RATES),
     )
 
@@ -156,7 +156,7 @@ METHODS: tuple[Method, ...] = (
         source="Sun et al., ICML 2022, arXiv 2201.03514",
         start=partial(searched, stages=plain_stage_one),
         published=BBT,
-        tuned={**BBT, "sigma": 0.4},
+        tuned=BBT,
         trials=(
             {**BBT, "sigma": 0.4},
             BBT,
@@ -170,7 +170,7 @@ METHODS: tuple[Method, ...] = (
         source="Malladi et al., NeurIPS 2023, arXiv 2305.17333",
         start=partial(searched, stages=dense_stage_two),
         published=_without(PAPER_STAGE_TWO, ("keep",)),
-        tuned={**SGD, "learning_rate": 3.0},
+        tuned={**SGD, "learning_rate": 0.3},
         trials=tuple({**SGD, "learning_rate": rate} for rate in RATES),
     ),
     _pruned("magnitude", "magnitude", "magnitude"),

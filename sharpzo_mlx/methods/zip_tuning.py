@@ -98,7 +98,7 @@ METHODS: tuple[Method, ...] = (
         source="Park et al., ICLR 2025, arXiv 2504.06838",
         start=start,
         published=dataclasses.asdict(ZipOptions()),
-        tuned={**OURS, "learning_rate": 0.3},
+        tuned={**OURS, "learning_rate": 0.03},
         trials=tuple({**OURS, "learning_rate": rate} for rate in (0.03, 0.1, 0.3, 1.0)),
     ),
 )
