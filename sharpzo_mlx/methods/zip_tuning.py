@@ -99,6 +99,6 @@ METHODS = (
         start=start,
         published=dataclasses.asdict(ZipOptions()),
         tuned={**OURS, "learning_rate": 0.3},
-        trials=tuple({**OURS, "learning_rate": rate} for rate in (0.03, 0.1, 0.3, 1.0)),
+        trials=tuple({**OURS, "learning_rate": rate} for rate in (0.15, 0.3, 0.6, 1.2)),
     ),
 )
