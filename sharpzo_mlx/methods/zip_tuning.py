@@ -91,14 +91,14 @@ def make_zip_problem(task: Task, options: ZipOptions) -> tuple[Problem, ZipSpace
 
 
 OURS: Mapping[str, Any] = {"unit_columns": False}
-METHODS: tuple[Method, ...] = (
+METHODS = (
     Method(
         name="zip",
         title="ZIP",
         source="Park et al., ICLR 2025, arXiv 2504.06838",
         start=start,
         published=dataclasses.asdict(ZipOptions()),
-        tuned={**OURS, "learning_rate": 0.03},
-        trials=tuple({**OURS, "learning_rate": rate} for rate in (0.03, 0.1, 0.3, 1.0)),
+        tuned={**OURS, "learning_rate": 0.3},
+        trials=tuple({**OURS, "learning_rate": rate} for rate in (0.15, 0.3, 0.6, 1.2)),
     ),
 )
