@@ -25,6 +25,7 @@ import mlx.core as mx
 
 from sharpzo_mlx import memory
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.cores import small_products
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, sparse_zo
@@ -236,8 +237,9 @@ class Search:
         params, seed = self.zo_params, self.config.seed
         if sparse_zo.due(params, self.zo) and self._buys(self.mask_cost() + self.step_cost):
             self.zo = sparse_zo.renew(params, self.zo, self.loss, stream(seed, "mask", self.step))
-        self.zo, value = sparse_zo.step(params, self.zo, self.loss, stream(seed, "step", self.step))
-        mx.eval(_arrays(self.zo), value)
+        with small_products():
+            self.zo, value = sparse_zo.step(params, self.zo, self.loss, stream(seed, "step", self.step))
+            mx.eval(_arrays(self.zo), value)
         self.step += 1
         last = self.step == self.total_steps
         due = last or self.step % self.config.validate_every == 0
@@ -245,7 +247,8 @@ class Search:
 
     def try_step(self) -> mx.array:
         """A step of stage 2 from the present point, for its time; nothing is kept but the count of queries."""
-        return sparse_zo.step(self.zo_params, self.zo, self.loss, stream(self.config.seed, "trial"))[0].w
+        with small_products():
+            return sparse_zo.step(self.zo_params, self.zo, self.loss, stream(self.config.seed, "trial"))[0].w
 
     def _validate_descent(self) -> Score:
         self.validated = self.step

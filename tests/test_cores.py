@@ -33,3 +33,15 @@ def test_without_a_known_blas_there_is_one_piece_at_a_time(monkeypatch: pytest.M
         assert cores.spread(lambda n: n + 1, range(3)) == [1, 2, 3]
     finally:
         cores.workers.cache_clear()
+
+
+def test_small_products_have_one_thread_and_leave_the_others_as_they_were() -> None:
+    library = cores._openblas()
+    if library is None or cores.workers() < 2:
+        pytest.skip("NumPy has no OpenBLAS here, or one core")
+    before = library.scipy_openblas_get_num_threads64_()
+    with cores.small_products():
+        assert library.scipy_openblas_get_num_threads64_() == 1
+        assert cores.spread(lambda n: n * n, range(4)) == [0, 1, 4, 9]
+        assert library.scipy_openblas_get_num_threads64_() == 1
+    assert library.scipy_openblas_get_num_threads64_() == before
