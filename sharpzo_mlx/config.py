@@ -110,7 +110,7 @@ class TuneConfig:
     steps: int | None = option(None, "steps of stage 2 (150, or what a budget buys)", SEARCH, minimum=0)
     learning_rate: float = option(
         4.0,
-        "step length (normalised), greatest step length (gauss-newton), rate (the others)",
+        "step length (normalised), first radius (gauss-newton), rate (the others)",
         SEARCH,
         minimum=0,
         exclusive=True,
@@ -118,13 +118,13 @@ class TuneConfig:
     rule: str = option(
         "gauss-newton", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
     )
-    schedule: str = option("cosine", "step length over time", SEARCH, choices=("constant", "linear", "cosine"))
+    schedule: str = option("cosine", "step length over time (not gauss-newton)", SEARCH, choices=("constant", "linear", "cosine"))
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
     draws: int = option(32, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)
     probe_share: float = option(
-        0.5,
-        "probe distance of a gauss-newton step, as a share of its greatest length",
+        0.1,
+        "probe distance of a gauss-newton step, as a share of its radius",
         SEARCH,
         minimum=0,
     )

@@ -121,8 +121,8 @@ METHODS = (
         source="Zhou et al., IJCV 2022, arXiv 2109.01134",
         start=coop,
         published={"optimiser": "sgd", "learning_rate": 2e-3, "epochs": None, "batch": 32},
-        tuned={**ADAM, "learning_rate": 3e-3},
-        trials=tuple({**ADAM, "learning_rate": rate} for rate in (3e-4, 1e-3, 3e-3, 1e-2)),
+        tuned={**ADAM, "learning_rate": 1e-2},
+        trials=tuple({**ADAM, "learning_rate": rate} for rate in (1e-3, 3e-3, 1e-2, 3e-2)),
         backpropagation=True,
     ),
 )

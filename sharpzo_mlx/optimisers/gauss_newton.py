@@ -2,17 +2,19 @@
 
 A forward gives not the loss alone but what the loss is made of, and how the loss depends on that is known: L(w) =
 h(c(w)) with h convex. So q forwards at w + mu u_j and one at w give c and its slopes along q orthonormal directions,
-and the step is the minimum of h over the linear model c + sum_j a_j slope_j inside a ball, |a| <= radius: forward
-passes only, as in SharpZO's stage 2 (section 3.2), with q + 1 queries in place of 2q. The step before is one of the
+and the minimum of h over the linear model c + sum_j a_j slope_j inside a ball, |a| <= radius, is a move: forward passes
+only, as in SharpZO's stage 2 (section 3.2). How far the model is to be trusted is tried: one forward at the minima of
+half the last radius, of the same and of twice as much; the lowest loss is the next point and its radius the next
+radius. Where none is lower, w stays and the radius shrinks. q + 4 queries in all. The last move is one of the
 directions, so that what was found is not forgotten.
 
 >>> u = directions(key, 32, mask, last_move)  # doctest: +SKIP
->>> step = minimise(expansion, q=32, radius=1.0) @ u  # doctest: +SKIP
+>>> moves = minima(expansion, 32, trial_radii(4.0, first=4.0)) @ u  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, cast
 
 import mlx.core as mx
@@ -22,6 +24,9 @@ ITERATIONS = 8  # of Newton's method at most; two to four is usual
 CONVERGED = 1e-3  # of the radius
 BISECTIONS = 60
 FLAT = 1e-8  # damping where the model alone would do, as a share of its largest curvature
+RADII = (0.5, 1.0, 2.0)  # trials of a step, in units of the last radius
+REJECTED = 0.25  # the radius after a step without a better point, in the same units
+LEAST, MOST = 1 / 64, 8.0  # of the first radius
 
 
 class Expansion(Protocol):
@@ -56,22 +61,45 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.arr
     return mx.array(found)
 
 
-def minimise(expansion: Expansion, q: int, radius: float) -> np.ndarray:
+def trial_radii(radius: float, *, first: float) -> tuple[float, ...]:
+    """The radii that a step tries, rising; `first` bounds them."""
+    return tuple(_bounded(share * radius, first) for share in RADII)
+
+
+def after_rejection(radius: float, *, first: float) -> float:
+    """The radius after a step that found no lower loss."""
+    return _bounded(REJECTED * radius, first)
+
+
+def _bounded(radius: float, first: float) -> float:
+    return min(max(radius, LEAST * first), MOST * first)
+
+
+def minima(expansion: Expansion, q: int, radii: Sequence[float]) -> np.ndarray:
+    """The model's minima inside balls of rising radius, [len(radii), q], float64; see `minimise`."""
+    found, a = [], np.zeros(q)
+    for radius in radii:
+        a = minimise(expansion, radius, a)
+        found.append(a)
+    return np.array(found)
+
+
+def minimise(expansion: Expansion, radius: float, start: np.ndarray) -> np.ndarray:
     """The a of length at most `radius` at which the model is lowest, by Newton's method with damping.
 
     Args:
         expansion: the model; convex.
-        q: length of a.
         radius: of the ball, above 0.
+        start: where Newton's method begins [q], of length at most `radius`.
 
     Returns:
-        a [q], float64; zero where the model is not finite.
+        a [q], float64; the start where the model is not finite.
     """
-    a = np.zeros(q)
+    a = start
     for _ in range(ITERATIONS):
         _, gradient, hessian = expansion(a)
         if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            return np.zeros(q)
+            return start
         new = in_ball(gradient - hessian @ a, hessian, radius)
         moved, a = float(np.linalg.norm(new - a)), new
         if moved < CONVERGED * radius:

@@ -44,7 +44,7 @@ SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
 
 
 class Composite(Loss, Protocol):
-    """A loss that is a known convex function of features, which is what "gauss-newton" asks for."""
+    """A loss that is a known convex function of features, which is what "gauss-newton" asks for beside its values."""
 
     def features(self, w: mx.array) -> mx.array:
         """Points [P, d] -> features [P, ...]; P queries."""
@@ -64,11 +64,11 @@ class ZOParams:
     """The constants of stage 2; the defaults are the paper's (SharpZO Table 8).
 
     Attributes:
-        learning_rate: eta; with "normalised" the length of a step, with "gauss-newton" its greatest length, with
-            "adam" about that of each coordinate.
+        learning_rate: eta; with "normalised" the length of a step, with "gauss-newton" the first radius (later
+            ones follow from the losses, not from a schedule), with "adam" about the length of each coordinate.
         mu: half the distance of two probes, in units of u; unused by "forward". With "gauss-newton" the least
             distance of a probe, whose direction has length 1.
-        probe_share: with "gauss-newton" the distance of a probe as a share of the step's greatest length.
+        probe_share: with "gauss-newton" the distance of a probe as a share of the radius.
         draws: q, directions in a step.
         keep: share of coordinates in the mask; 1 is dense.
         mask_interval: K, steps between two masks.
@@ -76,7 +76,7 @@ class ZOParams:
         estimator: "rge" (differences) or "forward" (exact directional derivatives).
         rule: what is done with the estimate.
         betas: weights of the past in the first and the second moment; "sgd" has neither, "momentum" and
-            "normalised" only the first; "gauss-newton" keeps its last step and its mean gradient there.
+            "normalised" only the first; "gauss-newton" keeps its last move and its mean gradient there.
         schedule: of the learning rate over `total_steps`.
         total_steps: length of stage 2 in steps.
         averaging: weight of the past in the average of the iterates, 0 for none.
@@ -100,7 +100,7 @@ class ZOParams:
     mask_estimator: Estimator = "cge"
     mask_directions: int | None = None
     mask_mu: float | None = None
-    probe_share: float = 0.5
+    probe_share: float = 0.1
 
     def __post_init__(self) -> None:
         _check_choice("stage 2 estimator", self.estimator, ("rge", "forward"))
@@ -118,7 +118,7 @@ class ZOParams:
 
 @dataclass(frozen=True)
 class ZOState:
-    """All that changes: arrays only; each is [d] but `step`, which is int32 and 0-d."""
+    """All that changes: arrays only; each is [d] but `step` and `radius`, which are 0-d."""
 
     w: mx.array
     mask: mx.array  # Omega, float32 ones and zeros
@@ -126,6 +126,7 @@ class ZOState:
     first_moment: mx.array
     second_moment: mx.array
     average: mx.array  # of the iterates; w itself where averaging is 0
+    radius: mx.array  # of the next step of "gauss-newton"; the other rules leave it as it is
 
 
 def init(params: ZOParams, w: mx.array) -> ZOState:
@@ -139,6 +140,7 @@ def init(params: ZOParams, w: mx.array) -> ZOState:
         first_moment=zeros,
         second_moment=zeros,
         average=w,
+        radius=mx.array(params.learning_rate, mx.float32),
     )
 
 
@@ -210,11 +212,11 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
 
 
 def step_cost(params: ZOParams, dimension: int) -> int:
-    """Queries of one step: a pair a draw; a probe a direction and the point itself with "gauss-newton"."""
+    """Queries of one step: a pair a draw; with "gauss-newton" a probe a direction, the point itself and its trials."""
     if params.rule != "gauss-newton":
         return 2 * params.draws
-    directions = _subspace(params, dimension)
-    return 2 * directions if params.estimator == "forward" else directions + 1
+    directions, trials = _subspace(params, dimension), len(gauss_newton.RADII)
+    return (2 * directions if params.estimator == "forward" else directions + 1) + trials
 
 
 def _subspace(params: ZOParams, dimension: int) -> int:
@@ -224,20 +226,27 @@ def _subspace(params: ZOParams, dimension: int) -> int:
 
 def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
     """A step of "gauss-newton", and the loss before it."""
-    radius = cast(float, learning_rate(params, state.step).item())
+    radius = cast(float, state.radius.item())
     u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
     value, gradient, _ = model(np.zeros(u.shape[0]))
-    move = mx.array(gauss_newton.minimise(model, u.shape[0], radius).astype(np.float32)) @ u
-    w, count = state.w + move, state.step + 1
+    radii = gauss_newton.trial_radii(radius, first=params.learning_rate)
+    moves = mx.array(gauss_newton.minima(model, u.shape[0], radii).astype(np.float32)) @ u  # [3, d]
+    found = np.nan_to_num(np.array(loss.losses(state.w + moves), np.float64), nan=np.inf)
+    best = int(found.argmin())
+    better = found[best] < value
+    w, count = state.w + moves[best] if better else state.w, state.step + 1
     seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
     after = replace(
         state,
         w=w,
         step=count,
-        first_moment=move,
+        first_moment=moves[best] if better else state.first_moment,
         second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
         average=average(state.average, w, count=count, share=params.averaging),
+        radius=mx.array(
+            radii[best] if better else gauss_newton.after_rejection(radius, first=params.learning_rate), mx.float32
+        ),
     )
     return after, mx.array(value, mx.float32)
 
