@@ -42,7 +42,8 @@ class Linear:
         raise AssertionError("a step reads features")
 
     def losses(self, w: mx.array) -> mx.array:
-        raise AssertionError("a step reads features")
+        self.queries += w.shape[0]
+        return mx.array([self.plain(point) for point in np.array(w, np.float64)])
 
     def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         raise AssertionError("a step reads features")
@@ -93,8 +94,25 @@ def test_the_balls_minimum_is_the_lowest_of_many_points(radius: float) -> None:
 
 def test_a_zero_slope_and_a_model_that_is_not_finite_move_nothing() -> None:
     assert np.all(gauss_newton.in_ball(np.zeros(3), np.eye(3), 1.0) == 0)
-    lost = gauss_newton.minimise(lambda a: (np.nan, np.full(3, np.nan), np.eye(3)), 3, 1.0)
+    lost = gauss_newton.minimise(lambda a: (np.nan, np.full(3, np.nan), np.eye(3)), 1.0, np.zeros(3))
     assert np.all(lost == 0)
+
+
+def test_trial_radii_surround_the_last_one_and_stay_near_the_first() -> None:
+    assert gauss_newton.trial_radii(1.0, first=4.0) == (0.5, 1.0, 2.0)
+    assert gauss_newton.trial_radii(32.0, first=4.0) == (16.0, 32.0, 32.0)
+    assert gauss_newton.after_rejection(1.0, first=4.0) == 0.25
+    assert gauss_newton.after_rejection(0.1, first=4.0) == 4 / 64
+
+
+def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
+    problem = Linear()
+    model = problem.linearised(*problem.feature_slopes(mx.zeros(12), mx.eye(12)))
+    radii = (0.3, 0.6, 1.2)
+    found = gauss_newton.minima(model, 12, radii)
+    for a, radius in zip(found, radii, strict=True):
+        assert np.linalg.norm(a) == pytest.approx(radius, rel=1e-3)  # the loss falls to the rim of each
+        np.testing.assert_allclose(a, gauss_newton.minimise(model, radius, np.zeros(12)), atol=3e-3 * radius)
 
 
 def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +159,7 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None
     features = mx.random.normal((q + 1, classes, width))
     base, slopes = features[0], (features[1:] - features[0]) / 0.5
     model = LinearisedLoss(base, slopes, embeddings, labels, logit_scale=SCALE)
-    gauss_newton.minimise(model, q, 1.0)
+    gauss_newton.minima(model, q, (0.5, 1.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
     tracemalloc.stop()
     assert planned / 4 < peak < 1.1 * planned
@@ -149,7 +167,7 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None
 
 def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
     problem = Linear()
-    options = params(draws=12, learning_rate=0.8)
+    options = params(draws=12, learning_rate=0.4)  # the trial of twice that is the lowest
     state, value = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
     w = np.array(state.w, np.float64)
     assert np.linalg.norm(w) == pytest.approx(0.8, rel=1e-3)
@@ -160,12 +178,12 @@ def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
     assert problem.plain(w) <= min(map(problem.plain, others)) + 1e-6
 
 
-def test_a_step_costs_a_query_a_direction_and_one() -> None:
-    for estimator, cost in (("rge", 6), ("forward", 10)):
+def test_a_step_costs_a_query_a_direction_one_and_three_trials() -> None:
+    for estimator, cost in (("rge", 9), ("forward", 13)):
         problem, options = Linear(), params(estimator=estimator)
         sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert problem.queries == cost == sparse_zo.step_cost(options, 12)
-    assert sparse_zo.step_cost(params(draws=32, keep=0.5), 12) == 7  # a mask of six coordinates
+    assert sparse_zo.step_cost(params(draws=32, keep=0.5), 12) == 10  # a mask of six coordinates
 
 
 def test_differences_and_derivatives_agree_where_features_are_linear() -> None:
@@ -193,6 +211,43 @@ def test_it_descends_with_half_the_coordinates_and_chooses_them_without_a_query(
         state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
         assert mx.all((state.w - held.w) * (1 - held.mask) == 0).item()
     assert problem.plain(np.array(state.w)) < 0.7 * problem.plain(np.zeros(12))
+
+
+class Bent(Linear):
+    """Features as the model sees them near w, but every loss away from it is higher, or lost."""
+
+    far = 100.0
+
+    def losses(self, w: mx.array) -> mx.array:
+        return super().losses(w) + self.far
+
+
+@pytest.mark.parametrize("far", [100.0, np.nan])
+def test_a_step_without_a_lower_loss_stays_and_shrinks_its_radius(far: float) -> None:
+    problem, options = Bent(), params()
+    problem.far = far
+    start = sparse_zo.init(options, mx.ones(12))
+    after, value = sparse_zo.step(options, start, problem, mx.random.key(0))
+    assert mx.array_equal(after.w, start.w).item()
+    assert after.radius.item() == 0.25 == 0.25 * start.radius.item()
+    assert value.item() == pytest.approx(problem.plain(np.ones(12)), rel=1e-6)
+    assert mx.array_equal(after.first_moment, start.first_moment).item()
+    assert after.step.item() == 1
+
+
+class Narrow(Linear):
+    """Losses that rise steeply beyond a distance from the start."""
+
+    def losses(self, w: mx.array) -> mx.array:
+        return super().losses(w) + mx.where(mx.linalg.norm(w, axis=1) > 0.6, 10.0, 0.0)
+
+
+def test_the_radius_of_the_lowest_trial_is_the_next_one() -> None:
+    for problem, radius in ((Linear(), 2.0), (Narrow(), 0.5)):
+        options = params(draws=12)
+        state, _ = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        assert state.radius.item() == radius
+        assert np.linalg.norm(np.array(state.w)) == pytest.approx(radius, rel=1e-3)
 
 
 class Broken(Linear):

@@ -60,7 +60,7 @@ def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos
     assert {"zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb"} <= run.results.keys()
     steps = read_steps(run.folder)
     assert [s["step"] for s in steps] == [*range(1, 6), *range(1, 31)]
-    assert steps[-1]["queries"] == run.results["queries"] == 5 * 6 + 30 * 2
+    assert steps[-1]["queries"] == run.results["queries"] == 5 * 6 + 30 * 5
     assert sorted(p.name for p in run.folder.iterdir()) == ["prompt.safetensors", "run.json", "steps.jsonl"]
     counts = {name: len(rows) for name, rows in run.record["images"].items()}
     assert counts == {"train": 12, "val": 12, "test": 12}
@@ -316,8 +316,8 @@ def test_coarse_products_switch_to_forward_mode(
     monkeypatch.setattr("sharpzo_mlx.precision.products_are_coarse", lambda: True)
     run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
     assert "sharpness forward" in caplog.text
-    # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2
-    assert run.results["queries"] == 5 * (6 + 32) + 30 * 2
+    # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 and 3
+    assert run.results["queries"] == 5 * (6 + 32) + 30 * 5
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:

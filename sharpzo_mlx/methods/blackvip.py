@@ -199,7 +199,7 @@ METHODS: tuple[Method, ...] = (
         source="Oh et al., CVPR 2023, arXiv 2303.14773",
         start=start,
         published=dataclasses.asdict(BlackVIPOptions()),
-        tuned={**OURS, "learning_rate": 0.01},
+        tuned={**OURS, "learning_rate": 0.003},
         trials=tuple({**OURS, "learning_rate": rate} for rate in (0.001, 0.003, 0.01, 0.03)),
     ),
 )
