@@ -128,6 +128,13 @@ class TuneConfig:
         SEARCH,
         minimum=0,
     )
+    exploration: float = option(
+        0.25,
+        "share of the gauss-newton steps that move whatever the loss becomes",
+        SEARCH,
+        minimum=0,
+        maximum=1,
+    )
     keep: float = option(
         1.0,
         "share of coordinates that are searched; 1 is dense",

@@ -123,6 +123,7 @@ class Search:
             mask_directions=c.mask_directions,
             mask_mu=c.mask_mu,
             probe_share=c.probe_share,
+            exploration=c.exploration,
         )
 
     @property

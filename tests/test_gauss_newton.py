@@ -58,7 +58,7 @@ class Linear:
 
 
 def params(**changes: object) -> ZOParams:
-    options = {"rule": "gauss-newton", "learning_rate": 1.0, "draws": 5, "keep": 1.0, "total_steps": 40}
+    options = {"rule": "gauss-newton", "learning_rate": 1.0, "draws": 5, "keep": 1.0, "total_steps": 40, "exploration": 0.0}
     return ZOParams(**(options | changes))  # type: ignore[arg-type]
 
 
@@ -233,6 +233,31 @@ def test_a_step_without_a_lower_loss_stays_and_shrinks_its_radius(far: float) ->
     assert value.item() == pytest.approx(problem.plain(np.ones(12)), rel=1e-6)
     assert mx.array_equal(after.first_moment, start.first_moment).item()
     assert after.step.item() == 1
+
+
+def test_exploring_steps_are_taken_whatever_the_loss_and_begin_with_the_first_radius() -> None:
+    problem, options = Bent(), params(exploration=0.05)  # two steps of forty
+    state = sparse_zo.init(options, mx.zeros(12))
+    for t, (moved, radius) in enumerate([(True, 2.0), (True, 2.0), (False, 0.5)]):
+        after, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        assert bool(mx.any(after.w != state.w).item()) == moved
+        assert after.radius.item() == radius
+        state = after
+    problem.far = np.nan  # but not to where there is no loss
+    lost, _ = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+    assert not mx.any(lost.w).item()
+
+
+def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:
+    class Seen(Linear):
+        def features(self, w: mx.array) -> mx.array:
+            self.distance = float(mx.linalg.norm(w[1] - w[0]).item())
+            return super().features(w)
+
+    for share, distance in ((0.3, 0.3), (1e-4, 1e-3)):  # mu at least
+        problem, options = Seen(), params(probe_share=share)
+        sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        assert problem.distance == pytest.approx(distance, rel=1e-4)
 
 
 class Narrow(Linear):

@@ -191,7 +191,7 @@ METHODS: tuple[Method, ...] = (
         title="SharpZO",
         source=f"{SHARPZO}, with the defaults of `tune`",
         start=partial(searched, stages=as_configured),
-        trials=tuple({"learning_rate": rate} for rate in (2.0, 3.0, 4.0, 6.0)),
+        trials=tuple({"draws": draws} for draws in (16, 24, 32, 48)),
     ),
     Method(
         name="sharpzo-paper",

@@ -69,6 +69,8 @@ class ZOParams:
         mu: half the distance of two probes, in units of u; unused by "forward". With "gauss-newton" the least
             distance of a probe, whose direction has length 1.
         probe_share: with "gauss-newton" the distance of a probe as a share of the radius.
+        exploration: with "gauss-newton" the share of the steps that try the first radius and its half and double, and
+            move whatever the loss becomes: they pass over small minima.
         draws: q, directions in a step.
         keep: share of coordinates in the mask; 1 is dense.
         mask_interval: K, steps between two masks.
@@ -101,6 +103,7 @@ class ZOParams:
     mask_directions: int | None = None
     mask_mu: float | None = None
     probe_share: float = 0.1
+    exploration: float = 0.25
 
     def __post_init__(self) -> None:
         _check_choice("stage 2 estimator", self.estimator, ("rge", "forward"))
@@ -112,6 +115,8 @@ class ZOParams:
         check_estimator(self.mask_estimator, mu=_mask_mu(self), directions=self.mask_directions)
         if self.mask_interval < 1 or self.total_steps < 1:
             raise UserError(f"{self.total_steps} steps, a mask every {self.mask_interval}: both must be at least 1")
+        if not 0 <= self.exploration <= 1:
+            raise UserError(f"exploration {self.exploration}: must be between 0 and 1")
         if not all(0 <= share < 1 for share in (*self.betas, self.averaging)):
             raise UserError(f"betas {self.betas} and averaging {self.averaging} must be at least 0 and below 1")
 
@@ -226,29 +231,32 @@ def _subspace(params: ZOParams, dimension: int) -> int:
 
 def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
     """A step of "gauss-newton", and the loss before it."""
-    radius = cast(float, state.radius.item())
+    first, exploring = params.learning_rate, _explores(params, state)
+    radius = first if exploring else cast(float, state.radius.item())
     u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
     value, gradient, _ = model(np.zeros(u.shape[0]))
-    radii = gauss_newton.trial_radii(radius, first=params.learning_rate)
+    radii = gauss_newton.trial_radii(radius, first=first)
     moves = mx.array(gauss_newton.minima(model, u.shape[0], radii).astype(np.float32)) @ u  # [3, d]
     found = np.nan_to_num(np.array(loss.losses(state.w + moves), np.float64), nan=np.inf)
     best = int(found.argmin())
-    better = found[best] < value
-    w, count = state.w + moves[best] if better else state.w, state.step + 1
+    accepted = np.isfinite(found[best]) if exploring else found[best] < value
+    w, count = state.w + moves[best] if accepted else state.w, state.step + 1
     seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
     after = replace(
         state,
         w=w,
         step=count,
-        first_moment=moves[best] if better else state.first_moment,
+        first_moment=moves[best] if accepted else state.first_moment,
         second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
         average=average(state.average, w, count=count, share=params.averaging),
-        radius=mx.array(
-            radii[best] if better else gauss_newton.after_rejection(radius, first=params.learning_rate), mx.float32
-        ),
+        radius=mx.array(radii[best] if accepted else gauss_newton.after_rejection(radius, first=first), mx.float32),
     )
     return after, mx.array(value, mx.float32)
+
+
+def _explores(params: ZOParams, state: ZOState) -> bool:
+    return cast(int, state.step.item()) < params.exploration * params.total_steps
 
 
 def _linear_model(
