@@ -47,7 +47,7 @@ def option(
 
 DATA, SPACE, WARMUP, SEARCH, BUDGET = "Data", "Prompt", "Stage 1: CMA-ES", "Stage 2: sparse search", "Budgets"
 NO_HEAD = "none"
-DEFAULT_STEPS, UNBOUNDED = 150, 10**9
+DEFAULT_STEPS, UNBOUNDED = 120, 10**9
 ESTIMATORS = ("cge", "rge", "forward")
 
 
@@ -107,7 +107,7 @@ class TuneConfig:
         0.25, "share of a query or time budget that stage 1 may use", WARMUP, minimum=0, maximum=1
     )
 
-    steps: int | None = option(None, "steps of stage 2 (150, or what a budget buys)", SEARCH, minimum=0)
+    steps: int | None = option(None, "steps of stage 2 (120, or what a budget buys)", SEARCH, minimum=0)
     learning_rate: float = option(
         4.0,
         "step length (normalised), first radius (gauss-newton), rate (the others)",
@@ -118,7 +118,9 @@ class TuneConfig:
     rule: str = option(
         "gauss-newton", "step rule", SEARCH, choices=("sgd", "momentum", "adam", "normalised", "gauss-newton")
     )
-    schedule: str = option("cosine", "step length over time (not gauss-newton)", SEARCH, choices=("constant", "linear", "cosine"))
+    schedule: str = option(
+        "cosine", "step length over time (not gauss-newton)", SEARCH, choices=("constant", "linear", "cosine")
+    )
     estimator: str = option("rge", "gradient estimate of a step", SEARCH, choices=("rge", "forward"))
     draws: int = option(32, "random directions a step (q)", SEARCH, minimum=1)
     mu: float = option(1e-2, "probe distance of a step", SEARCH, minimum=0, exclusive=True)

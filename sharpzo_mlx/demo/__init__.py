@@ -27,7 +27,7 @@ __all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown",
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 AMOUNTS = Amounts()
-CONFIG = sz.TuneConfig(steps=75)  # half of the default, so that slow machines take less than a minute too
+CONFIG = sz.TuneConfig(steps=60)  # half of the default, so that slow machines take less than a minute too
 SHOWN = LIVING[::2]  # classes whose first test picture is shown with its labels
 
 

@@ -238,7 +238,8 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
     value, gradient, _ = model(np.zeros(u.shape[0]))
     radii = gauss_newton.trial_radii(radius, first=first)
     moves = mx.array(gauss_newton.minima(model, u.shape[0], radii).astype(np.float32)) @ u  # [3, d]
-    found = np.nan_to_num(np.array(loss.losses(state.w + moves), np.float64), nan=np.inf)
+    found = np.array(loss.losses(state.w + moves), np.float64)
+    found[~np.isfinite(found)] = np.inf
     best = int(found.argmin())
     accepted = np.isfinite(found[best]) if exploring else found[best] < value
     w, count = state.w + moves[best] if accepted else state.w, state.step + 1
