@@ -3,7 +3,8 @@
 A plan is a JSON file: the data sets, the seeds, the query budgets, and configurations by name, each the options that
 it changes from the reference, which is the first. Every seed pools a data set's images, draws its classes (where the
 plan asks for fewer than there are), 16 images a class to train on, 4 to validate on, and tests on the rest. A cell is
-one search on one draw; each is written as one line of JSON when it ends, and cells that are there are not run again.
+one search on one draw; each is written as one line of JSON when it ends, and cells that are there are not run again:
+they are known by what the plan says, so begin a new file where the program or its defaults have changed.
 Gains are compared cell by cell, so that what the draws differ by cancels.
 
     python benchmarks/study.py run plan.json cells.jsonl          # --only NAME ..., --part 1/2

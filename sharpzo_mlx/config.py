@@ -132,7 +132,7 @@ class TuneConfig:
     )
     exploration: float = option(
         0.25,
-        "share of the gauss-newton steps that move whatever the loss becomes",
+        "share of the gauss-newton steps, the first ones, that move whatever the loss becomes",
         SEARCH,
         minimum=0,
         maximum=1,

@@ -54,7 +54,9 @@ class TuneStep:
     stage: int
     step: int  # within its stage, from 1
     of: int  # steps of the stage, at most
-    loss: float  # stage 1: the best of the generation, at the shifted points; stage 2: the mean of the pair
+    loss: (
+        float  # stage 1: the best of the generation, at the shifted points; stage 2: of the probes, or before the step
+    )
     val_accuracy: float | None  # None where this step was not validated
     val_loss: float | None
     best_val: float
@@ -353,4 +355,11 @@ def _arrays(state: State) -> dict[str, mx.array]:
 
 
 def _restored(state: S, arrays: Mapping[str, mx.array], room: str) -> S:
+    """The state with the arrays of a checkpoint.
+
+    Raises:
+        UserError: one is not there: another version made them, and its numbers could not be repeated.
+    """
+    if missing := [name for name in _arrays(state) if f"{room}.{name}" not in arrays]:
+        raise UserError(f"the checkpoint has no {room}.{missing[0]}: another version made it; tune anew")
     return replace(state, **{name: arrays[f"{room}.{name}"] for name in _arrays(state)})

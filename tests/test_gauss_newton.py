@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import mlx.core as mx
@@ -100,10 +101,10 @@ def test_a_zero_slope_and_a_model_that_is_not_finite_move_nothing() -> None:
 
 
 def test_trial_radii_surround_the_last_one_and_stay_near_the_first() -> None:
-    assert gauss_newton.trial_radii(1.0, first=4.0) == (0.5, 1.0, 2.0)
-    assert gauss_newton.trial_radii(32.0, first=4.0) == (16.0, 32.0, 32.0)
-    assert gauss_newton.after_rejection(1.0, first=4.0) == 0.25
-    assert gauss_newton.after_rejection(0.1, first=4.0) == 4 / 64
+    assert gauss_newton.trial_radii(1.0, first_radius=4.0) == (0.5, 1.0, 2.0)
+    assert gauss_newton.trial_radii(32.0, first_radius=4.0) == (16.0, 32.0, 32.0)
+    assert gauss_newton.after_rejection(1.0, first_radius=4.0) == 0.25
+    assert gauss_newton.after_rejection(0.1, first_radius=4.0) == 4 / 64
 
 
 def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
@@ -180,7 +181,7 @@ def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
 
 
 def test_a_step_costs_a_query_a_direction_one_and_three_trials() -> None:
-    for estimator, cost in (("rge", 9), ("forward", 13)):
+    for estimator, cost in (("rge", 9), ("forward", 14)):
         problem, options = Linear(), params(estimator=estimator)
         sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert problem.queries == cost == sparse_zo.step_cost(options, 12)
@@ -212,6 +213,28 @@ def test_it_descends_with_half_the_coordinates_and_chooses_them_without_a_query(
         state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
         assert mx.all((state.w - held.w) * (1 - held.mask) == 0).item()
     assert problem.plain(np.array(state.w)) < 0.7 * problem.plain(np.zeros(12))
+
+
+def test_minima_in_wide_balls_are_not_above_those_in_narrow_ones() -> None:
+    """The curvature at the start says nothing about far away: steps that overshoot are halved."""
+    problem = Linear()
+    model = problem.linearised(*problem.feature_slopes(mx.zeros(12), 8 * mx.eye(12)))
+    radii = (0.5, 4.0, 8.0, 16.0)
+    values = [model(a)[0] for a in gauss_newton.minima(model, 12, radii)]
+    assert np.all(np.diff(values) < 1e-5)
+    assert values[0] < model(np.zeros(12))[0]
+    for radius, value in zip(radii, values, strict=True):
+        assert model(gauss_newton.minimise(model, radius, np.zeros(12)))[0] == pytest.approx(value, rel=0.05)
+
+
+def test_a_step_that_moves_nowhere_is_none() -> None:
+    problem, options = Broken(), params(exploration=1.0)
+    problem.everything = True
+    start = sparse_zo.init(options, mx.zeros(12))
+    start = dataclasses.replace(start, first_moment=mx.ones(12))
+    after, _ = sparse_zo.step(options, start, problem, mx.random.key(0))
+    assert mx.array_equal(after.first_moment, start.first_moment).item()
+    assert after.radius.item() == 0.25
 
 
 class Bent(Linear):

@@ -5,7 +5,7 @@ the training loss through the text tower (Zhou et al., IJCV 2022, arXiv 2109.011
 tuning that this software offers. Image features are cached, so that training images are not augmented; the best
 context by validation is kept, as with every method.
 
-    steps = coop(task, {"optimiser": "adam", "learning_rate": 3e-3, "steps": 300, "batch": 32})
+    steps = coop(task, {"optimiser": "adam", "learning_rate": 1e-2, "steps": 300, "batch": 32})
 """
 
 from __future__ import annotations

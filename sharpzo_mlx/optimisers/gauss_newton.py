@@ -21,7 +21,7 @@ from typing import Protocol, TypeAlias, cast
 import mlx.core as mx
 import numpy as np
 
-ITERATIONS = 8  # of Newton's method at most; two to four is usual
+ITERATIONS = 16  # of Newton's method at most, halvings included; two to four is usual
 CONVERGED = 1e-3  # of the radius
 BISECTIONS = 60
 FLAT = 1e-8  # damping where the model alone would do, as a share of its largest curvature
@@ -62,18 +62,18 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.arr
     return mx.array(found)
 
 
-def trial_radii(radius: float, *, first: float) -> tuple[float, ...]:
-    """The radii that a step tries, rising; `first` bounds them."""
-    return tuple(_bounded(share * radius, first) for share in RADII)
+def trial_radii(radius: float, *, first_radius: float) -> tuple[float, ...]:
+    """The radii that a step tries, none below the one before; `first_radius` bounds them, so that two may be alike."""
+    return tuple(_bounded(share * radius, first_radius) for share in RADII)
 
 
-def after_rejection(radius: float, *, first: float) -> float:
+def after_rejection(radius: float, *, first_radius: float) -> float:
     """The radius after a step that found no lower loss."""
-    return _bounded(REJECTED * radius, first)
+    return _bounded(REJECTED * radius, first_radius)
 
 
-def _bounded(radius: float, first: float) -> float:
-    return min(max(radius, LEAST * first), MOST * first)
+def _bounded(radius: float, first_radius: float) -> float:
+    return min(max(radius, LEAST * first_radius), MOST * first_radius)
 
 
 def minima(expansion: Expansion, q: int, radii: Sequence[float]) -> np.ndarray:
@@ -96,16 +96,20 @@ def minimise(expansion: Expansion, radius: float, start: np.ndarray) -> np.ndarr
     Returns:
         a [q], float64; the start where the model is not finite.
     """
-    a = start
+    a = lowest = start
+    least = np.inf  # the model's value at `lowest`
     for _ in range(ITERATIONS):
-        _, gradient, hessian = expansion(a)
-        if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
+        value, gradient, hessian = expansion(a)
+        if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
             return start
-        new = in_ball(gradient - hessian @ a, hessian, radius)
-        moved, a = float(np.linalg.norm(new - a)), new
-        if moved < CONVERGED * radius:
-            break
-    return a
+        if value > least:  # too far: the curvature at the last point was not that on the way
+            a = (a + lowest) / 2
+            continue
+        least, lowest = value, a
+        a = in_ball(gradient - hessian @ a, hessian, radius)
+        if float(np.linalg.norm(a - lowest)) < CONVERGED * radius:
+            return a
+    return lowest
 
 
 def in_ball(slope: np.ndarray, hessian: np.ndarray, radius: float) -> np.ndarray:

@@ -191,7 +191,7 @@ def ask(params: ZOParams, state: ZOState, key: mx.array) -> mx.array:
 
 
 def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[ZOState, mx.array]:
-    """One step: all forwards of all draws are one batch and one lazily evaluated graph.
+    """One step: all forwards of all draws are one batch and one lazily evaluated graph; "gauss-newton" then has trials.
 
     Args:
         params: the constants.
@@ -201,7 +201,7 @@ def step(params: ZOParams, state: ZOState, loss: Loss, key: mx.array) -> tuple[Z
 
     Returns:
         The state after, and the mean loss of the finite probes (0-d; NaN where every pair is lost, w then
-        stays unless momentum carries it).
+        stays unless momentum carries it); with "gauss-newton" the loss at w before the step.
 
     Source: SharpZO eq. 5.
     """
@@ -221,7 +221,7 @@ def step_cost(params: ZOParams, dimension: int) -> int:
     if params.rule != "gauss-newton":
         return 2 * params.draws
     directions, trials = _subspace(params, dimension), len(gauss_newton.RADII)
-    return (2 * directions if params.estimator == "forward" else directions + 1) + trials
+    return (2 * directions if params.estimator == "forward" else directions) + 1 + trials
 
 
 def _subspace(params: ZOParams, dimension: int) -> int:
@@ -231,17 +231,17 @@ def _subspace(params: ZOParams, dimension: int) -> int:
 
 def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
     """A step of "gauss-newton", and the loss before it."""
-    first, exploring = params.learning_rate, _explores(params, state)
-    radius = first if exploring else cast(float, state.radius.item())
+    first_radius, exploring = params.learning_rate, _explores(params, state)
+    radius = first_radius if exploring else cast(float, state.radius.item())
     u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
     value, gradient, _ = model(np.zeros(u.shape[0]))
-    radii = gauss_newton.trial_radii(radius, first=first)
+    radii = gauss_newton.trial_radii(radius, first_radius=first_radius)
     moves = mx.array(gauss_newton.minima(model, u.shape[0], radii).astype(np.float32)) @ u  # [3, d]
-    found = np.array(loss.losses(state.w + moves), np.float64)
-    found[~np.isfinite(found)] = np.inf
-    best = int(found.argmin())
-    accepted = np.isfinite(found[best]) if exploring else found[best] < value
+    before, losses = _trial_losses(params, state, loss, moves)
+    best = int(losses.argmin())
+    lower = losses[best] < (value if before is None else before)
+    accepted = np.isfinite(losses[best]) and (exploring or lower) and mx.any(moves[best] != 0).item()
     w, count = state.w + moves[best] if accepted else state.w, state.step + 1
     seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
     after = replace(
@@ -251,9 +251,29 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
         first_moment=moves[best] if accepted else state.first_moment,
         second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
         average=average(state.average, w, count=count, share=params.averaging),
-        radius=mx.array(radii[best] if accepted else gauss_newton.after_rejection(radius, first=first), mx.float32),
+        radius=mx.array(
+            radii[best] if accepted else gauss_newton.after_rejection(radius, first_radius=first_radius), mx.float32
+        ),
     )
     return after, mx.array(value, mx.float32)
+
+
+def _trial_losses(
+    params: ZOParams, state: ZOState, loss: Composite, moves: mx.array
+) -> tuple[float | None, np.ndarray]:
+    """The losses after the moves [3], infinite where there is none; and that before them, where it is computed anew.
+
+    It is where exact derivatives stand for differences, for products may be coarse there: the expansion's own value
+    would differ from the trials' by more than they differ among themselves.
+    """
+    if params.estimator != "forward":
+        losses, before = np.array(loss.losses(state.w + moves), np.float64), None
+    else:
+        together = mx.concatenate([state.w[None], state.w + moves])
+        before, *rest = np.array(loss.losses(together), np.float64).tolist()
+        losses = np.array(rest)
+    losses[~np.isfinite(losses)] = np.inf
+    return before, losses
 
 
 def _explores(params: ZOParams, state: ZOState) -> bool:
