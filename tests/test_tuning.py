@@ -316,8 +316,8 @@ def test_coarse_products_switch_to_forward_mode(
     monkeypatch.setattr("sharpzo_mlx.precision.products_are_coarse", lambda: True)
     run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
     assert "sharpness forward" in caplog.text
-    # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 and 3
-    assert run.results["queries"] == 5 * (6 + 32) + 30 * 5
+    # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
+    assert run.results["queries"] == 5 * (6 + 32) + 30 * 6
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
