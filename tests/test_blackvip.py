@@ -8,12 +8,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from method_runs import finished, small_task
 
 from sharpzo_mlx.clip.activations import gelu
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.datasets.splits import draw_split
-from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, encode
 from sharpzo_mlx.images import open_image, preprocess
@@ -33,9 +32,7 @@ SMALL = Coordinator(image_size=16, feature_width=24)
 
 @pytest.fixture(scope="module")
 def task(tiny_model: Path, photos: Path) -> Task:
-    clip, split = load(tiny_model), draw_split(photos, shots=4, seed=0)
-    train, val = (encode(clip, images, cache=False) for images in (split.train, split.val))
-    return Task(clip, train, val, TuneConfig(shots=4, seed=0), query_budget=50)
+    return small_task(tiny_model, photos, query_budget=50)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +47,7 @@ def classifier(task: Task) -> mx.array:
 
 
 def run(task: Task, **options: object) -> tuple[list[Progress], Predictor]:
-    steps, records = METHODS[0].start(task, {"minibatch": 5, "draws": 2, "validate_every": 5, **options}), []
-    while True:
-        try:
-            records.append(next(steps))
-        except StopIteration as end:
-            predictor: Predictor = end.value
-            return records, predictor
+    return finished(METHODS[0].start(task, {"minibatch": 5, "draws": 2, "validate_every": 5, **options}))
 
 
 def transposed_convolution(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
     problem = Linear()
     model = problem.linearised(*problem.feature_slopes(mx.zeros(12), mx.eye(12)))
     radii = (0.3, 0.6, 1.2)
-    found = gauss_newton.minima(model, 12, radii)
+    found = gauss_newton.minima(model, model(np.zeros(12)), radii)
     for a, radius in zip(found, radii, strict=True):
         assert np.linalg.norm(a) == pytest.approx(radius, rel=1e-3)  # the loss falls to the rim of each
         np.testing.assert_allclose(a, gauss_newton.minimise(model, radius, np.zeros(12)), atol=3e-3 * radius)
@@ -161,7 +161,7 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None
     features = mx.random.normal((q + 1, classes, width))
     base, slopes = features[0], (features[1:] - features[0]) / 0.5
     model = LinearisedLoss(base, slopes, embeddings, labels, logit_scale=SCALE)
-    gauss_newton.minima(model, q, (0.5, 1.0, 2.0))
+    gauss_newton.minima(model, model(np.zeros(q)), (0.5, 1.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
     tracemalloc.stop()
     assert planned / 4 < peak < 1.1 * planned
@@ -220,7 +220,7 @@ def test_minima_in_wide_balls_are_not_above_those_in_narrow_ones() -> None:
     problem = Linear()
     model = problem.linearised(*problem.feature_slopes(mx.zeros(12), 8 * mx.eye(12)))
     radii = (0.5, 4.0, 8.0, 16.0)
-    values = [model(a)[0] for a in gauss_newton.minima(model, 12, radii)]
+    values = [model(a)[0] for a in gauss_newton.minima(model, model(np.zeros(12)), radii)]
     assert np.all(np.diff(values) < 1e-5)
     assert values[0] < model(np.zeros(12))[0]
     for radius, value in zip(radii, values, strict=True):

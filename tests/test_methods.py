@@ -11,13 +11,12 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 import pytest
+from method_runs import finished, small_task
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import encode
 from sharpzo_mlx.methods import coop, registry, searches
-from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Steps, Task
+from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Task
 from sharpzo_mlx.objective import Objective
 from sharpzo_mlx.problem import score_features
 from sharpzo_mlx.search import Search
@@ -28,30 +27,16 @@ SMALL: dict[str, Any] = {"shots": 4, "dimension": 16, "relative_scale": 20.0, "m
 
 
 @pytest.fixture(scope="module")
-def task(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
+def task(tiny_model: Path, photos: Path) -> Task:
     """Four shots of three classes; d = 16."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SHARPZO_MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        clip, split = sz.load(tiny_model), draw_split(photos, shots=4, seed=0)
-        return Task(clip, encode(clip, split.train), encode(clip, split.val), sz.TuneConfig(**SMALL), 300)
+    return small_task(tiny_model, photos, query_budget=300, config=sz.TuneConfig(**SMALL))
 
 
 def run(method: Method, task: Task, options: Mapping[str, Any]) -> tuple[list[Progress], CosineClassifier]:
     """All records of a method and what it returns."""
-    told: list[Progress] = []
-    return told, finished(method.start(task, options), told)
-
-
-def finished(steps: Steps, told: list[Progress]) -> CosineClassifier:
-    """Run a method to its end, its records into a list."""
-    while True:
-        try:
-            told.append(next(steps))
-        except StopIteration as end:
-            result = end.value
-            break
+    told, result = finished(method.start(task, options))
     assert isinstance(result, CosineClassifier)
-    return result
+    return told, result
 
 
 @dataclass

@@ -7,11 +7,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from method_runs import finished, small_task
 
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.datasets.splits import draw_split
-from sharpzo_mlx.encoder import load
-from sharpzo_mlx.features import encode
 from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
 from sharpzo_mlx.methods.zip_space import ZipSpace
 from sharpzo_mlx.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
@@ -28,19 +26,11 @@ def space() -> ZipSpace:
 
 @pytest.fixture(scope="module")
 def task(tiny_model: Path, photos: Path) -> Task:
-    clip, split = load(tiny_model), draw_split(photos, shots=4, seed=0)
-    train, val = (encode(clip, images, cache=False) for images in (split.train, split.val))
-    return Task(clip, train, val, TuneConfig(shots=4, seed=0), query_budget=203)
+    return small_task(tiny_model, photos, query_budget=203)
 
 
 def run(task: Task, **options: object) -> tuple[list[Progress], Predictor]:
-    steps, records = METHODS[0].start(task, options), []
-    while True:
-        try:
-            records.append(next(steps))
-        except StopIteration as end:
-            predictor: Predictor = end.value
-            return records, predictor
+    return finished(METHODS[0].start(task, options))
 
 
 def shift(space: ZipSpace, z: mx.array) -> np.ndarray:

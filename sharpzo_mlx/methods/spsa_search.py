@@ -4,7 +4,7 @@ What is not the methods' own is what every method of a comparison has: the avera
 rule of `selection` chooses, and zero-shot is the first candidate. The objective may differ from step to step (a
 minibatch) and counts its queries itself.
 
-    best = yield from descend(plan, state, loss_at=lambda step: objective, validate=problem.validate)
+    best = yield from descend(task, Descent(params, start, zero_shot, lambda step: objective, problem.validate, 20))
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ and begin with the first radius each. q + 4 queries in all. The last move is one
 found is not forgotten.
 
 >>> u = directions(key, 32, mask, last_move)  # doctest: +SKIP
->>> moves = minima(expansion, 32, trial_radii(4.0, first=4.0)) @ u  # doctest: +SKIP
+>>> moves = minima(expansion, expansion(np.zeros(32)), trial_radii(4.0, first_radius=4.0)) @ u  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias, cast
 
 import mlx.core as mx
@@ -30,13 +30,13 @@ REJECTED = 0.25  # the radius after a step without a better point, in the same u
 LEAST, MOST = 1 / 64, 8.0  # of the first radius
 
 
+Expanded: TypeAlias = tuple[float, np.ndarray, np.ndarray]  # value, gradient [q], Hessian [q, q], float64
+
+
 class Expansion(Protocol):
-    """h over a linear model, at coefficients a: value, gradient [q] and Hessian [q, q], float64."""
+    """h over a linear model, at coefficients a [q]."""
 
-    def __call__(self, a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]: ...
-
-
-Expand: TypeAlias = Callable[[mx.array, mx.array], Expansion]  # c, slopes [q, ...] -> the model's expansion
+    def __call__(self, a: np.ndarray) -> Expanded: ...
 
 
 def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.array:
@@ -76,22 +76,31 @@ def _bounded(radius: float, first_radius: float) -> float:
     return min(max(radius, LEAST * first_radius), MOST * first_radius)
 
 
-def minima(expansion: Expansion, q: int, radii: Sequence[float]) -> np.ndarray:
-    """The model's minima inside balls of rising radius, [len(radii), q], float64; see `minimise`."""
-    found, a = [], np.zeros(q)
+def minima(expansion: Expansion, at_zero: Expanded, radii: Sequence[float]) -> np.ndarray:
+    """The model's minima inside balls of rising radius, [len(radii), q], float64; see `minimise`.
+
+    Args:
+        expansion: the model; convex.
+        at_zero: its expansion at a = 0, where the first search begins.
+        radii: of the balls.
+    """
+    known: Expanded | None = at_zero
+    found, a = [], np.zeros(len(at_zero[1]))
     for radius in radii:
-        a = minimise(expansion, radius, a)
+        a = minimise(expansion, radius, a, known=known)
         found.append(a)
+        known = None
     return np.array(found)
 
 
-def minimise(expansion: Expansion, radius: float, start: np.ndarray) -> np.ndarray:
+def minimise(expansion: Expansion, radius: float, start: np.ndarray, *, known: Expanded | None = None) -> np.ndarray:
     """The a of length at most `radius` at which the model is lowest, by Newton's method with damping.
 
     Args:
         expansion: the model; convex.
         radius: of the ball, above 0.
         start: where Newton's method begins [q], of length at most `radius`.
+        known: the expansion there, if it has been computed.
 
     Returns:
         a [q], float64; the start where the model is not finite.
@@ -99,7 +108,8 @@ def minimise(expansion: Expansion, radius: float, start: np.ndarray) -> np.ndarr
     a = lowest = start
     least = np.inf  # the model's value at `lowest`
     for _ in range(ITERATIONS):
-        value, gradient, hessian = expansion(a)
+        value, gradient, hessian = known or expansion(a)
+        known = None
         if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
             return start
         if value > least:  # too far: the curvature at the last point was not that on the way

@@ -235,13 +235,14 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
     radius = first_radius if exploring else cast(float, state.radius.item())
     u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
-    value, gradient, _ = model(np.zeros(u.shape[0]))
+    at_zero = model(np.zeros(u.shape[0]))
+    value, gradient, _ = at_zero
     radii = gauss_newton.trial_radii(radius, first_radius=first_radius)
-    moves = mx.array(gauss_newton.minima(model, u.shape[0], radii).astype(np.float32)) @ u  # [3, d]
-    before, losses = _trial_losses(params, state, loss, moves)
+    moves = mx.array(gauss_newton.minima(model, at_zero, radii).astype(np.float32)) @ u  # [3, d]
+    before, losses = _trial_losses(params, state, loss, moves, expanded=value)
     best = int(losses.argmin())
-    lower = losses[best] < (value if before is None else before)
-    accepted = np.isfinite(losses[best]) and (exploring or lower) and mx.any(moves[best] != 0).item()
+    taken = exploring or losses[best] < before
+    accepted = taken and np.isfinite(losses[best]) and mx.any(moves[best] != 0).item()
     w, count = state.w + moves[best] if accepted else state.w, state.step + 1
     seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
     after = replace(
@@ -259,21 +260,19 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
 
 
 def _trial_losses(
-    params: ZOParams, state: ZOState, loss: Composite, moves: mx.array
-) -> tuple[float | None, np.ndarray]:
-    """The losses after the moves [3], infinite where there is none; and that before them, where it is computed anew.
+    params: ZOParams, state: ZOState, loss: Composite, moves: mx.array, *, expanded: float
+) -> tuple[float, np.ndarray]:
+    """The loss before the moves, and those after them [3], infinite where there is none.
 
-    It is where exact derivatives stand for differences, for products may be coarse there: the expansion's own value
-    would differ from the trials' by more than they differ among themselves.
+    The loss before is the expansion's own value, but where exact derivatives stand for differences: products may be
+    coarse there, and what is computed in another way would differ from the trials by more than they differ among
+    themselves.
     """
-    if params.estimator != "forward":
-        losses, before = np.array(loss.losses(state.w + moves), np.float64), None
-    else:
-        together = mx.concatenate([state.w[None], state.w + moves])
-        before, *rest = np.array(loss.losses(together), np.float64).tolist()
-        losses = np.array(rest)
-    losses[~np.isfinite(losses)] = np.inf
-    return before, losses
+    anew = params.estimator == "forward"
+    points = mx.concatenate([state.w[None], state.w + moves]) if anew else state.w + moves
+    losses = np.array(loss.losses(points), np.float64)
+    before, after = (float(losses[0]), losses[1:]) if anew else (expanded, losses)
+    return before, np.where(np.isfinite(after), after, np.inf)
 
 
 def _explores(params: ZOParams, state: ZOState) -> bool:

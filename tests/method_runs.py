@@ -1,0 +1,29 @@
+"""Running a method of a comparison, for tests: a small task, and a generator taken to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.splits import draw_split
+from sharpzo_mlx.encoder import load
+from sharpzo_mlx.features import encode
+from sharpzo_mlx.methods.method import Predictor, Progress, Steps, Task
+
+
+def small_task(model: Path, photos: Path, *, query_budget: int, config: TuneConfig | None = None) -> Task:
+    """Four shots a class, seed 0; features are encoded anew."""
+    clip, split = load(model), draw_split(photos, shots=4, seed=0)
+    train, val = (encode(clip, images, cache=False) for images in (split.train, split.val))
+    return Task(clip, train, val, config or TuneConfig(shots=4, seed=0), query_budget)
+
+
+def finished(steps: Steps) -> tuple[list[Progress], Predictor]:
+    """All records of a method and what it returns."""
+    records: list[Progress] = []
+    while True:
+        try:
+            records.append(next(steps))
+        except StopIteration as end:
+            predictor: Predictor = end.value
+            return records, predictor
