@@ -2,7 +2,8 @@
 
 Zero-shot spends nothing. Plain CMA-ES on the projected prompt is Black-Box Tuning (Sun et al., ICML 2022, arXiv
 2201.03514); dense and sparse ZO-SGD begin at w = 0; sharpness-aware CMA-ES is stage 1 alone; SharpZO is both stages
-(arXiv 2506.20990). What is no method's own is the task's: d, the scale of A, the rule of choice. Schedules are as long as the query budget, so every method may spend all of it.
+(arXiv 2506.20990). What is no method's own is the task's: d, the scale of A, the rule of choice. Schedules are as
+long as the query budget, so every method may spend all of it.
 
 >>> [method.name for method in METHODS][:3]
 ['zero-shot', 'bbt', 'zo']
