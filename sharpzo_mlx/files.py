@@ -12,8 +12,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sharpzo_mlx.errors import UserError
 
 CACHE_VARIABLE = "SHARPZO_MLX_CACHE"
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
@@ -31,6 +33,29 @@ def cache_folder() -> Path:
 def default_model_folder() -> Path:
     """Where `sharpzo-mlx convert` without an output puts the default model, and where `tune` looks for it."""
     return cache_folder() / "models" / DEFAULT_MODEL.replace("/", "--")
+
+
+def check_place(folder: Path) -> None:
+    """Make sure that files can be written into a folder, by trying; nothing is left behind.
+
+    Args:
+        folder: where files shall go; it may be missing.
+
+    Raises:
+        UserError: it cannot be made, or not be written to.
+    """
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{folder}: cannot be written to ({reason}); choose another --output") from error
+    finally:
+        with suppress(OSError):  # the first that cannot be removed was not made, or is in use
+            for place in made:
+                place.rmdir()
 
 
 @contextmanager

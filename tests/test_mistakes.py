@@ -1,0 +1,123 @@
+"""Mistakes of a user: one line that names the file or value and the remedy, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sharpzo_mlx as sz
+from sharpzo_mlx.cli import main
+
+Capture = pytest.CaptureFixture[str]
+Refused = Callable[..., str]
+CONFIG = sz.TuneConfig(shots=4, dimension=8, generations=3, population=6, steps=4)
+
+
+@pytest.fixture(scope="module")
+def original(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that no test changes."""
+    return sz.tune(sz.load(tiny_model), photos, CONFIG, output=tmp_path_factory.mktemp("runs") / "run").folder
+
+
+@pytest.fixture
+def run(original: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(original, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that the run was not tuned on."""
+    from sharpzo_mlx import demo
+
+    return shutil.copytree(demo.MODEL_FOLDER, tmp_path_factory.mktemp("models") / "other")
+
+
+@pytest.fixture
+def refused(capsys: Capture) -> Refused:
+    """Run a command line that is to be refused; its one line on stderr."""
+
+    def attempt(*words: str | Path) -> str:
+        capsys.readouterr()
+        assert main.run([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        *notes, line = err.splitlines()
+        assert all(note.startswith("note: ") for note in notes), err
+        assert line.startswith("error: ")
+        return line
+
+    return attempt
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let no file be made in a folder; the superuser, whom no mode stops, is stopped too."""
+
+    def close(folder: Path) -> None:
+        def within(directory: Any) -> bool:
+            return directory is not None and Path(directory).resolve().is_relative_to(folder.resolve())
+
+        for name in ("mkstemp", "TemporaryFile"):
+            plain = getattr(tempfile, name)
+
+            def guarded(*args: Any, plain: Any = plain, **details: Any) -> Any:
+                if within(details.get("dir")):
+                    raise PermissionError(13, "Permission denied", str(Path(details["dir"], ".report-x8.html")))
+                return plain(*args, **details)
+
+            monkeypatch.setattr(tempfile, name, guarded)
+
+    return close
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# report
+
+
+def test_report_refuses_another_model_and_keeps_the_page(run: Path, other_model: Path, refused: Refused) -> None:
+    assert main.run(["report", str(run), "--no-landscape"]) == 0
+    before = contents(run)
+    line = refused("report", run, "--model", other_model)
+    assert f"{other_model}: not the model that {run} was tuned on" in line
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt.safetensors", "run.json", "RUN.json", "steps.jsonl", "checkpoint.safetensors", "evaluations.json"]
+)
+def test_report_never_writes_over_a_run(name: str, run: Path, refused: Refused) -> None:
+    before = contents(run)
+    assert f"{run / name}: a file of the run itself" in refused("report", run, "--output", run / name)
+    assert contents(run) == before
+
+
+def test_report_takes_a_folder(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "pages").mkdir()
+    assert main.run(["report", str(run), "--output", str(tmp_path / "pages"), "--no-landscape"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "pages" / "report.html")
+    assert (tmp_path / "pages" / "report.html").is_file()
+
+
+def test_report_below_a_file(run: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "file").write_text("mine")
+    line = refused("report", run, "--output", tmp_path / "file" / "x.html")
+    assert f"{tmp_path / 'file'}: cannot be written to" in line
+    assert "--output" in line
+
+
+def test_report_of_a_run_that_cannot_be_written_to(
+    run: Path, refused: Refused, read_only: Callable[[Path], None]
+) -> None:
+    read_only(run)
+    line = refused("report", run, "--no-landscape")
+    assert line == f"error: {run}: cannot be written to (permission denied); choose another --output"
