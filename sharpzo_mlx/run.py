@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_path, atomic_write, remove_leftovers
+from sharpzo_mlx.files import atomic_path, atomic_write, check_spelling, missing, remove_empty, remove_leftovers
 from sharpzo_mlx.prompt import Prompt
 
 RECORD, PROMPT, STEPS, CHECKPOINT = "run.json", "prompt.safetensors", "steps.jsonl", "checkpoint.safetensors"
@@ -123,11 +123,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    check_spelling(folder)
+    made = missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file to leave behind
     except OSError as error:
+        remove_empty(made)
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"{folder}: cannot be made a run's folder ({reason}); choose another --output") from error
     try:
@@ -135,9 +137,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        with suppress(OSError):  # not empty: the run is there
-            for parent in made:
-                parent.rmdir()
+        remove_empty(made)
 
 
 def _lock(handle: int, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.cache import features_folder
 from sharpzo_mlx.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -121,3 +123,104 @@ def test_report_of_a_run_that_cannot_be_written_to(
     read_only(run)
     line = refused("report", run, "--no-landscape")
     assert line == f"error: {run}: cannot be written to (permission denied); choose another --output"
+
+
+# paths
+
+
+@pytest.mark.parametrize("command", ["tune", "compare", "convert"])
+@pytest.mark.parametrize("name", ["loop", "n" * 300, "file/x"])
+def test_arguments_that_are_no_paths(
+    command: str, name: str, tiny_model: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is a traceback, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("mine")
+    words: list[str | Path] = [] if command == "convert" else ["--model", tiny_model]
+    assert name in refused(command, tmp_path / name, *words)
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "file"}
+
+
+@pytest.mark.parametrize("command", ["tune", "compare", "convert"])
+@pytest.mark.parametrize("name", ["loop", "n" * 300, "file/x", "new/" + "n" * 300])
+def test_outputs_that_cannot_be_made(
+    command: str, name: str, tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused
+) -> None:
+    """Found before anything is encoded, and nothing is made on the way."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    words = [tiny_model] if command == "convert" else [photos, "--model", tiny_model]
+    assert name in refused(command, *words, "--output", tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "file"}
+
+
+@pytest.mark.parametrize("command", ["tune", "convert"])
+def test_an_output_whose_name_is_not_utf8(
+    command: str, tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused
+) -> None:
+    words = [tiny_model] if command == "convert" else [photos, "--model", tiny_model]
+    line = refused(command, *words, "--output", tmp_path / os.fsdecode(b"bad\xff"))
+    assert r"bad\xff: a name that is not UTF-8; choose another --output" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_whose_name_is_not_utf8(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    """Its pages and plots show `?` for what is no letter."""
+    try:
+        data = shutil.copytree(photos, tmp_path / os.fsdecode(b"bad\xff"))
+    except OSError:
+        pytest.skip("this file system knows no such names")
+    words = [str(data), "--model", str(tiny_model), "--shots", "4", "--query-budget", "60"]
+    tuning = ["--dimension", "8", "--population", "6", "--output", str(tmp_path / "r")]
+    assert main.run(["tune", *words, *tuning]) == 0
+    assert "bad?" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    compared = ["--methods", "bbt", "--seeds", "1", "--output", str(tmp_path / "c")]
+    assert main.run(["compare", *words, *compared]) == 0
+    assert "bad?" in (tmp_path / "c" / "comparison.md").read_text(encoding="utf-8")
+
+
+# compare
+
+
+@pytest.mark.parametrize("kind", ["run", "photos", "other"])
+def test_compare_refuses_a_folder_of_something_else(
+    kind: str, run: Path, tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    folder = {"run": run, "photos": photos, "other": tmp_path / "other"}[kind]
+    before = contents(folder)
+    line = refused("compare", photos, "--model", tiny_model, "--output", folder)
+    assert line == f"error: {folder}: holds files but no comparison; choose another --output"
+    assert contents(folder) == before
+
+
+def test_compare_finds_before_encoding_that_nothing_can_be_written(
+    tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused, read_only: Callable[[Path], None]
+) -> None:
+    (tmp_path / "out").mkdir()
+    read_only(tmp_path / "out")
+    line = refused("compare", photos, "--model", tiny_model, "--output", tmp_path / "out")
+    assert f"{tmp_path / 'out'}: cannot be written to (permission denied)" in line
+    assert not list(features_folder().glob("*"))
+
+
+def test_compare_of_many_folders_has_a_folder_of_its_own(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = [shutil.copytree(photos, tmp_path / "data" / f"{letter * 90}") for letter in "abc"]
+    words = ["--model", tiny_model, "--methods", "zero-shot", "--seeds", "1", "--shots", "4"]
+
+    def made() -> set[str]:
+        return {path.name for path in Path("comparisons").iterdir()}
+
+    assert main.run([str(word) for word in ("compare", *sets, *words)]) == 0
+    (first,) = made()
+    assert first.startswith("a" * 90 + "+b")
+    assert len(first) <= 200
+    assert main.run([str(word) for word in ("compare", *sets, *words)]) == 0
+    assert made() == {first}
+    assert main.run([str(word) for word in ("compare", *sets[:1], *reversed(sets[1:]), *words)]) == 0
+    assert len(made()) == 2
