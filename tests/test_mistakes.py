@@ -224,3 +224,34 @@ def test_compare_of_many_folders_has_a_folder_of_its_own(
     assert made() == {first}
     assert main.run([str(word) for word in ("compare", *sets[:1], *reversed(sets[1:]), *words)]) == 0
     assert len(made()) == 2
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("evaluate", ["--json", "--csv"]),
+        ("evaluate", ["--own-classes", "--all-classes"]),
+        ("predict", ["--csv", "--json"]),
+    ],
+)
+def test_flags_that_contradict_each_other(
+    command: str, flags: list[str], run: Path, photos: Path, refused: Refused
+) -> None:
+    line = refused(command, run, photos, *flags)
+    assert all(flag in line for flag in flags)
+    assert "give one of them" in line
+
+
+# runs that are finished
+
+
+def test_a_finished_run_is_not_prolonged(run: Path, photos: Path, tiny_model: Path, refused: Refused) -> None:
+    before = contents(run)
+    for option, value in (("--query-budget", "900"), ("--time-budget", "3")):
+        line = refused("tune", photos, "--model", tiny_model, "--output", run, "--resume", option, value)
+        assert "a finished run cannot be prolonged; choose another --output for a new one" in line
+        assert option[2:] in line
+    assert contents(run) == before
