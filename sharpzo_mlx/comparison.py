@@ -22,13 +22,15 @@ from typing import Any, TypeAlias
 from sharpzo_mlx.arena import SPLITS, Arena, Contestant, DatasetResult, Finished, Place, Working
 from sharpzo_mlx.cells import Cell, CellFolder, holds_cells
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.methods import registry
+from sharpzo_mlx.prompt import tokenise_prompts
 from sharpzo_mlx.rundata import versions, with_template
 from sharpzo_mlx.standings import Row, mean_rows
-from sharpzo_mlx.tuning import Encoding
+from sharpzo_mlx.tuning import Encoding, check_arguments
 
 COMPARISONS = Path("comparisons")
 RECORD = "comparison.json"
@@ -133,6 +135,7 @@ def compare_steps(
     Raises:
         UserError: what the user gave cannot be used. A method's own failure is part of its cell.
     """
+    check_arguments(clip, config)
     paths = [Path(path).expanduser() for path in ([datasets] if isinstance(datasets, (str, Path)) else datasets)]
     contestants = _contestants(methods, variants)
     if seeds < 1 or not paths:
@@ -144,8 +147,10 @@ def compare_steps(
     places = [
         Place(name, path, with_template(config, path), _labelled(shift)) for name, path in _labelled(paths).items()
     ]
+    _check_budget(contestants, config)
     for place in places:  # all folders are looked at before the first image is decoded
-        place.parts(0)
+        drawn, _ = place.parts(0)
+        tokenise_prompts(clip.tokenizer, place.config.template or PLAIN, drawn["train"].images.class_names)
     folder = Path(output).expanduser() if output else _default_folder(places, clip)
     _check_folder(folder)
     total = len(places) * seeds * len(contestants)
@@ -172,6 +177,15 @@ def _contestants(methods: str, variants: Sequence[str]) -> list[Contestant]:
         if TRIALS in variants:
             found += [Contestant(method, f"trial-{n}", options) for n, options in enumerate(method.trials, 1)]
     return found
+
+
+def _check_budget(contestants: Sequence[Contestant], config: TuneConfig) -> None:
+    """Refuse a query budget that is too small for one of the methods."""
+    for one in contestants:
+        try:
+            one.method.check(config, one.options)
+        except UserError as error:
+            raise UserError(f"{one.method.name} ({one.variant}): {error}, or leave the method out") from error
 
 
 def _labelled(paths: Sequence[str | Path]) -> dict[str, Path]:

@@ -339,3 +339,71 @@ def test_evaluate_says_that_it_could_not_keep_its_figures(
     said = capsys.readouterr()
     assert "in distribution" in said.out
     assert f"note: {run}: cannot be written to (permission denied)" in said.err
+
+
+# what cannot work is known before the first image is encoded
+
+
+@pytest.fixture
+def unencoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no image be encoded."""
+
+    def encoded(clip: sz.Clip, pixels: Any) -> None:
+        raise AssertionError("an image was encoded")
+
+    monkeypatch.setattr(sz.Clip, "encode_pixels", encoded)
+
+
+@pytest.mark.usefixtures("unencoded")
+@pytest.mark.parametrize("command", ["tune", "compare"])
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--template", "{}", "template '{}': write words before {}"),
+        ("--template", "a{}", "template 'a{}': put a space before {}"),
+        ("--template", "many words " * 12 + "{}", "class name 'barn owl': its prompt has"),
+        ("--query-budget", "1", "query-budget 1: the search needs at least"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_encoding(
+    command: str,
+    option: str,
+    value: str,
+    words: str,
+    tiny_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    refused: Refused,
+) -> None:
+    line = refused(command, photos, "--model", tiny_model, "--output", tmp_path / "out", option, value)
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unencoded")
+@pytest.mark.parametrize(("name", "least"), [("bbt", 20), ("zo", 2), ("zip", 10), ("sharpzo", 20), ("sharpzo-gda", 20)])
+def test_a_budget_that_is_too_small_for_one_method_names_it(
+    name: str, least: int, tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused
+) -> None:
+    words = ["--model", tiny_model, "--output", tmp_path / "out", "--query-budget", least - 1]
+    line = refused("compare", photos, *map(str, words), "--methods", f"zero-shot,{name}")
+    assert f"{name} (tuned): query-budget {least - 1}: the search needs at least {least}; raise it" in line
+    assert "or leave the method out" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("m",), r"clip 'm': give the model that load\('m'\) opens"),
+        ((Path("m"),), r"give the model that load\('m'\) opens"),
+        ((None, {"shots": 4}), r"config {'shots': 4}: give a TuneConfig"),
+    ],
+)
+@pytest.mark.parametrize("function", [sz.tune, sz.compare])
+def test_what_is_no_model_and_no_configuration(
+    function: Callable[..., Any], arguments: tuple[Any, ...], words: str, tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    clip, *config = arguments
+    with pytest.raises(TypeError, match=words):
+        function(clip or sz.load(tiny_model), photos, *config, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
