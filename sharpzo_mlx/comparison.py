@@ -147,10 +147,10 @@ def compare_steps(
     places = [
         Place(name, path, with_template(config, path), _labelled(shift)) for name, path in _labelled(paths).items()
     ]
-    _check_budget(contestants, config)
     for place in places:  # all folders are looked at before the first image is decoded
         drawn, _ = place.parts(0)
         tokenise_prompts(clip.tokenizer, place.config.template or PLAIN, drawn["train"].images.class_names)
+    _check_budget(contestants, config)
     folder = Path(output).expanduser() if output else _default_folder(places, clip)
     _check_folder(folder)
     total = len(places) * seeds * len(contestants)
