@@ -12,7 +12,7 @@ import click
 
 @click.command("report")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="The page  [RUN/report.html]")
+@click.option("--output", type=click.Path(path_type=Path), help="The page, or a folder for it  [RUN/report.html]")
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder, if it has moved since tuning.")
 @click.option("--png", is_flag=True, help="Write the plots as PNG files beside the page, too.")
 @click.option("--landscape/--no-landscape", default=True, help="Compute the loss around the result (some 150 queries).")
