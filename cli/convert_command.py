@@ -27,23 +27,9 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def _print_list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from sharpzo_mlx.convert import KNOWN
-
-        rows = [("name", "short", "files", "parameters")]
-        for known in KNOWN:
-            size = f"{known.parameters / 1e6:.1f} M" if known.parameters else "-"
-            rows.append((known.name, known.alias or "-", known.form, size))
-        click.echo(wording.aligned(rows))
-        ctx.exit()
-
-
 @click.command("convert")
 @click.argument("source", required=False)
-@click.option(
-    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_print_list, help="Names known to work."
-)
+@click.option("--list", "listing", is_flag=True, help="Names known to work.")
 @click.option("--output", type=PATH, help="Folder to make (default: <source>-mlx here).")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the weights (default: the checkpoint's own).")
 @click.option(
@@ -57,6 +43,7 @@ def convert_command(
     source: str | None,
     output: Path | None,
     *,
+    listing: bool,
     dtype: str | None,
     quantize: str | None,
     group_size: str | None,
@@ -70,6 +57,9 @@ def convert_command(
     (ViT-B-16.pt), a name on the hub, or a short name (ViT-B/16, RN50); without it, openai/clip-vit-base-patch16 is
     made the default model.
     """
+    if listing:
+        _print_list(as_json)
+        return
     from sharpzo_mlx.convert import Quantisation, convert
 
     if quantize is None and (group_size or quantize_vision):
@@ -81,6 +71,19 @@ def convert_command(
         wording.echo_json(as_record(report))
     else:
         click.echo(summary(report))
+
+
+def _print_list(as_json: bool) -> None:
+    from sharpzo_mlx.convert import KNOWN
+
+    if as_json:
+        wording.echo_json({"models": [dataclasses.asdict(known) for known in KNOWN]})
+        return
+    rows = [("name", "short", "files", "parameters")]
+    for known in KNOWN:
+        size = f"{known.parameters / 1e6:.1f} M" if known.parameters else "-"
+        rows.append((known.name, known.alias or "-", known.form, size))
+    click.echo(wording.aligned(rows))
 
 
 def as_record(report: ConvertReport) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import click
 from sharpzo_mlx.cli import wording
 from sharpzo_mlx.cli.options import PATH
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import check_place
 
 if TYPE_CHECKING:
     from sharpzo_mlx.demo import Finished, Shown
@@ -49,7 +50,7 @@ def demo_command(output: Path | None, seed: int) -> None:
     are photographs of animals and plants. Nothing is downloaded.
     """
     started = time.monotonic()
-    with _place(output) as root:
+    with _place(output, seed) as root:
         finished = _carry_out(root, seed)
         click.echo(summary(finished))
         click.echo(f"\nall in {wording.duration(time.monotonic() - started)}")
@@ -57,11 +58,14 @@ def demo_command(output: Path | None, seed: int) -> None:
 
 
 @contextmanager
-def _place(output: Path | None) -> Iterator[Path]:
+def _place(output: Path | None, seed: int) -> Iterator[Path]:
     """The folder for images and run: the user's own, or one that is gone afterwards."""
     if output is not None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        from sharpzo_mlx import demo
+
+        if output.is_file() or (output.is_dir() and not demo.may_go_on(output, seed)):
             raise UserError(f"{output}: not empty; give a new folder to --output")
+        check_place(output)
         yield output
         return
     with tempfile.TemporaryDirectory(prefix="sharpzo-mlx-demo-") as folder:

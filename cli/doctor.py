@@ -146,9 +146,12 @@ def caches() -> Finding:
     """Where the caches are, how large, and whether they can be written."""
     folder = files.cache_folder()
     sizes = ", ".join(f"{name} {wording.amount(_size(folder / name))}" for name in ("features", "models"))
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    remedy = f"set {files.CACHE_VARIABLE} to a folder of yours"
+    if not nearest.is_dir():
+        return Finding("caches", f"{folder}: not usable, {nearest} is not a folder", remedy)
     if not os.access(nearest, os.W_OK):
-        return Finding("caches", f"{folder}: not writable", f"set {files.CACHE_VARIABLE} to a folder of yours")
+        return Finding("caches", f"{folder}: not writable", remedy)
     return Finding("caches", f"{folder} ({sizes}; may be deleted, are made again when needed)")
 
 

@@ -15,38 +15,44 @@ from typing import TYPE_CHECKING
 import click
 
 from sharpzo_mlx.cli import shift_tables, wording
-from sharpzo_mlx.cli.options import PATH
+from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
     from sharpzo_mlx.measured import Report
+
+SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 
 
 @click.command("evaluate")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=PATH)
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
-@click.option("--own-classes", "scope", flag_value="own", help="Only a folder's own classes compete.")
-@click.option("--all-classes", "scope", flag_value="all", help="All tuned classes compete, for ImageNet-A and -R too.")
+@click.option("--own-classes", is_flag=True, help="Only a folder's own classes compete.")
+@click.option("--all-classes", is_flag=True, help="All tuned classes compete, for ImageNet-A and -R too.")
 @click.option("--mapping", type=PATH, help="File from class folders to classes.")
-@click.option("--json", "style", flag_value="json", help="Print one JSON object on stdout.")
-@click.option("--csv", "style", flag_value="csv", help="Print a line for each run and folder on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a line for each run and folder on stdout.")
 def evaluate_command(
     run_folder: Path,
     folders: tuple[Path, ...],
     *,
     model: Path | None,
-    scope: str | None,
+    own_classes: bool,
+    all_classes: bool,
     mapping: Path | None,
-    style: str | None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Measure the run RUN on each FOLDER of class folders, beside zero-shot; further runs may follow the first.
 
     The classes of a FOLDER may be a subset of those that were tuned; they are matched by name. ImageNet's variants
     are recognised: numbered folders (V2), the 200 classes of -A and -R, trees of corruptions (-C).
     """
+    style = at_most_one(json=as_json, csv=as_csv)
+    scope = SCOPES[at_most_one(own_classes=own_classes, all_classes=all_classes)]
     runs, places = _parted(run_folder, folders)
-    reports = {run: _measured(run, places, model=model, scope=scope or "auto", mapping=mapping) for run in runs}
+    reports = {run: _measured(run, places, model=model, scope=scope, mapping=mapping) for run in runs}
     if style == "json":
         wording.echo_json(shift_tables.as_record(reports))
     elif style == "csv":

@@ -35,6 +35,9 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line fo
 USER_ERROR, INTERRUPTED = 2, 130
 # of the machine, not of this program: one line says enough
 _MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+# of a path that the user named
+_MISNAMED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
 
 class LazyGroup(click.Group):
@@ -146,15 +149,21 @@ def run(arguments: Sequence[str]) -> int:
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
         return _system_error(error)
+    except RuntimeError as error:
+        if not str(error).startswith(_LOOP):
+            raise
+        path = str(error).removeprefix(_LOOP).strip("'\"")
+        return _fail(f"{path}: a link that leads back to itself; name another path")
 
 
 def _system_error(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if error.errno not in _MENDABLE:
+    if error.errno not in _MENDABLE | _MISNAMED:
         raise error
-    return _fail(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}")
+    remedy = "; name another path" if error.errno in _MISNAMED else ""
+    return _fail(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}{remedy}")
 
 
 def main() -> None:

@@ -57,6 +57,19 @@ class GivenPath(click.Path):
 PATH = GivenPath(path_type=Path)
 
 
+def at_most_one(**flags: bool) -> str | None:
+    """The flag that was given, by its name without hyphens; None where none was.
+
+    Raises:
+        UserError: two were, which contradict each other.
+    """
+    given = [name for name, on in flags.items() if on]
+    if len(given) > 1:
+        shown = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{shown} contradict each other; give one of them")
+    return given[0] if given else None
+
+
 class GroupedOption(click.Option):
     """An option that knows the heading it stands under in the help."""
 

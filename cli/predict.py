@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sharpzo_mlx.cli import wording
-from sharpzo_mlx.cli.options import PATH
+from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
-@click.option("--json", "style", flag_value="json", help="Print one JSON object on stdout.")
-@click.option("--csv", "style", flag_value="csv", help="Print path,label,probability,error on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print path,label,probability,error on stdout.")
 def predict_command(
-    run_folder: Path, images: tuple[Path, ...], *, top: int, model: Path | None, style: str | None
+    run_folder: Path, images: tuple[Path, ...], *, top: int, model: Path | None, as_json: bool, as_csv: bool
 ) -> None:
     """Label each IMAGE with the run RUN."""
     from sharpzo_mlx import encoder, evaluation, run
 
+    style = at_most_one(json=as_json, csv=as_csv)
     clip = None if model is None else encoder.load(model)
     predictions = evaluation.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)

@@ -14,7 +14,7 @@ from sharpzo_mlx.cli.options import PATH
 
 @click.command("report")
 @click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--output", type=PATH, help="The page  [RUN/report.html]")
+@click.option("--output", type=PATH, help="The page, or a folder for it  [RUN/report.html]")
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
 @click.option("--png", is_flag=True, help="Write the plots as PNG files beside the page, too.")
 @click.option("--landscape/--no-landscape", default=True, help="Compute the loss around the result (some 150 queries).")

@@ -20,6 +20,7 @@ from pathlib import Path
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors import read_header
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import check_spelling, missing, remove_empty
 
 from .safetensors_file import check
 
@@ -33,6 +34,7 @@ def resolve(output: Path, *, force: bool) -> Path:
         UserError: something stands there that is not to be replaced.
     """
     folder = output.expanduser()
+    check_spelling(folder)
     if folder.is_symlink():  # replace what a link leads to, not the link
         folder = folder.resolve()
     if not folder.exists():
@@ -65,10 +67,12 @@ def fill(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or the place cannot be written to.
     """
+    made = missing(folder.parent)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
     except OSError as error:
+        remove_empty(made)
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
     try:
         yield unfinished

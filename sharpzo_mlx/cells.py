@@ -128,6 +128,12 @@ class CellFolder:
         atomic_write(self.path(key), json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def holds_cells(folder: Path) -> bool:
+    """Whether a folder is a comparison's: there are cells in it, and where they lie is nothing else."""
+    place = folder / FOLDER
+    return place.is_dir() and all(entry.suffix == ".json" or entry.name.startswith(".") for entry in place.iterdir())
+
+
 def finite(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None

@@ -11,26 +11,32 @@ fails leaves its message while the rest goes on.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from sharpzo_mlx.arena import SPLITS, Arena, Contestant, DatasetResult, Finished, Place, Working
-from sharpzo_mlx.cells import Cell, CellFolder
+from sharpzo_mlx.cells import Cell, CellFolder, holds_cells
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_write, refuse_empty
+from sharpzo_mlx.files import atomic_write, check_place, refuse_empty
 from sharpzo_mlx.methods import registry
+from sharpzo_mlx.methods.method import affordable
+from sharpzo_mlx.prompt import tokenise_prompts
 from sharpzo_mlx.rundata import versions, with_template
 from sharpzo_mlx.standings import Row, mean_rows
-from sharpzo_mlx.tuning import Encoding
+from sharpzo_mlx.tuning import Encoding, check_arguments
 
 COMPARISONS = Path("comparisons")
 RECORD = "comparison.json"
 SEEDS, QUERIES = 5, 5000
+LONGEST_NAME = 200  # bytes of a folder's name that we choose; file systems take 255, and some less
 TUNED, PUBLISHED, TRIALS = "tuned", "published", "trials"
 VARIANTS = (TUNED, PUBLISHED, TRIALS)
 
@@ -130,6 +136,7 @@ def compare_steps(
     Raises:
         UserError: what the user gave cannot be used. A method's own failure is part of its cell.
     """
+    check_arguments(clip, config)
     datasets = [datasets] if isinstance(datasets, (str, Path)) else datasets
     refuse_empty(*datasets, *shift)
     paths = [Path(path).expanduser() for path in datasets]
@@ -144,8 +151,11 @@ def compare_steps(
         Place(name, path, with_template(config, path), _labelled(shift)) for name, path in _labelled(paths).items()
     ]
     for place in places:  # all folders are looked at before the first image is decoded
-        place.parts(0)
+        drawn, _ = place.parts(0)
+        tokenise_prompts(clip.tokenizer, place.config.template or PLAIN, drawn["train"].images.class_names)
+    _check_budget(contestants, config)
     folder = Path(output).expanduser() if output else _default_folder(places, clip)
+    _check_folder(folder)
     total = len(places) * seeds * len(contestants)
     results: list[DatasetResult] = []
     for place in places:
@@ -172,13 +182,27 @@ def _contestants(methods: str, variants: Sequence[str]) -> list[Contestant]:
     return found
 
 
+def _check_budget(contestants: Sequence[Contestant], config: TuneConfig) -> None:
+    """Refuse a query budget that is too small for every method with a price; one alone fails in its own cells."""
+    reasons = []
+    priced = [one for one in contestants if one.method.check is not affordable]
+    for one in priced:
+        try:
+            one.method.check(config, one.options)
+        except UserError as error:
+            reasons.append(f"{one.method.name} ({one.variant}): {error}")
+    if reasons and len(reasons) == len(priced):
+        raise UserError(reasons[0])
+
+
 def _labelled(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Short names for folders: their own, with as many parents' in front as tell them apart."""
     places = list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
     shown = dict.fromkeys(places, 1)  # parts of its path in a name
 
     def name(place: Path) -> str:
-        return "-".join(place.parts[1:][-shown[place] :])
+        joined = "-".join(place.parts[1:][-shown[place] :])
+        return joined.encode("utf-8", "replace").decode()  # what is no letter becomes a question mark
 
     while True:
         taken = [*map(name, places), *SPLITS]
@@ -193,4 +217,17 @@ def _labelled(paths: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def _default_folder(places: Sequence[Place], clip: Clip) -> Path:
-    return COMPARISONS / f"{'+'.join(place.name for place in places)}-{clip.folder.resolve().name}"
+    """`comparisons/<datasets>-<model>`; of names too many for a file's name the first letters and a digest."""
+    name = f"{'+'.join(place.name for place in places)}-{clip.folder.resolve().name}"
+    whole = os.fsencode(name)
+    if len(whole) > LONGEST_NAME:
+        name = f"{whole[: LONGEST_NAME - 13].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:12]}"
+    return COMPARISONS / name
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything but a comparison, or that cannot be written to."""
+    check_place(folder)
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+    if visible and not (folder / RECORD).is_file() and not holds_cells(folder):
+        raise UserError(f"{folder}: holds files but no comparison; choose another --output")

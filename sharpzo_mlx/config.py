@@ -49,6 +49,7 @@ DATA, SPACE, WARMUP, SEARCH, BUDGET = "Data", "Prompt", "Stage 1: CMA-ES", "Stag
 NO_HEAD = "none"
 DEFAULT_STEPS, UNBOUNDED = 120, 10**9
 ESTIMATORS = ("cge", "rge", "forward")
+MOST_FULL = 4096  # coordinates of a full covariance: beyond, its matrices take gigabytes and its roots minutes
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TuneConfig:
     )
     preset: str = option("default", "default, paper, or paper:DATASET", DATA)
 
-    dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2)
+    dimension: int = option(512, "length d of the vector that is searched", SPACE, minimum=2, maximum=65_536)
     relative_scale: float = option(
         40.0,
         "spread of the context's shift at |w_j| = 1, in units of the token embeddings' spread",
@@ -187,6 +188,10 @@ class TuneConfig:
             _check(item, getattr(self, item.name))
         if self.template is not None and str(self.template).count("{}") != 1:
             raise UserError(f"template {self.template!r}: write {{}} once, where the class name goes")
+        if self.covariance == "full" and self.dimension > MOST_FULL:
+            raise UserError(
+                f"dimension {self.dimension}: must be at most {MOST_FULL} with covariance full; choose diagonal"
+            )
 
     @property
     def most_steps(self) -> int:

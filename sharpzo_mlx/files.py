@@ -13,8 +13,8 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +48,52 @@ def refuse_empty(*paths: str | Path) -> None:
         raise UserError("an empty path was given: name one, or . for the current folder")
 
 
+def check_place(folder: Path) -> None:
+    """Make sure that files can be written into a folder, by trying; nothing is left behind.
+
+    Args:
+        folder: where files shall go; it may be missing.
+
+    Raises:
+        UserError: it cannot be made, or not be written to.
+    """
+    made = missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{folder}: cannot be written to ({reason}); choose another --output") from error
+    finally:
+        remove_empty(made)
+
+
+def missing(folder: Path) -> list[Path]:
+    """Of a folder and those above it, the ones that are not there; the innermost first."""
+    return [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of these folders that were made and are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):  # not made after all, or in use
+            folder.rmdir()
+
+
+def check_spelling(path: Path) -> None:
+    """Refuse a name that is not UTF-8: MLX can write no file there.
+
+    Raises:
+        UserError: with the name, its bytes escaped.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise UserError(f"{shown}: a name that is not UTF-8; choose another --output") from error
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it into place when the block ends well, else remove it."""
@@ -71,10 +117,10 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
     Args:
         path: where the file shall stand; its folder is made when it is missing.
-        data: bytes, or text that is written as UTF-8.
+        data: bytes, or text that is written as UTF-8; what is none (in a file's name) becomes `?`.
     """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -9,8 +9,8 @@ in one mean. What `evaluate` measured is kept beside the run, so that its page c
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import numpy as np
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.run import Run
 from sharpzo_mlx.scores import ClassResult, Measures
+
+_log = logging.getLogger("sharpzo_mlx")
 
 EVALUATIONS = "evaluations.json"
 
@@ -131,17 +133,37 @@ def remember(run: Run, report: Report) -> None:
     for result in report.folders:
         path = str(result.path.expanduser().resolve())
         known[path] = {**result.to_dict(), "path": path}
-    with suppress(OSError):  # a run in a place that cannot be written to can still be evaluated
+    try:
         atomic_write(run.folder / EVALUATIONS, json.dumps(list(known.values()), indent=1) + "\n")
+    except OSError as error:  # a run in a place that cannot be written to can still be evaluated
+        reason = (error.strerror or str(error)).lower()
+        _log.warning(f"{run.folder}: cannot be written to ({reason}), so `report` will not show what was measured now")
 
 
 def remembered(run: Run) -> list[dict[str, Any]]:
-    """What `remember` kept; nothing where there is none or it is damaged."""
-    try:
-        found = json.loads((run.folder / EVALUATIONS).read_text(encoding="utf-8"))
-        return [entry for entry in found if {"path", "zero_shot", "tuned", "interval"} <= entry.keys()]
-    except (OSError, ValueError, AttributeError, TypeError):
+    """What `remember` kept; entries that are damaged are left out, and a notice says so."""
+    path = run.folder / EVALUATIONS
+    if not path.is_file():
         return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        entries = found if isinstance(found, list) else [found]
+    except (OSError, ValueError):
+        entries = [None]
+    good = [entry for entry in entries if _is_whole(entry)]
+    if len(good) < len(entries):
+        _log.warning(f"{path}: damaged in part; what is missing comes back with `evaluate`")
+    return good
+
+
+def _is_whole(entry: Any) -> bool:
+    """Whether an entry is what `remember` writes, as far as the page shows it."""
+    try:
+        figures = [entry[name] for name in ("images", "zero_shot", "tuned")] + [*entry["interval"]]
+        plain = all(isinstance(figure, (int, float)) for figure in figures)
+        return plain and len(figures) == 5 and isinstance(entry["path"], str) and "in_distribution" in entry
+    except (KeyError, TypeError):
+        return False
 
 
 def mean(values: Sequence[float]) -> float:

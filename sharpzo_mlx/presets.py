@@ -47,10 +47,11 @@ def preset(name: str = "default", **changes: Any) -> TuneConfig:
     """
     if name == "default":
         return TuneConfig(**changes)
-    family, _, dataset = name.partition(":")
-    if family != "paper" or (dataset or "eurosat") not in PAPER:
+    family, colon, dataset = name.partition(":")
+    dataset = dataset if colon else "eurosat"
+    if family != "paper" or dataset not in PAPER:
         raise UserError(f"preset {name!r}: choose default, paper, or paper: and one of {', '.join(PAPER)}")
-    return TuneConfig(**{**_paper(dataset or "eurosat"), "preset": name, **changes})
+    return TuneConfig(**{**_paper(dataset), "preset": name, **changes})
 
 
 def check(config: TuneConfig) -> None:

@@ -24,14 +24,15 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation import open_model
-from sharpzo_mlx.files import atomic_write
+from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.findings import ChangedImage, Findings, look_at
 from sharpzo_mlx.images import open_image
-from sharpzo_mlx.measured import remembered
+from sharpzo_mlx.measured import EVALUATIONS, remembered
 from sharpzo_mlx.plots import as_svg, draw_all, save_png, shown_classes
-from sharpzo_mlx.run import Run, read_steps
+from sharpzo_mlx.run import CHECKPOINT, PROMPT, RECORD, STEPS, Run, read_steps
 
 PAGE = "report.html"
+OF_RUNS = (RECORD, PROMPT, STEPS, CHECKPOINT, EVALUATIONS)  # names that no page takes in a run's folder
 TEMPLATE = Path(__file__).with_name("report_page.html.j2")
 THUMBNAIL = 120  # pixels
 CONFUSED = 10  # pairs of classes that are named
@@ -50,7 +51,7 @@ def write_report(
     Args:
         run: the run or its folder.
         clip: the checkpoint; None reads the one that the run names.
-        output: the file; None for `report.html` in the run's folder.
+        output: the file, or a folder for `report.html` in it; None for the run's own folder.
         png: whether the plots are written as PNG beside the page, too.
         landscape: whether the loss around the result is computed, some 150 queries.
 
@@ -58,12 +59,13 @@ def write_report(
         The file.
 
     Raises:
-        UserError: there is no such run, or it has no prompt so far.
+        UserError: there is no such run, it has no prompt so far, `clip` is not its model, or the page cannot be
+            written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
     if not run.results or not run.prompt.class_names:
         raise UserError(f"{run.folder}: stopped before there was anything to show; go on with `tune --resume`")
-    path = Path(output).expanduser() if output else run.folder / PAGE
+    path = _page(run, output)
     findings = _findings(run, clip, landscape=landscape)
     steps = read_steps(run.folder)
     figures = draw_all(run, steps, findings)
@@ -78,7 +80,20 @@ def write_report(
     return path
 
 
+def _page(run: Run, output: str | Path | None) -> Path:
+    """The file to write, once it is sure that it may be written there."""
+    path = Path(output).expanduser() if output else run.folder
+    if path.is_dir():
+        path /= PAGE
+    if path.name.casefold() in OF_RUNS and Run.exists(path.parent):
+        raise UserError(f"{path}: a file of the run itself; choose another --output, such as {path.with_name(PAGE)}")
+    check_place(path.parent)
+    return path
+
+
 def _findings(run: Run, clip: Clip | None, *, landscape: bool) -> Findings | None:
+    if clip is not None:
+        open_model(run, clip)  # one that was named and is another is no reason for a poorer page
     try:
         return look_at(run, open_model(run, clip), landscape=landscape)
     except UserError as error:

@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +26,27 @@ import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_path, atomic_write, refuse_empty, remove_leftovers
+from sharpzo_mlx.files import (
+    atomic_path,
+    atomic_write,
+    check_spelling,
+    missing,
+    refuse_empty,
+    remove_empty,
+    remove_leftovers,
+)
 from sharpzo_mlx.prompt import Prompt
 
 RECORD, PROMPT, STEPS, CHECKPOINT = "run.json", "prompt.safetensors", "steps.jsonl", "checkpoint.safetensors"
 FORMAT = 1
+_KINDS: dict[str, type] = {
+    "status": str, "dataset": str, "model": dict, "images": dict, "class_names": list, "class_folders": list,
+    "versions": dict,
+}  # fmt: skip
+_OF_MODEL: dict[str, type] = {"folder": str, "fingerprint": str}
+_OF_IMAGES: dict[str, type] = {"train": list, "val": list}
+_RESULTS = ("zero_shot", "val", "test", "queries", "val_queries", "seconds", "peak_memory_mb")
+_OF_STEPS = ("stage", "step", "queries", "seconds")
 
 
 @dataclass
@@ -103,18 +119,46 @@ class Run:
             if content.pop("format") != FORMAT:
                 raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
             config, results = TuneConfig.from_dict(content.pop("config")), content.pop("results")
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder}: no run here ({RECORD} is missing); name the folder that `tune` wrote"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _check_record(content, results)
+        except OSError as error:
+            raise UserError(_unreadable(folder, error)) from error
+        except KeyError as error:
+            raise UserError(f"{path}: damaged ({error} is missing); tune again") from error
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: damaged ({error}); tune again") from error
         return cls(folder, config, content, results)
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
         """Whether a run lies there."""
-        return (folder / RECORD).is_file()
+        return os.path.isfile(folder / RECORD)
+
+
+def _unreadable(folder: Path, error: OSError) -> str:
+    """What to say of a folder whose run.json cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return f"{folder}: no run here ({RECORD} is missing); name the folder that `tune` wrote"
+    if isinstance(error, PermissionError):
+        return f"{folder / RECORD}: permission denied; allow reading it"
+    if isinstance(error, NotADirectoryError):
+        return f"{folder}: not a folder; name the run's folder, which `tune` wrote"
+    return f"{folder}: {(error.strerror or str(error)).lower()}; name the run's folder, which `tune` wrote"
+
+
+def _check_record(record: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Look whether everything is there that a reader takes for granted.
+
+    Raises:
+        KeyError: something is missing.
+        TypeError: something is of another kind.
+    """
+    kinds = [(record, _KINDS), (record["model"], _OF_MODEL), (record["images"], _OF_IMAGES)]
+    if results or record["status"] == "finished":
+        kinds.append((results, dict.fromkeys(_RESULTS, object)))
+    for room, expected in kinds:
+        for name, kind in expected.items():
+            if not isinstance(room[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
 
 
 @contextmanager
@@ -124,11 +168,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    check_spelling(folder)
+    made = missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file to leave behind
     except OSError as error:
+        remove_empty(made)
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"{folder}: cannot be made a run's folder ({reason}); choose another --output") from error
     try:
@@ -136,9 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        with suppress(OSError):  # not empty: the run is there
-            for parent in made:
-                parent.rmdir()
+        remove_empty(made)
 
 
 def _lock(handle: int, folder: Path) -> None:
@@ -179,10 +223,24 @@ class StepLog:
 
 
 def read_steps(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a run so far; a line that is half written is left out."""
+    """The steps of a run so far; a line that is half written is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     path = folder / STEPS
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return [_step(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _step(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        step: dict[str, Any] = json.loads(line)
+        if all(isinstance(step[name], (int, float)) for name in _OF_STEPS):
+            return step
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path}: line {number} is damaged; delete that line, or tune again")
 
 
 def save_checkpoint(folder: Path, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]) -> None:

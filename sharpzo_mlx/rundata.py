@@ -117,7 +117,9 @@ def _go_on(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) -> tu
     if config is not None:
         run.config = _same_options(run, config)
     images = {name: _restore(dataset, run.record, rows) for name, rows in run.record["images"].items()}
-    if not run.finished:
+    if run.finished:
+        _log.warning(f"{run.folder}: finished already, its result is as it was; for more, choose another --output")
+    else:
         for split in images.values():
             _check_present(split, run)
         run.record |= {"status": "running", "dataset": os.path.abspath(dataset)}
@@ -139,9 +141,17 @@ def _check_dataset(run: Run, dataset: Path) -> None:
 def _same_options(run: Run, config: TuneConfig) -> TuneConfig:
     for item in dataclasses.fields(TuneConfig):
         old, new = getattr(run.config, item.name), getattr(config, item.name)
-        if item.name not in CHANGEABLE and old != new:
+        if old == new:
+            continue
+        name = item.name.replace("_", "-")
+        if run.finished:
             raise UserError(
-                f"{run.folder}: was begun with {item.name.replace('_', '-')} {old}, not {new}; "
+                f"{run.folder}: finished with {name} {old}, not {new}, and a finished run cannot be prolonged; "
+                "choose another --output for a new one"
+            )
+        if item.name not in CHANGEABLE:
+            raise UserError(
+                f"{run.folder}: was begun with {name} {old}, not {new}; "
                 "leave the option out to go on, or choose another --output"
             )
     return config

@@ -67,6 +67,28 @@ class TuneStep:
     peak_memory_mb: float
 
 
+@dataclass(frozen=True)
+class _Unmeasured:
+    """What is known of a loss before there are images: its dimension."""
+
+    dimension: int
+    queries: int = 0
+
+    def losses(self, w: mx.array) -> mx.array:
+        raise AssertionError("nothing is computed before there are images")
+
+
+def check_budget(config: TuneConfig) -> None:
+    """Refuse a query budget that buys neither a generation nor a step, before there is anything to search.
+
+    Raises:
+        UserError: with the least that does.
+    """
+    if config.query_budget:
+        loss = _Unmeasured(config.dimension)
+        Search(config, cast(CountedLoss, loss), lambda w: Score(0.0, math.inf)).check_budget()
+
+
 class Search:
     """Both stages on one objective.
 

@@ -21,6 +21,7 @@ import mlx.core as mx
 from sharpzo_mlx import memory
 from sharpzo_mlx.config import NO_HEAD, TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet, notice
+from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.encoder import Clip
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, check_readable, encode_steps, relayed
@@ -28,10 +29,11 @@ from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.heads import with_head
 from sharpzo_mlx.objective import Objective, score_logits
 from sharpzo_mlx.problem import Problem, make_problem
+from sharpzo_mlx.prompt import tokenise_prompts
 from sharpzo_mlx.recorder import Recorder, costs
 from sharpzo_mlx.run import CHECKPOINT, Run, locked
 from sharpzo_mlx.rundata import check_content, open_run, run_folder
-from sharpzo_mlx.search import Search, TuneStep
+from sharpzo_mlx.search import Search, TuneStep, check_budget
 
 LONG_SECONDS = 0.5
 
@@ -110,7 +112,9 @@ def tune_steps(
 
     Raises:
         UserError: what the user gave cannot be used; nothing is left behind.
+        TypeError: `clip` is no Clip, or `config` no TuneConfig.
     """
+    check_arguments(clip, config)
     refuse_empty(dataset)
     dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
@@ -119,7 +123,21 @@ def tune_steps(
         yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
 
 
+def check_arguments(clip: object, config: object) -> None:
+    """Say what is expected where a path stands for a model, or a dictionary for the options.
+
+    Raises:
+        TypeError: `clip` is no Clip, or `config` no TuneConfig.
+    """
+    if not isinstance(clip, Clip):
+        raise TypeError(f"clip {clip!r}: give the model that load({str(clip)!r}) opens")
+    if config is not None and not isinstance(config, TuneConfig):
+        raise TypeError(f"config {config!r}: give a TuneConfig, such as TuneConfig(shots=16)")
+
+
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
+    check_budget(run.config)
+    tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, images["train"].class_names)  # refused before work
     train = yield from encode_split(clip, images["train"], "train")
     check_classes(train)
     val = yield from encode_split(clip, images["val"], "val")

@@ -216,3 +216,26 @@ def test_json_is_standard_json(capsys: Capture) -> None:
 
 def test_missing_accuracies_are_dashes() -> None:
     assert (wording.percent(None), wording.points(None, 0.5), wording.points(0.25, 0.5)) == ("-", "-", "+25.0")
+
+
+@pytest.mark.parametrize("code", [errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_path_that_cannot_be_used_is_one_line(code: int, command: Any, capsys: Capture) -> None:
+    def body() -> None:
+        raise OSError(code, os.strerror(code), "photos/x")
+
+    command(body)
+    assert main.run(["probe"]) == 2
+    assert capsys.readouterr().err == f"error: photos/x: {os.strerror(code).lower()}; name another path\n"
+
+
+def test_a_link_that_leads_back_to_itself_is_one_line(command: Any, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+
+    def body() -> None:
+        (tmp_path / "loop").resolve()
+        raise RuntimeError(f"Symlink loop from {str(tmp_path / 'loop')!r}")  # as before Python 3.13
+
+    command(body)
+    assert main.run(["probe"]) == 2
+    expected = f"error: {tmp_path / 'loop'}: a link that leads back to itself; name another path\n"
+    assert capsys.readouterr().err == expected

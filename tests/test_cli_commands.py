@@ -28,7 +28,7 @@ from sharpzo_mlx.cli import doctor, main
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.files import default_model_folder
+from sharpzo_mlx.files import CACHE_VARIABLE, default_model_folder
 
 Capture = pytest.CaptureFixture[str]
 CLASSES = {"red": (220, 30, 30), "green_leaf": (30, 200, 30), "blue": (30, 30, 220)}
@@ -298,6 +298,18 @@ def test_doctor_sees_the_default_model_and_the_caches(model: Path, capsys: Captu
     assert found["default model"]["remedy"] is None
     assert str(default_model_folder()) in found["default model"]["words"]
     assert str(default_model_folder().parents[1]) in found["caches"]["words"]
+
+
+@pytest.mark.parametrize("below", ["", "below/it"])
+def test_doctor_sees_that_the_caches_place_is_a_file(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / below))
+    assert main.run(["doctor", "--json"]) == 0
+    found = findings(capsys)["caches"]
+    assert f"{tmp_path / 'file'} is not a folder" in found["words"]
+    assert CACHE_VARIABLE in found["remedy"]
 
 
 def test_doctor_names_each_problem_with_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -76,7 +76,11 @@ def test_preset_gives_way_to_what_is_given_only() -> None:
 def test_a_run_goes_on_with_its_own_options_unless_told(tmp_path: Path) -> None:
     own = TuneConfig(shots=3, rho=0.7, seed=5)
     assert continued(TuneConfig(), {}, tmp_path / "absent") == TuneConfig()
-    Run(tmp_path, own).save()
+    record = {
+        "status": "running", "dataset": "photos", "model": {"folder": "m", "fingerprint": ""},
+        "images": {"train": [], "val": []}, "class_names": [], "class_folders": [], "versions": {},
+    }  # fmt: skip
+    Run(tmp_path, own, record).save()
     assert continued(TuneConfig(), typed(), tmp_path) == own
     again = typed("--time-budget", "1h", "--rho", "0.2")  # a difference is for tune_steps to name
     assert continued(chosen(again), again, tmp_path) == dataclasses.replace(own, time_budget=3600.0, rho=0.2)

@@ -238,6 +238,18 @@ def test_a_method_that_fails_is_recorded_and_tried_again(
     assert end.failed == []
 
 
+def test_a_budget_too_small_for_one_method_leaves_the_rest_alone(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    small = replace(CONFIG, query_budget=4)
+    found = compare(clip, photos, small, methods="bbt,zo,ncm", seeds=1, output=tmp_path / "out")
+    assert [(cell.method, cell.error) for cell in found.failed] == [
+        ("bbt", "query-budget 4: the search needs at least 20; raise it to that")
+    ]
+    assert [row.method for row in found.datasets[0].rows if row.test is not None] == ["zero-shot", "zo", "ncm"]
+    with pytest.raises(UserError, match=r"bbt \(tuned\): query-budget 4: the search needs"):
+        compare(clip, photos, small, methods="bbt,sharpzo,ncm", seeds=1, output=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_interrupt_is_no_failure(
     clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

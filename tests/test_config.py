@@ -25,6 +25,8 @@ from sharpzo_mlx.presets import PAPER, preset
         ({"seed": True}, "whole number"),
         ({"population": None}, "a value is needed"),
         ({"learning_rate": "fast"}, "give a number"),
+        ({"dimension": 20_000_000}, "dimension 20000000: must be at most 65536"),
+        ({"dimension": 5000, "covariance": "full"}, "dimension 5000: must be at most 4096 with covariance full"),
         ({"template": "a photo"}, "write {} once"),
         ({"template": 5}, "write {} once"),
         ({"template": "{} and {}"}, "write {} once"),
@@ -60,7 +62,7 @@ def test_the_papers_settings() -> None:
         assert preset(f"paper:{name}").preset == f"paper:{name}"
 
 
-@pytest.mark.parametrize("name", ["papers", "paper:mnist", ""])
+@pytest.mark.parametrize("name", ["papers", "paper:mnist", "paper:", "default:", ":", ""])
 def test_unknown_presets_are_named(name: str) -> None:
     with pytest.raises(UserError, match="choose default"):
         preset(name)

@@ -154,6 +154,10 @@ def test_the_list_needs_no_source(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "openai/clip-vit-base-patch16" in told
     assert "RN50x4" in told
+    assert run(["convert", "--list", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [model["name"] for model in models if model["alias"] == "ViT-B/16"] == ["openai/clip-vit-base-patch16"]
+    assert len(models) == told.count("\n") - 1
 
 
 def test_the_number_of_parameters_counts_what_is_packed(tiny_model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from sharpzo_mlx.demo.painting import DRAWN_STYLES, SIZE, UNSEEN_STYLES, paint
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
 from sharpzo_mlx.images import preprocess
 from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.search import TuneStep
 
 FEW = Amounts(train=2, val=1, test=2, shifted=1)
 
@@ -151,3 +153,48 @@ def test_records_say_how_far_it_is(tmp_path: Path) -> None:
     first = next(demo.show(tmp_path, amounts=FEW))
     assert isinstance(first, Rendered)
     assert first.total == len(LIVING) * (2 + 1 + 2 + 3)
+
+
+def test_what_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C between two pictures, and between two steps of the search; but never as another demonstration."""
+    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=6, patience=6, steps=0))
+    monkeypatch.setattr(demo, "AMOUNTS", FEW)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main.run(["demo", "--output", str(whole)]) == 0
+    words = ["demo", "--output", str(cut)]
+    plain = demo.show
+    for last in (5, FEW.train * len(LIVING) + 200):
+
+        def stopped(root: Path, *, seed: int, last: int = last) -> Iterator[object]:
+            for number, record in enumerate(plain(root, seed=seed)):
+                yield record
+                if number == last or isinstance(record, TuneStep):
+                    raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(demo, "show", stopped)
+            assert main.run(words) == 130
+    assert not sz.Run.load(cut / "run").finished
+    assert main.run([*words, "--seed", "1"]) == 2
+    assert main.run(words) == 0
+    run, undisturbed = sz.Run.load(cut / "run"), sz.Run.load(whole / "run")
+    assert (run.results["test"], run.results["queries"]) == (
+        undisturbed.results["test"],
+        undisturbed.results["queries"],
+    )
+
+
+@pytest.mark.parametrize("entry", ["images/holiday", "run/notes", "images/dusk/../../mine"])
+def test_a_folder_of_anything_else_is_refused(entry: str, tmp_path: Path) -> None:
+    (tmp_path / entry).mkdir(parents=True)
+    assert main.run(["demo", "--output", str(tmp_path)]) == 2
+
+
+def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    for output in ("loop", "loop/x", "file", "file/x", "n" * 300, "new/" + "n" * 300):
+        assert main.run(["demo", "--output", str(tmp_path / output)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / output) in line
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "file"}

@@ -28,10 +28,13 @@ def run(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
         clip.encode_texts([template.format(name) for name in names]) for template in ("a photo of a {}.", "a {}.")
     )
     record = {
-        "status": "finished",
+        "status": "running",
         "model": {"folder": str(clip.folder), "fingerprint": clip.fingerprint},
         "dataset": str(testbed / "tiny-imagenet"),
-        "images": {},
+        "images": {"train": [], "val": []},
+        "class_names": list(names),
+        "class_folders": list(ids),
+        "versions": {},
     }
     made = sz.Run(place / "run", sz.TuneConfig(), record)
     made.folder.mkdir()

@@ -49,11 +49,24 @@ class Finished:
     shown: tuple[Shown, ...]
 
 
+def may_go_on(root: Path, seed: int) -> bool:
+    """Whether a folder is empty, or holds nothing but what a demonstration of this seed leaves when it is cut off."""
+    images, run = root / "images", root / "run"
+    painted = _names(images) if images.is_dir() else set()
+    if not _names(root) <= {images.name, run.name} or not painted <= {DATASET, *SHIFTED}:
+        return False
+    return sz.Run.load(run).config.seed == seed if sz.Run.exists(run) else not run.exists()
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+
+
 def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterator[Rendered | Event | Finished]:
     """Paint, tune, evaluate and predict.
 
     Args:
-        root: where the images (`images/`) and the run (`run/`) go.
+        root: where the images (`images/`) and the run (`run/`) go; one that was cut off there goes on.
         seed: of the images and of the tuning.
         amounts: pictures of one class; None for AMOUNTS.
 
@@ -61,13 +74,13 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
         A record a picture, what `tune_steps` yields, and Finished.
 
     Raises:
-        UserError: `root` holds a run already.
+        UserError: `root` holds a run of another kind.
     """
     images, amounts = root / "images", amounts or AMOUNTS
     yield from render(images, seed=seed, amounts=amounts)
     clip = sz.load(MODEL_FOLDER)
     yield from sz.tune_steps(
-        clip, images / DATASET, replace(CONFIG, shots=amounts.train, seed=seed), output=root / "run"
+        clip, images / DATASET, replace(CONFIG, shots=amounts.train, seed=seed), output=root / "run", resume=True
     )
     run = sz.Run.load(root / "run")
     tests = [images / DATASET / "test", *(images / name for name in SHIFTED)]

@@ -28,7 +28,7 @@ from sharpzo_mlx.features import Features
 from sharpzo_mlx.images import Batch, normalise, stream
 from sharpzo_mlx.methods.coordinator import Coordinator
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Steps, Task
-from sharpzo_mlx.methods.spsa_search import Descent, descend
+from sharpzo_mlx.methods.spsa_search import Descent, check_draws, descend
 from sharpzo_mlx.objective import Score, cross_entropies, score
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 from sharpzo_mlx.problem import score_features
@@ -209,6 +209,7 @@ METHODS: tuple[Method, ...] = (
         title="BlackVIP",
         source="Oh et al., CVPR 2023, arXiv 2303.14773",
         start=start,
+        check=lambda config, options: check_draws(config.query_budget, BlackVIPOptions(**options).draws),
         published=dataclasses.asdict(BlackVIPOptions()),
         tuned={**OURS, "learning_rate": 0.003},
         trials=tuple({**OURS, "learning_rate": rate} for rate in (0.001, 0.003, 0.01, 0.03)),

@@ -67,9 +67,8 @@ def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Map
         options: `mixture`, by what the shares are chosen (loss, accuracy); the rest belongs to `words`.
         words: the method that gives the text classifier, one of class features.
     """
-    others = {name: value for name, value in options.items() if name != "mixture"}
     last: Progress | None = None
-    steps = words(task, others)
+    steps = words(task, _of_words(options))
     while True:
         try:
             last = next(steps)
@@ -86,6 +85,10 @@ def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Map
     score = _score(classifier, task.val)
     yield replace(last or Progress(0, score, score), score=score, best=score)
     return classifier
+
+
+def _of_words(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in options.items() if name != "mixture"}
 
 
 def _zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
@@ -117,6 +120,9 @@ METHODS = (
         title="SharpZO + GDA",
         source=f"`tune --head gda`; {BASELINE}",
         start=partial(joined, words=partial(searches.searched, stages=searches.as_configured)),
+        check=lambda config, options: searches.check_searched(
+            config, _of_words(options), stages=searches.as_configured
+        ),
         published={"mixture": "accuracy"},
         tuned={"mixture": "loss"},
         trials=TRIALS,

@@ -90,6 +90,10 @@ class CosineClassifier:
 Steps = Generator[Progress, None, Predictor]
 
 
+def affordable(config: TuneConfig, options: Mapping[str, Any]) -> None:
+    """What has no price: every query budget does."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One method, with its published settings and those that are compared.
@@ -102,6 +106,7 @@ class Method:
         published: the options that its paper or code gives.
         tuned: the options that are compared: the best of the trials; for SharpZO the defaults of `tune`.
         trials: what `tuned` was chosen from; four for every method that searches.
+        check: (shared options, options) -> nothing, or a UserError where the query budget buys no step.
         backpropagation: whether it needs gradients: a ceiling, not a competitor.
     """
 
@@ -112,4 +117,5 @@ class Method:
     published: Mapping[str, Any] = field(default_factory=dict)
     tuned: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Mapping[str, Any], ...] = ()
+    check: Callable[[TuneConfig, Mapping[str, Any]], None] = affordable
     backpropagation: bool = False

@@ -12,16 +12,18 @@ long as the query budget, so every method may spend all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 
+from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Progress, Steps, Task
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.presets import preset
 from sharpzo_mlx.problem import Problem
-from sharpzo_mlx.search import Search
+from sharpzo_mlx.search import Search, check_budget
 
 Options: TypeAlias = Mapping[str, Any]
 SHARPZO = "Yang et al., NeurIPS 2025, arXiv 2506.20990"
@@ -36,6 +38,11 @@ def zero_shot(task: Task, options: Options) -> Steps:
     score = problem.validate(w)
     yield Progress(0, score, score)
     return _classifier(problem, w)
+
+
+def check_searched(config: TuneConfig, options: Options, *, stages: Callable[[int], Options]) -> None:
+    """Refuse a query budget that buys no step; the arguments are those of `searched`."""
+    check_budget(replace(config, **{**options, **stages(cast(int, config.query_budget))}))
 
 
 def searched(task: Task, options: Options, *, stages: Callable[[int], Options]) -> Steps:
@@ -137,12 +144,16 @@ RATES = (0.1, 0.3, 1.0, 3.0)  # the trials of the descents: with our scale of A,
 SAM: Options = {"population": 20, "covariance": "diagonal", "sigma": 0.4, "sharpness": "population"}
 
 
+def _search(*, stages: Callable[[int], Options], **details: Any) -> Method:
+    return Method(start=partial(searched, stages=stages), check=partial(check_searched, stages=stages), **details)
+
+
 def _pruned(metric: str, title: str, option: str, *, rate: float) -> Method:
-    return Method(
+    return _search(
         name=f"szo-{metric}",
         title=f"Sparse ZO, {title}",
         source=f"{SHARPZO}, section 3.2 alone",
-        start=partial(searched, stages=partial(pruned_stage_two, metric=option)),
+        stages=partial(pruned_stage_two, metric=option),
         published=PAPER_STAGE_TWO,
         tuned={**SPARSE, "learning_rate": rate},
         trials=tuple({**SPARSE, "learning_rate": trial} for trial in RATES),
@@ -151,11 +162,11 @@ def _pruned(metric: str, title: str, option: str, *, rate: float) -> Method:
 
 METHODS: tuple[Method, ...] = (
     Method("zero-shot", "Zero-shot", "Radford et al., ICML 2021, arXiv 2103.00020", zero_shot),
-    Method(
+    _search(
         name="bbt",
         title="BBT (CMA-ES)",
         source="Sun et al., ICML 2022, arXiv 2201.03514",
-        start=partial(searched, stages=plain_stage_one),
+        stages=plain_stage_one,
         published=BBT,
         tuned=BBT,
         trials=(
@@ -165,11 +176,11 @@ METHODS: tuple[Method, ...] = (
             {**BBT, "covariance": "diagonal"},
         ),
     ),
-    Method(
+    _search(
         name="zo",
         title="ZO-SGD",
         source="Malladi et al., NeurIPS 2023, arXiv 2305.17333",
-        start=partial(searched, stages=dense_stage_two),
+        stages=dense_stage_two,
         published=_without(PAPER_STAGE_TWO, ("keep",)),
         tuned={**SGD, "learning_rate": 0.3},
         trials=tuple({**SGD, "learning_rate": rate} for rate in RATES),
@@ -178,27 +189,27 @@ METHODS: tuple[Method, ...] = (
     _pruned("gradient", "gradient", "gradient", rate=0.1),
     _pruned("random", "random", "random", rate=3.0),
     _pruned("zscore", "Z-score", "zscore-squared", rate=0.1),
-    Method(
+    _search(
         name="sam-cma",
         title="Sharpness-aware CMA-ES",
         source=f"{SHARPZO}, section 3.1 alone",
-        start=partial(searched, stages=stage_one),
+        stages=stage_one,
         published=PAPER_STAGE_ONE,
         tuned={**SAM, "rho": 0.5},
         trials=tuple({**SAM, "rho": rho} for rho in (0.1, 0.5, 2.0, 5.0)),
     ),
-    Method(
+    _search(
         name="sharpzo",
         title="SharpZO",
         source=f"{SHARPZO}, with the defaults of `tune`",
-        start=partial(searched, stages=as_configured),
+        stages=as_configured,
         trials=tuple({"draws": draws} for draws in (16, 24, 32, 48)),
     ),
-    Method(
+    _search(
         name="sharpzo-paper",
         title="SharpZO, the paper's schedule",
         source=f"{SHARPZO}, Table 8, with CGE and our scale of A",
-        start=partial(searched, stages=as_configured),
+        stages=as_configured,
         published=PAPER,
         tuned={**_without(PAPER, SHARED), **AVERAGED},
         trials=tuple({**_without(PAPER, SHARED), **AVERAGED, "learning_rate": rate} for rate in (1e-3, *RATES[:3])),

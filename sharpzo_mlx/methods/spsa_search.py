@@ -46,6 +46,16 @@ class Descent:
     image_passes: Callable[[], int] = lambda: 0
 
 
+def check_draws(budget: int | None, draws: int) -> None:
+    """Refuse a query budget that does not buy a step of so many draws.
+
+    Raises:
+        UserError: with the least that does.
+    """
+    if budget and budget < 2 * draws:
+        raise UserError(f"query-budget {budget}: the search needs at least {2 * draws}; raise it to that")
+
+
 def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
     """Search until the next step would exceed the task's budget.
 
@@ -60,9 +70,8 @@ def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
     """
     params = search.params
     cost = 2 * params.draws
+    check_draws(task.query_budget, params.draws)
     steps = task.query_budget // cost
-    if not steps:
-        raise UserError(f"query-budget {task.query_budget}: the search needs at least {cost}; raise it to that")
     selection = Selection(task.config.selection_slack)
     best, score = search.zero_shot
     selection.consider(score)

@@ -18,7 +18,7 @@ from typing import Any
 
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Steps, Task
-from sharpzo_mlx.methods.spsa_search import Descent, descend
+from sharpzo_mlx.methods.spsa_search import Descent, check_draws, descend
 from sharpzo_mlx.methods.zip_space import ZipSpace
 from sharpzo_mlx.objective import Objective
 from sharpzo_mlx.optimisers.spsa import SPSAParams
@@ -105,6 +105,7 @@ METHODS = (
         title="ZIP",
         source="Park et al., ICLR 2025, arXiv 2504.06838",
         start=start,
+        check=lambda config, options: check_draws(config.query_budget, ZipOptions(**options).draws),
         published=dataclasses.asdict(ZipOptions()),
         tuned={**OURS, "learning_rate": 0.3},
         trials=tuple({**OURS, "learning_rate": rate} for rate in (0.15, 0.3, 0.6, 1.2)),
