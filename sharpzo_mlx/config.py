@@ -162,7 +162,7 @@ class TuneConfig:
     )
     mask_mu: float = option(1e-2, "probe distance of that estimate", SEARCH, minimum=0, exclusive=True)
     averaging: float = option(
-        0.0,
+        0.9,
         "share of the old average of iterates that is kept a step (0: none)",
         SEARCH,
         minimum=0,

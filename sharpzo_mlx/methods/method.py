@@ -22,7 +22,7 @@ from sharpzo_mlx.features import Features
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.problem import Problem, make_problem
 
-AVERAGING = 0.9  # share of the old average of iterates, of every method that makes many small steps
+AVERAGING = TuneConfig.averaging  # share of the old average of iterates, of every method that descends in steps
 
 
 @dataclass(frozen=True)
