@@ -147,7 +147,7 @@ def test_the_papers_schedule_has_our_scale_of_a(task: Task, traces: Traces) -> N
     paper, given = sz.preset("paper"), traces["sharpzo-paper", "tuned"].search.config
     assert given.projection_std is None
     assert given.relative_scale == task.config.relative_scale
-    for name in ("population", "covariance", "sigma", "rho", "sharpness", "learning_rate", "rule", "keep", "draws"):
+    for name in ("population", "covariance", "sigma", "rho", "sharpness", "rule", "keep", "draws"):
         assert getattr(given, name) == getattr(paper, name)
     assert traces["sharpzo-paper", "published"].search.config.projection_std == paper.projection_std
 
@@ -255,10 +255,11 @@ def test_trials_are_equally_many_and_the_compared_options_are_one_of_them() -> N
             assert method.tuned in method.trials
 
 
-def test_the_average_of_the_iterates_is_alike_for_all_that_make_small_steps() -> None:
-    """SharpZO's default makes few, long steps that a loss has to accept; CMA-ES validates its mean."""
-    small_steps = ("zo", *registry.HOMES["pruning"], "sharpzo-paper", "zip", "blackvip", "coop")
-    for method in map(registry.method, small_steps):
+def test_the_average_of_the_iterates_is_alike_for_all_that_make_steps() -> None:
+    """SharpZO has it as the default of `tune`; CMA-ES validates its mean."""
+    assert sz.TuneConfig().averaging == AVERAGING
+    steppers = ("zo", *registry.HOMES["pruning"], "sharpzo-paper", "zip", "blackvip", "coop")
+    for method in map(registry.method, steppers):
         assert [options["averaging"] for options in (method.tuned, *method.trials)] == [AVERAGING] * 5
         assert method.published["averaging"] == 0
 
