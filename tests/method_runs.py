@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.encoder import load
 from sharpzo_mlx.features import encode
 from sharpzo_mlx.methods.method import Predictor, Progress, Steps, Task
+from sharpzo_mlx.methods.spsa_search import Descent, descend
 
 
 def small_task(model: Path, photos: Path, *, query_budget: int, config: TuneConfig | None = None) -> Task:
@@ -27,3 +32,18 @@ def finished(steps: Steps) -> tuple[list[Progress], Predictor]:
         except StopIteration as end:
             predictor: Predictor = end.value
             return records, predictor
+
+
+def spsa_search(home: ModuleType, task: Task, options: Mapping[str, object]) -> Descent:
+    """The search that a module's method sets up, before its first step."""
+    searches: list[Descent] = []
+
+    def watched(task: Task, search: Descent) -> object:
+        searches.append(search)
+        return descend(task, search)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, "descend", watched)
+        next(home.METHODS[0].start(task, options))
+    (search,) = searches
+    return search

@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from method_runs import finished, small_task
+from method_runs import finished, small_task, spsa_search
 
 from sharpzo_mlx.clip.activations import gelu
 from sharpzo_mlx.config import TuneConfig
@@ -27,7 +27,8 @@ from sharpzo_mlx.methods.blackvip import (
     Painter,
 )
 from sharpzo_mlx.methods.coordinator import Coordinator
-from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.optimisers.spsa import SPSAParams
 
 SMALL = Coordinator(image_size=16, feature_width=24)
 
@@ -187,6 +188,30 @@ def test_images_are_encoded_alike_in_batches_of_any_size(
     assert sum(seen) == 15
 
 
+@pytest.mark.parametrize(("variant", "rate", "share"), [("published", 0.01, 0.0), ("tuned", 0.003, AVERAGING)])
+def test_its_search_is_spsa_with_gradient_correction(variant: str, rate: float, share: float, task: Task) -> None:
+    search = spsa_search(blackvip, task, getattr(METHODS[0], variant))
+    assert search.params == SPSAParams(
+        learning_rate=rate, mu=0.01, stability=1, decay=0.4, mu_decay=0.1, draws=5, momentum=0.9, averaging=share
+    )
+
+
+def test_every_step_draws_its_own_minibatch(task: Task) -> None:
+    """A step's images are drawn without repeating one, from all of them, and alike whenever they are asked for."""
+    search = spsa_search(blackvip, task, {"minibatch": 5})
+
+    def rows(step: int) -> tuple[int, ...]:
+        loss = search.loss_at(step)
+        assert isinstance(loss, MinibatchLoss)
+        return tuple(np.array(loss.rows).tolist())
+
+    drawn = [rows(step) for step in range(20)]
+    assert {len(set(minibatch)) for minibatch in drawn} == {5}
+    assert len(set(map(frozenset, drawn))) > 15
+    assert set().union(*drawn) == set(range(len(task.train.paths)))
+    assert [rows(step) for step in range(20)] == drawn
+
+
 def test_queries_and_image_passes_are_counted(task: Task) -> None:
     records, _ = run(task)
     val = len(task.val.paths)
@@ -228,8 +253,19 @@ def test_a_file_that_has_gone_is_named(task: Task, classifier: mx.array) -> None
         predictor.logits(gone)
 
 
-def test_published_tuned_and_trials_are_options_that_exist() -> None:
+def test_published_numbers_are_the_papers_and_tuned_is_a_trial() -> None:
+    """But for the minibatch, which is 128 images there."""
     (method,) = METHODS
-    assert BlackVIPOptions(**method.published) == BlackVIPOptions()
+    assert method.published == {
+        "learning_rate": 0.01,
+        "mu": 0.01,
+        "draws": 5,
+        "momentum": 0.9,
+        "weight": 1.0,
+        "minibatch": 16,
+        "silent_start": False,
+        "averaging": 0.0,
+        "validate_every": 20,
+    }
     assert method.tuned in method.trials
     assert len({BlackVIPOptions(**trial) for trial in method.trials}) == 4

@@ -8,12 +8,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from method_runs import finished, small_task
+from method_runs import finished, small_task, spsa_search
 
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.methods.method import CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.methods import zip_tuning
+from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
 from sharpzo_mlx.methods.zip_space import ZipSpace
 from sharpzo_mlx.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
+from sharpzo_mlx.optimisers.spsa import SPSAParams
 from sharpzo_mlx.problem import score_features
 
 N, M, P, R = 3, 10, 7, 2
@@ -142,8 +144,30 @@ def test_its_steps_are_averaged_as_the_options_say(task: Task) -> None:
     assert with_it != without
 
 
-def test_published_tuned_and_trials_are_options_that_exist() -> None:
+@pytest.mark.parametrize(("variant", "rate", "share"), [("published", 0.01, 0.0), ("tuned", 0.3, AVERAGING)])
+def test_its_search_is_clipped_spsa_over_a_map_of_rank_five(
+    variant: str, rate: float, share: float, task: Task
+) -> None:
+    search = spsa_search(zip_tuning, task, getattr(METHODS[0], variant))
+    assert search.params == SPSAParams(
+        learning_rate=rate, mu=0.01, stability=1, decay=0.4, mu_decay=0.1, draws=5, clipped=True, averaging=share
+    )
+    tokens, width = 9, 500 // 9
+    assert search.start.shape == (tokens * 5 + 5 + width * 5 + width,)  # U, s, V, v
+
+
+def test_published_numbers_are_the_papers_and_tuned_is_a_trial() -> None:
     (method,) = METHODS
-    assert ZipOptions(**method.published) == ZipOptions()
+    assert method.published == {
+        "learning_rate": 0.01,
+        "mu": 0.01,
+        "draws": 5,
+        "rank": 5,
+        "intrinsic": 500,
+        "unit_columns": True,
+        "clipped": True,
+        "averaging": 0.0,
+        "validate_every": 10,
+    }
     assert method.tuned in method.trials
     assert len({ZipOptions(**trial) for trial in method.trials}) == 4
