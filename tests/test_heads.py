@@ -12,6 +12,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 import pytest
+from method_runs import finished
 
 import sharpzo_mlx as sz
 from sharpzo_mlx import heads
@@ -23,7 +24,7 @@ from sharpzo_mlx.findings import look_at
 from sharpzo_mlx.heads import joined_head, with_head
 from sharpzo_mlx.methods import registry
 from sharpzo_mlx.methods.method import Task
-from sharpzo_mlx.mixture import Shares, by_loss
+from sharpzo_mlx.mixture import Shares, by_accuracy, by_loss
 from sharpzo_mlx.prompt import Prompt
 from sharpzo_mlx.run import Run
 from sharpzo_mlx.rundata import open_run
@@ -255,3 +256,16 @@ def test_methods_of_a_comparison(name: str, tiny_model: Path, runs: tuple[sz.Run
         zero_shot = dataclasses.replace(plain.prompt, class_features=plain.prompt.zero_shot_features)
         wanted = with_head(zero_shot, "gda", train, val).logits(test.embeddings)
         np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_published_gda_counts_the_words_once(tiny_model: Path, runs: tuple[sz.Run, sz.Run]) -> None:
+    """The other part counts by the power of ten that gets most validation images right."""
+    run, _ = runs
+    train, val, test = (split(run, part) for part in ("train", "val", "test"))
+    task = Task(sz.load(tiny_model), train, val, dataclasses.replace(run.config, head="none"), query_budget=48)
+    _, words = finished(registry.method("zero-shot").start(task, {}))
+    _, found = finished(registry.method("gda").start(task, registry.method("gda").published))
+    fitted = discriminant(np.array(train.embeddings), train.labels, 3)
+    shares = by_accuracy(np.array(words.logits(val)), fitted.logits(np.array(val.embeddings)), val.labels)
+    wanted = np.array(words.logits(test)) + shares.image * fitted.logits(np.array(test.embeddings))
+    np.testing.assert_allclose(found.logits(test), wanted, rtol=1e-4, atol=1e-4)

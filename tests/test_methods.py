@@ -18,8 +18,9 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.methods import coop, registry, searches
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Progress, Task
 from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.optimisers import sparse_zo
+from sharpzo_mlx.optimisers import cma, sparse_zo
 from sharpzo_mlx.problem import score_features
+from sharpzo_mlx.random import stream
 from sharpzo_mlx.search import Search
 
 SEARCHES = tuple(method.name for method in searches.METHODS if method.name != "zero-shot")
@@ -87,11 +88,17 @@ def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Tas
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_bbt_is_cma_es_without_a_shift(variant: str, traces: Traces) -> None:
-    search = traces["bbt", variant].search
-    assert search.config.rho == 0
-    assert (search.stage, search.step) == (2, 0)  # no step of stage 2 was made
-    assert search.config.generations >= search.loss.queries / search.config.population
+def test_bbt_is_plain_cma_es(variant: str, task: Task, traces: Traces) -> None:
+    """To the end of the budget of 15 generations, and no step of stage 2."""
+    search, loss = traces["bbt", variant].search, task.problem().objective
+    params = cma.cma_params(16, 20, "full")
+    state = cma.init(params, mx.zeros(16), 1.0)
+    for generation in range(15):
+        candidates = cma.ask(params, state, stream(task.config.seed, "cma", generation))
+        state = cma.tell(params, state, candidates, loss.losses(candidates))
+    np.testing.assert_array_equal(search.cma.mean, state.mean)
+    np.testing.assert_array_equal(search.cma.sigma, state.sigma)
+    assert (search.stage, search.step) == (2, 0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -220,6 +227,22 @@ def test_published_coop_takes_minibatches_for_its_epochs(task: Task) -> None:
     for first, second in (rows[:2], rows[2:]):  # an epoch: no image twice
         assert len({*first, *second}) == 10
     assert rows[:2] != rows[2:]
+
+
+def test_published_coop_is_sgd_with_momentum_and_weight_decay() -> None:
+    """By hand, at a rate at which the decay can be seen; the rate is 1e-5 in the first epoch, then on the cosine."""
+    published = registry.method("coop").published
+    assert published == {"optimiser": "sgd", "learning_rate": 2e-3, "epochs": None, "batch": 32, "averaging": 0.0}
+    optimiser = coop._optimiser({**published, "learning_rate": 10.0}, total=8, epoch=2)
+    slopes = 1e-3 * np.random.default_rng(0).normal(size=(4, 3))
+    w, velocity = np.array([2.0, -1.0, 0.5]), np.zeros(3)
+    context = mx.array(w, mx.float32)
+    rates = [1e-5, 1e-5, *(5 * (1 + np.cos(np.pi * step / 8)) for step in (2, 3))]
+    for rate, slope in zip(rates, slopes, strict=True):
+        velocity = 0.9 * velocity + slope + 5e-4 * w
+        w = w - rate * velocity
+        context = optimiser.apply_gradients({"x": mx.array(slope, mx.float32)}, {"x": context})["x"]
+        np.testing.assert_allclose(context, w, rtol=1e-5)
 
 
 def test_what_coop_validates_is_the_average_of_the_iterates(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
