@@ -13,6 +13,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers import cma
+from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.random import stream
 from sharpzo_mlx.search import Search, TuneStep
 
@@ -127,6 +128,23 @@ def test_dense_stage_two_is_plain_zo_sgd() -> None:
         up, down = (np.sum((w + s * 0.1 * u - target) ** 2) for s in (1, -1))
         w = w - 0.05 * (up - down) / 0.2 * u
     np.testing.assert_allclose(search.zo.w, w, rtol=1e-4, atol=1e-5)
+
+
+def test_what_stage_two_validates_is_the_average_of_the_iterates() -> None:
+    """Of w = 0, zero-shot, and the iterates of every step; with a share of 0 it is the iterate."""
+    for share in (0.9, 0.0):
+        seen: list[mx.array] = []
+
+        def watched(w: mx.array, seen: list[mx.array] = seen) -> Score:
+            seen.append(w)
+            return accuracy_of(w)
+
+        search = Search(config(generations=0, steps=4, validate_every=1, averaging=share), Bowl(), watched)
+        expected = [mx.zeros(D)]
+        for number, _ in enumerate(search.steps(), 1):
+            expected.append(average(expected[-1], search.zo.w, count=mx.array(number), share=share))
+        np.testing.assert_array_equal(mx.stack(seen), mx.stack(expected))
+        assert np.array_equal(seen[-1], search.zo.w) == (share == 0)
 
 
 def test_the_switch_waits_for_patience_and_stage_two_starts_at_the_mean() -> None:
