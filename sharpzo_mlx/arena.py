@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from sharpzo_mlx import memory
-from sharpzo_mlx.cells import CURVE, Cell, CellFolder, Figures, Key, finite
+from sharpzo_mlx.cells import CURVE, Cell, CellFolder, Figures, Key, finite, source_digest
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.datasets.variants import ScoredSet, recognise
@@ -191,6 +191,7 @@ class Arena:
             "model": cache_name(self.clip),  # its weights and how it prepares images
             "data": data,
             "versions": versions(),
+            "sources": source_digest(),
         }
         key = Key(self.place.name, method.name, contestant.variant, seed, settings)
         if known := self.cells.find(key):
@@ -229,15 +230,29 @@ class Arena:
                 yield Working(self.place.name, *names, task.config.seed, task.query_budget, progress)
         # the test images are no part of tuning, though they lie in the same memory
         peak = memory.mlx_peak() - sum(judge.features.embeddings.nbytes for judge in self.held.values())
-        return _figures(told, seconds, peak, {name: _accuracy(parts, predictor) for name, parts in judges.items()})
+        measured = {name: _accuracy(parts, predictor) for name, parts in judges.items()}
+        return _figures(told, _kept_accuracies([progress for progress, _ in told], judges), seconds, peak, measured)
 
 
 def _accuracy(parts: Sequence[_Judge], predictor: Predictor) -> float:
     return sum(judge.right(predictor) for judge in parts) / sum(len(judge.features.paths) for judge in parts)
 
 
+def _kept_accuracies(told: Sequence[Progress], judges: Judges) -> list[float | None]:
+    """On the test split, of what was kept at each record; a candidate is measured once."""
+    found: list[float | None] = []
+    for number, progress in enumerate(told):
+        known = number > 0 and progress.best == told[number - 1].best
+        found.append(found[-1] if known else _accuracy(judges["test"], progress.kept()) if "test" in judges else None)
+    return found
+
+
 def _figures(
-    told: Sequence[tuple[Progress, float]], seconds: float, peak: int, measured: Mapping[str, float]
+    told: Sequence[tuple[Progress, float]],
+    tests: Sequence[float | None],
+    seconds: float,
+    peak: int,
+    measured: Mapping[str, float],
 ) -> Figures:
     last = told[-1][0]
     return Figures(
@@ -250,12 +265,14 @@ def _figures(
         backward_passes=last.backward_passes,
         seconds=round(seconds, 3),
         peak_memory_mb=round(peak / 2**20, 1),
-        curve=dict(zip(CURVE, map(list, zip(*(_point(*entry) for entry in told), strict=True)), strict=True)),
+        curve=dict(
+            zip(CURVE, [*map(list, zip(*(_point(*entry) for entry in told), strict=True)), list(tests)], strict=True)
+        ),
     )
 
 
 def _point(progress: Progress, seconds: float) -> tuple[float | None, ...]:
-    """A row of the curve, as CURVE names it."""
+    """A row of the curve, as CURVE names it, but for the test accuracy."""
     now, best = progress.score, progress.best
     costs = progress.queries, progress.backward_passes, round(seconds, 3)
     return (*costs, now.accuracy, finite(now.loss), best.accuracy, finite(best.loss))

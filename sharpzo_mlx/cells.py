@@ -1,8 +1,8 @@
 """One cell of a comparison: a method with its options on one data set and seed; its figures, and its file.
 
 A cell's file is named after a digest of all that its figures depend on (options, seed, budget, model, the images'
-content, this software's version), so that a comparison which goes on takes the cells that are its own and leaves
-those made otherwise alone. A cell that failed keeps its message and is tried again.
+content, this software's version and sources), so that a comparison which goes on takes the cells that are its own and
+leaves those made otherwise alone. A cell that failed keeps its message and is tried again.
 
     cells = CellFolder(folder)
     cell = cells.find(key) or computed
@@ -16,14 +16,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.files import atomic_write
 
 FOLDER = "cells"
-FORMAT = 1
-CURVE = ("queries", "backward_passes", "seconds", "accuracy", "loss", "best_accuracy", "best_loss")
+FORMAT = 2
+CURVE = ("queries", "backward_passes", "seconds", "accuracy", "loss", "best_accuracy", "best_loss", "test")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Figures:
         backward_passes: gradients taken by backpropagation.
         seconds: of the method, validation included, encoding and test not.
         peak_memory_mb: MLX's arrays at most, in MiB, without the encoded test images.
-        curve: columns as named in CURVE, a row a validation.
+        curve: columns as named in CURVE, a row a validation; `test` is the accuracy on the test split of what would be
+            kept, measured when the method had ended.
     """
 
     test: float | None
@@ -126,6 +128,16 @@ class CellFolder:
         """
         content = {"format": FORMAT, **asdict(cell), "settings": dict(key.settings), "traceback": traceback, **notes}
         atomic_write(self.path(key), json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+@cache
+def source_digest() -> str:
+    """Of this package's sources: figures of a method that has been changed since are not taken for its own."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def holds_cells(folder: Path) -> bool:

@@ -1,8 +1,9 @@
-"""A comparison's curves: validation accuracy against queries and against seconds, with bands over seeds.
+"""A comparison's curves: accuracy against queries and against seconds, with bands over seeds.
 
-The upper panel shows what would be kept, the lower what was validated at that moment (SharpZO, arXiv 2506.20990,
-figure 1a). A line is the mean over seeds, its band one standard deviation to each side; methods that make no query,
-or only one validation, are level dashed lines.
+The upper panel shows the test accuracy of what would be kept (SharpZO, arXiv 2506.20990, figure 1a; its validation
+accuracy where there is no test split), the lower the validation accuracy of what was looked at in that moment. A
+line is the mean over seeds, its band one standard deviation to each side; methods that make no query, or only one
+validation, are level dashed lines.
 
 >>> write_curves(comparison)  # doctest: +SKIP
 [PosixPath('comparisons/photos-m/photos-queries.svg'), ...]
@@ -29,7 +30,9 @@ from sharpzo_mlx.methods import registry
 from sharpzo_mlx.plots import STYLE, as_svg, save_png
 
 AXES = {"queries": "queries", "seconds": "seconds"}
-PANELS = {"best_accuracy": "validation, kept, %", "accuracy": "validation, now, %"}
+KEPT = {"test": "test, kept, %"}
+KEPT_UNTESTED = {"best_accuracy": "validation, kept, %"}
+NOW = {"accuracy": "validation, now, %"}
 POINTS = 200  # of a line
 COLOURS = [matplotlib.colormaps["tab20"](place) for place in (*range(0, 20, 2), *range(1, 20, 2))]  # strong ones first
 
@@ -49,10 +52,12 @@ def write_curves(comparison: Comparison) -> list[Path]:
 def draw_curves(dataset: DatasetResult, axis: str) -> Figure:
     """Every method of a data set against "queries" or "seconds"."""
     lines = _by_line(dataset.cells)
+    tested = all(found.test is not None for line in lines.values() for found in line)
+    columns = {**(KEPT if tested else KEPT_UNTESTED), **NOW}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 7), layout="constrained")
-        panels = figure.subplots(len(PANELS), 1, sharex=True)
-        for panel, (column, words) in zip(panels, PANELS.items(), strict=True):
+        panels = figure.subplots(len(columns), 1, sharex=True)
+        for panel, (column, words) in zip(panels, columns.items(), strict=True):
             panel.set_ylabel(words)
             for place, (label, found) in enumerate(lines.items()):
                 _line(panel, found, (axis, column), label=label, colour=COLOURS[place % len(COLOURS)])

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import comparison_plots, standings
+from sharpzo_mlx import arena, comparison_plots, standings
 from sharpzo_mlx.arena import DatasetResult, Finished
 from sharpzo_mlx.cells import CURVE, Cell, Figures
 from sharpzo_mlx.cli import comparison_tables, main
@@ -70,7 +71,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> 
 
     def start(task: Task, options: Mapping[str, Any]) -> Steps:
         score = task.problem(dimension=8).validate(mx.zeros(8))
-        yield Progress(0, score, score)
+        yield Progress(0, score, score, lambda: CosineClassifier(mx.zeros((3, 24)), 1.0))
         raise error
 
     def found(asked: str) -> Method:
@@ -116,8 +117,10 @@ def test_figures_are_those_of_what_the_method_returned(
     def start(task: Task, options: Mapping[str, Any]) -> Steps:
         for queries in (0, 7, 31):
             told.append(score_features(mx.array(classifier) * (queries - 8), task.val, 1.0))
-            yield Progress(queries, told[-1], told[0], image_passes=2 * queries)
-        return CosineClassifier(mx.array(classifier), 3.0)
+            best = told[0] if queries < 31 else told[-1]
+            kept = CosineClassifier(mx.array(-classifier if queries < 31 else classifier), 3.0)
+            yield Progress(queries, told[-1], best, partial(replace, kept), image_passes=2 * queries)
+        return kept
 
     monkeypatch.setattr(registry, "method", lambda name: Method(name, name, "", start))
     shifted = tmp_path / "elsewhere"
@@ -128,10 +131,10 @@ def test_figures_are_those_of_what_the_method_returned(
     figures = found.datasets[0].cells[1].figures
     assert figures is not None
     assert (figures.queries, figures.image_passes) == (31, 62)
-    assert figures.val == told[0].accuracy
+    assert figures.val == told[2].accuracy
     assert figures.curve["queries"] == [0, 7, 31]
     assert figures.curve["accuracy"] == [score.accuracy for score in told[:3]]
-    assert figures.curve["best_loss"] == [told[0].loss] * 3
+    assert figures.curve["best_loss"] == [told[0].loss] * 2 + [told[2].loss]
     assert tuple(figures.curve) == CURVE
     features = np.array(clip.encode_images(sorted(shifted.rglob("*.png"))))
     order = ["barn owl", "cat", "dog"]
@@ -142,6 +145,8 @@ def test_figures_are_those_of_what_the_method_returned(
     assert split is not None
     own = np.array(clip.encode_images(split.paths)) @ classifier.T
     assert figures.test == pytest.approx(np.mean(own.argmax(axis=1) == split.labels))
+    before = pytest.approx(np.mean(own.argmin(axis=1) == split.labels))
+    assert figures.curve["test"] == [before, before, figures.test]
 
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_record(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -161,6 +166,15 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_record(clip: sz.Clip, 
     one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "cut"))
     assert timeless(one) == timeless(other)
     assert timeless(one) == timeless(json.loads(json.dumps(whole.to_dict())))
+
+
+def test_cells_of_other_sources_are_left_alone(
+    clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(clip, photos, CONFIG, methods="zero-shot", seeds=1, output=tmp_path / "out")
+    monkeypatch.setattr(arena, "source_digest", lambda: "others")
+    events = compare_steps(clip, photos, CONFIG, methods="zero-shot", seeds=1, output=tmp_path / "out")
+    assert [event.found for event in events if isinstance(event, Finished)] == [False]
 
 
 @pytest.mark.parametrize("change", [{"query_budget": 41}, {"population": 7}, {"template": "my {}."}])

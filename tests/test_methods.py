@@ -87,12 +87,14 @@ def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Tas
     assert kept == told[-1].best
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_bbt_is_plain_cma_es(variant: str, task: Task, traces: Traces) -> None:
-    """To the end of the budget of 15 generations, and no step of stage 2."""
-    search, loss = traces["bbt", variant].search, task.problem().objective
-    params = cma.cma_params(16, 20, "full")
-    state = cma.init(params, mx.zeros(16), 1.0)
+@pytest.mark.parametrize(("variant", "d", "covariance"), [("tuned", 16, "diagonal"), ("published", 500, "full")])
+def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: cma.Covariance, task: Task, traces: Traces) -> None:
+    """To the end of the budget of 15 generations, and no step of stage 2; A as its paper draws it, where published."""
+    search = traces["bbt", variant].search
+    own = {"dimension": 500, "projection_std": (3 * 500) ** -0.5} if variant == "published" else {}
+    loss = task.problem(**own).objective
+    params = cma.cma_params(d, 20, covariance)
+    state = cma.init(params, mx.zeros(d), 1.0)
     for generation in range(15):
         candidates = cma.ask(params, state, stream(task.config.seed, "cma", generation))
         state = cma.tell(params, state, candidates, loss.losses(candidates))
@@ -148,6 +150,15 @@ def test_sharpzo_is_the_default_configuration(task: Task, traces: Traces) -> Non
     budget = task.query_budget
     assert trace.search.config.to_dict() == {**task.config.to_dict(), "query_budget": budget}
     assert {step.queries <= budget / 2 for step in trace.told} == {True, False}  # both stages had their share
+
+
+def test_the_papers_steps_follow_the_default_stage_one(task: Task, traces: Traces) -> None:
+    """The same generations as the default's, then plain SGD on the coordinates of a mask."""
+    own, default = traces["sharpzo-sgd", "tuned"].search, traces["sharpzo", "tuned"].search
+    np.testing.assert_array_equal(own.cma.mean, default.cma.mean)
+    assert (own.stage, own.config.rule, own.config.metric) == (2, "sgd", "zscore-squared")
+    assert float(mx.sum(own.zo.mask)) == 8
+    assert np.count_nonzero(np.array(own.zo.w - own.cma.mean)) == 8
 
 
 def test_the_papers_schedule_has_our_scale_of_a(task: Task, traces: Traces) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -176,13 +176,13 @@ def test_a_search_validates_the_average_and_keeps_the_best(quadratic: Quadratic)
         return Score(0.5, float(quadratic.losses(w[None])[0]), 10)
 
     start = mx.ones(D)
-    search = Descent(params, start, (start, validate(start)), lambda _: quadratic, validate, 2)
+    search = Descent(params, start, (start, validate(start)), lambda _: quadratic, validate, cast(Any, lambda w: w), 2)
     steps, records = descend(task, search), []
     while True:
         try:
             records.append(next(steps))
         except StopIteration as end:
-            best = end.value
+            best = cast(Any, end.value)
             break
     state, expected = init(start), [start]
     for number in range(3):

@@ -195,11 +195,11 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
         zero_shot=(silent, score_features(classifier, task.val, clip.logit_scale)),
         loss_at=minibatch,
         validate=val.score,
+        predictor=lambda w: PaintedClassifier(painter, w, classifier),
         validate_every=chosen.validate_every,
         image_passes=lambda: train.passes + val.passes,
     )
-    best = yield from descend(task, search)
-    return PaintedClassifier(painter, best, classifier)
+    return (yield from descend(task, search))
 
 
 OURS: Mapping[str, Any] = {"silent_start": True, "averaging": AVERAGING}

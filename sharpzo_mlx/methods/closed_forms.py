@@ -55,7 +55,7 @@ def alone(task: Task, options: Mapping[str, Any], *, fit: closed_form.Fit) -> St
     shares = mixture.by_loss(np.zeros_like(found), found, task.val.labels)
     classifier = LinearClassifier(linear, shares.image or 1.0)
     score = _score(classifier, task.val)
-    yield Progress(0, score, score)
+    yield Progress(0, score, score, lambda: classifier)
     return classifier
 
 
@@ -83,7 +83,8 @@ def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Map
     spoken_weights = text.logit_scale * np.array(text.class_features, np.float64)
     classifier = LinearClassifier(mixture.joined(spoken_weights, linear, shares))
     score = _score(classifier, task.val)
-    yield replace(last or Progress(0, score, score), score=score, best=score)
+    joint = Progress(0, score, score, lambda: classifier)
+    yield replace(last, score=score, best=score, kept=joint.kept) if last else joint
     return classifier
 
 

@@ -48,6 +48,14 @@ class Task:
         return make_problem(self.clip, self.train, self.val, replace(self.config, **options))
 
 
+class Predictor(Protocol):
+    """What labels images: a classifier of features, or something that reads the images anew."""
+
+    def logits(self, features: Features) -> mx.array:
+        """[N, K] float32, for the images behind N features."""
+        ...
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a method stands.
@@ -58,21 +66,15 @@ class Progress:
         image_passes: passes of single images through the image tower while tuning.
         score: of the candidate that was validated now.
         best: of the candidate that would be kept if it ended here.
+        kept: makes what would label images then; called when the method has ended, for the curve of test accuracy.
     """
 
     queries: int
     score: Score
     best: Score
+    kept: Callable[[], Predictor] = field(compare=False, repr=False)
     image_passes: int = 0
     backward_passes: int = 0
-
-
-class Predictor(Protocol):
-    """What labels images: a classifier of features, or something that reads the images anew."""
-
-    def logits(self, features: Features) -> mx.array:
-        """[N, K] float32, for the images behind N features."""
-        ...
 
 
 @dataclass(frozen=True)

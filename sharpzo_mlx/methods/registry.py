@@ -23,7 +23,7 @@ HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of
     "reference": {REFERENCE: "searches"},
     "plain": {"bbt": "searches", "zo": "searches"},
     "pruning": dict.fromkeys(("szo-magnitude", "szo-gradient", "szo-random", "szo-zscore"), "searches"),
-    "sharpness": {"sam-cma": "searches", "sharpzo": "searches"},
+    "sharpness": {"sam-cma": "searches", "sharpzo": "searches", "sharpzo-sgd": "searches"},
     "paper": {"sharpzo-paper": "searches"},
     "black-box": {"zip": "zip_tuning", "blackvip": "blackvip"},
     "closed-forms": dict.fromkeys(("ncm", "ridge", "gda", "sharpzo-gda"), "closed_forms"),

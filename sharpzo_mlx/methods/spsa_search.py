@@ -4,18 +4,19 @@ What is not the methods' own is what every method of a comparison has: the avera
 rule of `selection` chooses, and zero-shot is the first candidate. The objective may differ from step to step (a
 minibatch) and counts its queries itself.
 
-    best = yield from descend(task, Descent(params, start, zero_shot, lambda step: objective, problem.validate, 20))
+    return (yield from descend(task, Descent(params, start, zero_shot, loss_at, validate, predictor, 20)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.methods.method import Progress, Task
+from sharpzo_mlx.methods.method import Predictor, Progress, Steps, Task
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.optimisers.gradients import Values
 from sharpzo_mlx.optimisers.spsa import SPSAParams, init, step
@@ -33,6 +34,7 @@ class Descent:
         zero_shot: a point [d] that is exactly zero-shot, the first candidate, and its score.
         loss_at: the loss of a step, counted from 0.
         validate: the score of a point [d].
+        predictor: what labels images at a point [d].
         validate_every: steps between validations.
         image_passes: image passes so far.
     """
@@ -42,6 +44,7 @@ class Descent:
     zero_shot: tuple[mx.array, Score]
     loss_at: Callable[[int], Values]
     validate: Callable[[mx.array], Score]
+    predictor: Callable[[mx.array], Predictor]
     validate_every: int
     image_passes: Callable[[], int] = lambda: 0
 
@@ -56,14 +59,14 @@ def check_draws(budget: int | None, draws: int) -> None:
         raise UserError(f"query-budget {budget}: the search needs at least {2 * draws}; raise it to that")
 
 
-def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
+def descend(task: Task, search: Descent) -> Steps:
     """Search until the next step would exceed the task's budget.
 
     Yields:
         A record for zero-shot and for each validation, the last step's among them.
 
     Returns:
-        The point [d] that the rule of choice keeps.
+        What labels images at the point that the rule of choice keeps.
 
     Raises:
         UserError: the budget does not buy a step.
@@ -75,7 +78,7 @@ def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
     selection = Selection(task.config.selection_slack)
     best, score = search.zero_shot
     selection.consider(score)
-    yield Progress(0, score, selection.best, search.image_passes())
+    yield Progress(0, score, selection.best, partial(search.predictor, best), search.image_passes())
     state = init(search.start)
     for number in range(steps):
         state, value = step(params, state, search.loss_at(number), stream(task.config.seed, "spsa", number))
@@ -85,5 +88,6 @@ def descend(task: Task, search: Descent) -> Generator[Progress, None, mx.array]:
         score = search.validate(state.average)
         if selection.consider(score):
             best = state.average
-        yield Progress((number + 1) * cost, score, selection.best, search.image_passes())
-    return best
+        kept = partial(search.predictor, best)
+        yield Progress((number + 1) * cost, score, selection.best, kept, search.image_passes())
+    return search.predictor(best)

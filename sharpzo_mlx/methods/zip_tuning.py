@@ -73,10 +73,10 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
         zero_shot=(first, problem.validate(first)),
         loss_at=lambda step: problem.objective,
         validate=problem.validate,
+        predictor=lambda w: CosineClassifier(problem.objective.class_features(w), problem.objective.logit_scale),
         validate_every=chosen.validate_every,
     )
-    best = yield from descend(task, search)
-    return CosineClassifier(problem.objective.class_features(best), problem.objective.logit_scale)
+    return (yield from descend(task, search))
 
 
 def make_zip_problem(task: Task, options: ZipOptions) -> tuple[Problem, ZipSpace]:

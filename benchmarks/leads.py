@@ -1,0 +1,91 @@
+"""The tables of docs/results.md from a comparison: accuracy by data set, mean gain, spread, and one method's leads.
+
+A lead is the difference of test accuracies on the same draw; it is given with its standard error over the draws, for
+each data set, and over all of them (there the draws of a seed are averaged first, as in `compare`'s last table). The
+mean gain is over zero-shot. Spread is the standard deviation over seeds, its mean over the data sets.
+
+    python benchmarks/leads.py comparisons/FOLDER/comparison.json --of sharpzo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Tests = dict[tuple[str, str], dict[int, float]]  # (method, variant) -> seed -> per cent
+
+
+def tests(dataset: dict[str, Any]) -> Tests:
+    """Test accuracies of the cells that finished."""
+    found: Tests = {}
+    for cell in dataset["cells"]:
+        figures = cell["figures"]
+        if figures and figures["test"] is not None:
+            found.setdefault((cell["method"], cell["variant"]), {})[cell["seed"]] = 100 * figures["test"]
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def lead(mine: dict[int, float], other: dict[int, float]) -> np.ndarray:
+    """Differences on the seeds that both have."""
+    return np.array([mine[seed] - other[seed] for seed in mine if seed in other])
+
+
+def with_error(values: np.ndarray) -> str:
+    """Mean and standard error."""
+    if not len(values):
+        return "-"
+    return f"{values.mean():+.1f}" + (f" ± {values.std(ddof=1) / np.sqrt(len(values)):.1f}" if len(values) > 1 else "")
+
+
+def averaged(tables: list[Tests], row: tuple[str, str]) -> dict[int, float]:
+    """Seed -> mean over the data sets, of the seeds that all have."""
+    parts = [table.get(row, {}) for table in tables]
+    return {seed: float(np.mean([part[seed] for part in parts])) for seed in parts[0] if all(seed in p for p in parts)}
+
+
+def report(comparison: dict[str, Any], of: str) -> Iterator[str]:
+    """Both tables in Markdown."""
+    datasets = comparison["datasets"]
+    tables = [tests(dataset) for dataset in datasets]
+    names = [dataset["name"] for dataset in datasets]
+    titles = {(row["method"], row["variant"]): row["title"] for dataset in datasets for row in dataset["rows"]}
+    zero = averaged(tables, ("zero-shot", "tuned"))
+    yield f"| method | variant | {' | '.join(names)} | mean gain | spread |"
+    yield "|---" * (len(names) + 4) + "|"
+    for row, title in titles.items():
+        cells = [spread(list(table[row].values())) if row in table else "-" for table in tables]
+        means = averaged(tables, row)
+        gain = f"{lead(means, zero).mean():.1f}" if means else "-"
+        spreads = [np.std(list(t[row].values()), ddof=1) for t in tables if len(t.get(row, {})) > 1]
+        yield f"| {title} | {row[1]} | {' | '.join(cells)} | {gain} | {np.mean(spreads) if spreads else 0:.1f} |"
+    yield f"\n| {of} against | variant | {' | '.join(names)} | mean |"
+    yield "|---" * (len(names) + 3) + "|"
+    mine = (of, "tuned")
+    for row, title in titles.items():
+        if row != mine:
+            cells = [with_error(lead(table.get(mine, {}), table.get(row, {}))) for table in tables]
+            total = with_error(lead(averaged(tables, mine), averaged(tables, row)))
+            yield f"| {title} | {row[1]} | {' | '.join(cells)} | {total} |"
+
+
+def main() -> None:
+    """Print the tables of one comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="a comparison.json")
+    parser.add_argument("--of", default="sharpzo", help="the method whose leads are told")
+    given = parser.parse_args()
+    print("\n".join(report(json.loads(given.comparison.read_text()), given.of)))
+
+
+if __name__ == "__main__":
+    main()
