@@ -255,6 +255,7 @@ def _figures(
     measured: Mapping[str, float],
 ) -> Figures:
     last = told[-1][0]
+    points = (_point(*entry, test) for entry, test in zip(told, tests, strict=True))
     return Figures(
         test=measured.get("test"),
         val=last.best.accuracy,
@@ -265,17 +266,15 @@ def _figures(
         backward_passes=last.backward_passes,
         seconds=round(seconds, 3),
         peak_memory_mb=round(peak / 2**20, 1),
-        curve=dict(
-            zip(CURVE, [*map(list, zip(*(_point(*entry) for entry in told), strict=True)), list(tests)], strict=True)
-        ),
+        curve=dict(zip(CURVE, map(list, zip(*points, strict=True)), strict=True)),
     )
 
 
-def _point(progress: Progress, seconds: float) -> tuple[float | None, ...]:
-    """A row of the curve, as CURVE names it, but for the test accuracy."""
+def _point(progress: Progress, seconds: float, test: float | None) -> tuple[float | None, ...]:
+    """A row of the curve, as CURVE names it."""
     now, best = progress.score, progress.best
     costs = progress.queries, progress.backward_passes, round(seconds, 3)
-    return (*costs, now.accuracy, finite(now.loss), best.accuracy, finite(best.loss))
+    return (*costs, now.accuracy, finite(now.loss), best.accuracy, finite(best.loss), test)
 
 
 def _digest(train: Features, val: Features, judges: Judges) -> str:

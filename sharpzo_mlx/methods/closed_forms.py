@@ -94,9 +94,8 @@ def _of_words(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
     problem = task.problem(**options)
-    w = mx.zeros(problem.objective.dimension)
     yield from ()
-    return CosineClassifier(problem.objective.class_features(w), problem.objective.logit_scale)
+    return CosineClassifier.at(problem, mx.zeros(problem.objective.dimension))
 
 
 def _score(classifier: Predictor, val: Features) -> Score:

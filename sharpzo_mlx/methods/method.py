@@ -84,6 +84,11 @@ class CosineClassifier:
     class_features: mx.array
     logit_scale: float
 
+    @classmethod
+    def at(cls, problem: Problem, w: mx.array) -> CosineClassifier:
+        """Of the prompt at w [d]; one pass of the text tower, which is not counted as a query."""
+        return cls(problem.objective.class_features(w), problem.objective.logit_scale)
+
     def logits(self, features: Features) -> mx.array:
         """[N, K]."""
         return self.logit_scale * (features.embeddings @ self.class_features.T)

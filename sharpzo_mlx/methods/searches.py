@@ -22,7 +22,6 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Progress, Steps, Task
 from sharpzo_mlx.objective import Score
 from sharpzo_mlx.presets import preset
-from sharpzo_mlx.problem import Problem
 from sharpzo_mlx.search import Search, check_budget
 
 Options: TypeAlias = Mapping[str, Any]
@@ -35,7 +34,7 @@ def zero_shot(task: Task, options: Options) -> Steps:
     """The checkpoint as it is: w = 0."""
     problem = task.problem(**options)
     w = mx.zeros(problem.objective.dimension)
-    score, kept = problem.validate(w), partial(_classifier, problem, w)
+    score, kept = problem.validate(w), partial(CosineClassifier.at, problem, w)
     yield Progress(0, score, score, kept)
     return kept()
 
@@ -61,7 +60,7 @@ def searched(task: Task, options: Options, *, stages: Callable[[int], Options]) 
         return scores[-1]
 
     def record(queries: int) -> Progress:
-        return Progress(queries, scores[-1], search.best_score, partial(_classifier, problem, search.best_w))
+        return Progress(queries, scores[-1], search.best_score, partial(CosineClassifier.at, problem, search.best_w))
 
     search = Search(problem.config, problem.objective, validate)
     search.check_budget()
@@ -74,11 +73,7 @@ def searched(task: Task, options: Options, *, stages: Callable[[int], Options]) 
             yield record(step.queries)
     if len(scores) > told:  # the budget ended between two validations
         yield record(problem.objective.queries)
-    return _classifier(problem, search.best_w)
-
-
-def _classifier(problem: Problem, w: mx.array) -> CosineClassifier:
-    return CosineClassifier(problem.objective.class_features(w), problem.objective.logit_scale)
+    return CosineClassifier.at(problem, search.best_w)
 
 
 def stage_one(budget: int) -> Options:

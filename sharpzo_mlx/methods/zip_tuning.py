@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sharpzo_mlx.datasets.templates import PLAIN
@@ -73,7 +74,7 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
         zero_shot=(first, problem.validate(first)),
         loss_at=lambda step: problem.objective,
         validate=problem.validate,
-        predictor=lambda w: CosineClassifier(problem.objective.class_features(w), problem.objective.logit_scale),
+        predictor=partial(CosineClassifier.at, problem),
         validate_every=chosen.validate_every,
     )
     return (yield from descend(task, search))
