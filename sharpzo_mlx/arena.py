@@ -30,6 +30,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features import Features, cache_name
 from sharpzo_mlx.methods.method import Method, Predictor, Progress, Task
 from sharpzo_mlx.rundata import versions
+from sharpzo_mlx.seen import Seen
 from sharpzo_mlx.standings import Row, rows
 from sharpzo_mlx.tuning import Encoding, check_classes, encode_split
 
@@ -137,6 +138,7 @@ class Arena:
     def __init__(self, clip: Clip, place: Place, cells: CellFolder, contestants: Sequence[Contestant]) -> None:
         self.clip, self.place, self.cells, self.contestants = clip, place, cells, contestants
         self.held: dict[str, _Judge] = {}  # the test images are mostly the same for all seeds
+        self.reported: set[str] = set()  # shifted folders of which was said that they hold images of the data set
 
     def steps(
         self, seeds: int, *, done: int, total: int
@@ -170,6 +172,7 @@ class Arena:
             for number, scored in enumerate(parts):
                 judges[name].append((yield from self._judge(f"{name}{number or ''}", scored)))
         self.clip.release_vision()
+        self._report_seen(Seen(f"what is tuned on {self.place.name} (seed {seed})", (*train.paths, *val.paths)), judges)
         config = replace(self.place.config, seed=seed)
         task = Task(self.clip, train, val, config, cast(int, config.query_budget))
         return task, judges, _digest(train, val, judges)
@@ -179,6 +182,14 @@ class Arena:
         if held is None or held.scored.images != scored.images:
             self.held[name] = held = _Judge(scored, (yield from encode_split(self.clip, scored.images, name)))
         return held
+
+    def _report_seen(self, seen: Seen, judges: Judges) -> None:
+        """One line for each shifted folder that holds images which methods learn from."""
+        for name, folder in self.place.shift.items():
+            paths = [path for judge in judges[name] for path in judge.features.paths]
+            if name not in self.reported and (count := seen.count(paths)):
+                self.reported.add(name)
+                seen.report(folder, count, len(paths))
 
     def _cell(
         self, contestant: Contestant, task: Task, judges: Judges, data: str

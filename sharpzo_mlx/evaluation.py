@@ -28,7 +28,7 @@ from sharpzo_mlx.measured import FolderResult, PartResult, Report, mean
 from sharpzo_mlx.prompt import Prompt
 from sharpzo_mlx.run import Run
 from sharpzo_mlx.scores import Judged, by_class, difference_interval, joined, judge, measure
-from sharpzo_mlx.seen import Seen
+from sharpzo_mlx.seen import Seen, seen_by
 
 PREDICT_BATCH = 32
 CHUNK = 512  # images whose features are in memory at once
@@ -143,7 +143,7 @@ def _measured(
     clip: Clip, run: Run, folder: Path, sets: list[ScoredSet]
 ) -> Generator[FolderProgress, None, FolderResult]:
     total, done, parts = sum(len(scored.images) for scored in sets), 0, []
-    seen = Seen(run)
+    seen = seen_by(run)
     for scored in sets:
         parts.append((yield from _judged(clip, run.prompt, scored, seen, FolderProgress(folder, done, total))))
         done += len(scored.images)

@@ -119,11 +119,12 @@ def mean_rows(datasets: Sequence[Sequence[Cell]]) -> list[Row]:
 def _mean_cell(cells: Sequence[Cell]) -> Cell:
     figures = [cell.figures for cell in cells if cell.figures]
     tests = [found.test for found in figures if found.test is not None]
+    places = [name for name in figures[0].shift if all(name in found.shift for found in figures)]
     mean = Figures(
         test=fmean(tests) if len(tests) == len(cells) else None,
         val=fmean(found.val for found in figures),
         val_loss=None,
-        shift={},
+        shift={name: fmean(found.shift[name] for found in figures) for name in places},
         queries=round(fmean(found.queries for found in figures)),
         image_passes=round(fmean(found.image_passes for found in figures)),
         backward_passes=round(fmean(found.backward_passes for found in figures)),

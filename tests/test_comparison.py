@@ -333,6 +333,28 @@ def test_the_mean_over_data_sets_takes_seeds_one_by_one_and_leaves_out_what_fail
     assert gain.mean == pytest.approx(0.275)
 
 
+def test_the_mean_over_data_sets_has_the_shifted_folders_that_all_were_measured_on() -> None:
+    first = [cell("zero-shot", s, 0.2, shift={"sketch": 0.1 + s, "night": 0.5}) for s in (0, 1)]
+    second = [cell("zero-shot", s, 0.4, shift={"sketch": 0.3 + s}) for s in (0, 1)]
+    (row,) = standings.mean_rows([first, second])
+    assert set(row.shift) == {"sketch"}
+    assert astuple(row.shift["sketch"]) == pytest.approx((0.7, np.std([0.2, 1.2], ddof=1)))
+
+
+def test_a_shifted_folder_with_images_of_the_data_set_is_named_once(
+    clip: sz.Clip, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(photos / "cat", elsewhere / "cat")  # copies are other files
+    for output, shift in (("a", [elsewhere]), ("b", [elsewhere, photos])):
+        compare(clip, photos, CONFIG, methods="zero-shot", seeds=2, shift=shift, output=tmp_path / output)
+    (line,) = [record.message for record in caplog.records if "flatters" in record.message]
+    split = draw_split(photos, shots=4, seed=0)
+    seen, images = len(split.train.paths) + len(split.val.paths), len(list(photos.rglob("*.png")))
+    told = f"what is tuned on {photos.name} (seed 0) was trained or validated on {seen} of these {images} images"
+    assert line.startswith(f"{photos}: {told}")
+
+
 def test_a_mean_over_fewer_seeds_says_so(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     """What a method lacks on one data set, the mean lacks, and the table shows it."""
     first = [cell(name, s, 0.5) for name in ("zero-shot", "bbt") for s in range(3)]
