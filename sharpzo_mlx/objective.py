@@ -6,7 +6,8 @@ Image features f_i are computed once and do not depend on w, so one query is one
 class prompts and an N x K product. Candidates are evaluated in chunks that fit a memory budget; the chunks follow
 from the configuration alone. Losses and softmax are float32 whatever the weights are. Every L is counted as one
 query, every directional derivative as two. On MLX's CPU device values come from `host_text`, at once; elsewhere a
-batch that fits one chunk is a lazy graph. Derivatives are the graph's on both.
+batch that fits one chunk is a lazy graph, evaluated layer by layer where a GPU, which holds all arrays of a graph until
+it has ended, would hold too much. Derivatives are the graph's on both.
 
     objective = Objective(text, space, embeddings, labels, logit_scale=100.0)
     losses = objective.losses(w)            # [P, d] -> [P]
@@ -32,6 +33,8 @@ from sharpzo_mlx.prompted_text import ClassFeatures, Graph, forward_by
 DEFAULT_BUDGET = 256 << 20  # bytes of activations a chunk may need; a constant, so that chunks never vary
 LIVE_WIDTHS = 45  # activations alive at once, in units of tokens x width x 4 bytes: measured, see the tests
 JVP_WIDTHS = 42  # of a directional derivative, which is taken layer by layer
+GPU_JVP_WIDTHS = 120  # on a GPU, which lets go of nothing before a layer's end: measured on an H200
+GPU_LAYER_WIDTHS = 25  # and what it holds of each layer of a forward: 270 in twelve, measured there too
 JVP_BLOCKS = 14  # blocks of an activation alive at once in one
 LOGITS_AT_ONCE = 1 << 22  # entries of one block of the N x K logits
 
@@ -140,7 +143,7 @@ class Objective:
         return self._derivatives(w, u, [*self.text.stages(), self._mean_loss_of])
 
     def _derivatives(self, w: mx.array, u: mx.array, stages: list[Graph]) -> tuple[mx.array, mx.array]:
-        self._check_budget(self._blocks_bytes + self._graph_bytes(JVP_WIDTHS, 6), "one forward-mode derivative")
+        self._check_budget(self._blocks_bytes + self._derivative_bytes, "one forward-mode derivative")
 
         def derivative(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
             for stage in (self.space.contexts, *stages):
@@ -154,7 +157,7 @@ class Objective:
 
     def features(self, w: mx.array) -> mx.array:
         """The classifiers of a batch of vectors: [P, d] -> [P, K, D], P queries."""
-        return self._in_chunks(lambda part: (self.text.class_features(self.space.contexts(part)),), (w,), self.chunk)[0]
+        return self._in_chunks(lambda part: (self._features(part),), (w,), self.chunk)[0]
 
     def feature_slopes(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         """The classifier of w [d], [K, D], and its exact derivatives along u [q, d], [q, K, D]; 2q queries.
@@ -180,6 +183,22 @@ class Objective:
         mx.eval(features)
         return features
 
+    def _features(self, w: mx.array) -> mx.array:
+        """[P, d] -> [P, K, D], by the fastest way."""
+        contexts = self.space.contexts(w)
+        return self._graph(contexts) if self.text.host is None else self.text.class_features(contexts)
+
+    def _graph(self, contexts: mx.array) -> mx.array:
+        """[P, n, m] -> [P, K, D]: one lazy graph, or where that would hold too much, each layer evaluated by itself."""
+        stages = self.text.stages()
+        whole = int(contexts.shape[0]) * len(stages) * self._graph_bytes(GPU_LAYER_WIDTHS, 0)
+        by_layers = self.text.host is None and whole > (self.budget or DEFAULT_BUDGET)
+        for stage in stages:
+            contexts = stage(contexts)
+            if by_layers:
+                mx.eval(contexts)
+        return contexts
+
     def _forward(
         self, w: mx.array, graph: Callable[[mx.array], mx.array], reduce: Callable[[np.ndarray], np.ndarray]
     ) -> mx.array:
@@ -200,7 +219,7 @@ class Objective:
 
     def _image_losses(self, w: mx.array) -> mx.array:
         """The graph of [P, d] -> [P, N]."""
-        return self._image_losses_of(self.text.graph(self.space.contexts(w)))
+        return self._image_losses_of(self._graph(self.space.contexts(w)))
 
     def _mean_loss_of(self, features: mx.array) -> mx.array:
         return mx.mean(self._image_losses_of(features), axis=-1)
@@ -242,8 +261,14 @@ class Objective:
             # contexts: A w, its sum with p0, and a spare; 512: what Python keeps of a piece
             candidate = 4 * (features + 3 * self.space.initial.size + int(self.embeddings.shape[0])) + 512
         self._check_budget(fixed + candidate, "one candidate")
-        room, derivative = self.budget or DEFAULT_BUDGET, self._graph_bytes(JVP_WIDTHS, 6)
-        return max(1, (room - fixed) // candidate), max(1, (room - held - self._blocks_bytes) // derivative)
+        room = self.budget or DEFAULT_BUDGET
+        derivatives = (room - held - self._blocks_bytes) // self._derivative_bytes
+        return max(1, (room - fixed) // candidate), max(1, derivatives)
+
+    @property
+    def _derivative_bytes(self) -> int:
+        """Of one directional derivative, but for the blocks of its activations."""
+        return self._graph_bytes(JVP_WIDTHS if mx.default_device() == mx.Device(mx.cpu) else GPU_JVP_WIDTHS, 6)
 
     @property
     def _blocks_bytes(self) -> int:

@@ -129,6 +129,21 @@ def test_one_batch_stays_lazy_until_it_is_read(tiny_model: Path, images: Images)
     assert mx.get_peak_memory() - before > 4096
 
 
+def test_layers_are_evaluated_one_by_one_where_a_graph_would_hold_too_much(tiny_model: Path, images: Images) -> None:
+    """As a GPU needs it, which holds all arrays of a graph until it has ended; the numbers stay the same."""
+    whole, parts = (build(tiny_model, images, on_host=False, memory_budget=budget) for budget in (None, 2 << 20))
+    w = mx.random.normal((parts.chunk, 16), key=mx.random.key(3))
+    mx.eval(w, whole.embeddings, parts.embeddings)
+    for objective, lazy in ((whole, True), (parts, False)):
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        held = objective.features(w)
+        assert (mx.get_peak_memory() - before < 4096) == lazy
+        mx.eval(held)
+    np.testing.assert_array_equal(parts.features(w), whole.features(w))
+    np.testing.assert_array_equal(parts.losses(w), whole.losses(w))
+
+
 @pytest.mark.parametrize("derivatives", [False, True])
 def test_the_plan_covers_what_a_chunk_of_a_graph_takes(tiny_model: Path, images: Images, derivatives: bool) -> None:
     budget = 2 << 20

@@ -210,7 +210,7 @@ METHODS: tuple[Method, ...] = (
         title="SharpZO, the paper's steps",
         source=f"{SHARPZO}, stage 1 with the defaults of `tune`, stage 2 by section 3.2",
         stages=as_configured,
-        tuned={**SPARSE, "learning_rate": 0.1},
+        tuned={**SPARSE, "learning_rate": 0.3},
         trials=tuple({**SPARSE, "learning_rate": rate} for rate in RATES),
     ),
     _search(
