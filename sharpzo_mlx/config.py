@@ -138,6 +138,9 @@ class TuneConfig:
         minimum=0,
         maximum=1,
     )
+    exploration_steps: int = option(
+        30, "such steps in a row at most, and again when the search has come to rest", SEARCH, minimum=1
+    )
     keep: float = option(
         1.0,
         "share of coordinates that are searched; 1 is dense",

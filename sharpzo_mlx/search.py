@@ -148,6 +148,7 @@ class Search:
             mask_mu=c.mask_mu,
             probe_share=c.probe_share,
             exploration=c.exploration,
+            exploration_steps=c.exploration_steps,
         )
 
     @property

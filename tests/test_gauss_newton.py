@@ -11,7 +11,7 @@ import pytest
 
 from sharpzo_mlx.linearised import LinearisedLoss, keeps, step_bytes
 from sharpzo_mlx.optimisers import gauss_newton, sparse_zo
-from sharpzo_mlx.optimisers.sparse_zo import ZOParams
+from sharpzo_mlx.optimisers.sparse_zo import ZOParams, ZOState
 
 SCALE = 7.0
 
@@ -303,6 +303,37 @@ def test_exploring_steps_are_taken_whatever_the_loss_and_begin_with_the_first_ra
     for problem.far in (np.nan, np.inf):  # but not to where there is no loss
         lost, _ = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert not mx.any(lost.w).item()
+
+
+def rest(problem: Bent, options: ZOParams) -> tuple[ZOState, list[int]]:
+    """The state at the end of all steps, and the steps that moved."""
+    state, moved = sparse_zo.init(options, mx.zeros(12)), []
+    for t in range(options.total_steps):
+        after, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        moved += [t] if mx.any(after.w != state.w).item() else []
+        state = after
+    return state, moved
+
+
+def test_a_search_at_rest_explores_again_where_steps_are_left_to_descend_from_there() -> None:
+    """Two steps explore; then the radius is quartered to its least, 1/64, in four steps, and stays there for six."""
+    state, moved = rest(Bent(), params(exploration=0.9, exploration_steps=2))
+    assert moved[:2] == [0, 1]
+    period = np.diff(moved[::2])
+    assert np.all(period == period[0])
+    assert period[0] == 2 + 4 + sparse_zo.REST - 1
+    assert all(moved[i + 1] == moved[i] + 1 for i in range(0, len(moved), 2))
+    assert state.step.item() - moved[-1] > 2 * 2  # never without twice as many steps after it
+
+
+def test_a_search_that_never_explores_stays_at_rest() -> None:
+    _, moved = rest(Bent(), params(exploration=0.0, exploration_steps=2))
+    assert moved == []
+
+
+def test_no_more_steps_explore_in_a_row_than_the_options_say() -> None:
+    assert sparse_zo.init(params(exploration=0.5, exploration_steps=7), mx.zeros(2)).explored_until.item() == 7
+    assert sparse_zo.init(params(exploration=0.11, exploration_steps=7), mx.zeros(2)).explored_until.item() == 5
 
 
 def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:

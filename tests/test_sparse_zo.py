@@ -292,6 +292,7 @@ def test_another_seed_goes_another_way_and_inputs_are_not_changed() -> None:
         {"betas": (1.0, 0.9)},
         {"averaging": 1.0},
         {"exploration": 1.5},
+        {"exploration_steps": 0},
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:

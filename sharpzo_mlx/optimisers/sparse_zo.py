@@ -38,6 +38,7 @@ from sharpzo_mlx.optimisers.gradients import (
 
 Rule = Literal["sgd", "momentum", "adam", "normalised", "gauss-newton"]
 Schedule = Literal["constant", "cosine", "linear"]
+REST = 6  # steps of "gauss-newton" in a row that end with the least radius: a minimum
 GRADIENT_MEMORY = 0.9  # of the gradient that "gauss-newton" sees along its directions, for its masks
 RULES: tuple[Rule, ...] = ("sgd", "momentum", "adam", "normalised", "gauss-newton")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "cosine", "linear")
@@ -69,8 +70,11 @@ class ZOParams:
         mu: half the distance of two probes, in units of u; unused by "forward". With "gauss-newton" the least
             distance of a probe, whose direction has length 1.
         probe_share: with "gauss-newton" the distance of a probe as a share of the radius.
-        exploration: with "gauss-newton" the share of the steps that try the first radius and its half and double, and
-            move whatever the loss becomes: they pass over small minima.
+        exploration: with "gauss-newton" the share of the steps, the first ones, that explore: they try the first radius
+            and its half and double, and move whatever the loss becomes, so that they pass over small minima; 0 for
+            never.
+        exploration_steps: no more than so many in a row, and so many again whenever the search has come to rest and
+            twice as many are left.
         draws: q, directions in a step.
         keep: share of coordinates in the mask; 1 is dense.
         mask_interval: K, steps between two masks.
@@ -104,6 +108,7 @@ class ZOParams:
     mask_mu: float | None = None
     probe_share: float = 0.1
     exploration: float = 0.25
+    exploration_steps: int = 30
 
     def __post_init__(self) -> None:
         _check_choice("stage 2 estimator", self.estimator, ("rge", "forward"))
@@ -117,13 +122,15 @@ class ZOParams:
             raise UserError(f"{self.total_steps} steps, a mask every {self.mask_interval}: both must be at least 1")
         if not 0 <= self.exploration <= 1:
             raise UserError(f"exploration {self.exploration}: must be between 0 and 1")
+        if self.exploration_steps < 1:
+            raise UserError(f"exploration steps {self.exploration_steps}: must be at least 1")
         if not all(0 <= share < 1 for share in (*self.betas, self.averaging)):
             raise UserError(f"betas {self.betas} and averaging {self.averaging} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
 class ZOState:
-    """All that changes: arrays only; each is [d] but `step` and `radius`, which are 0-d."""
+    """All that changes: arrays only; each is [d] but `step` and the last three, which are 0-d."""
 
     w: mx.array
     mask: mx.array  # Omega, float32 ones and zeros
@@ -131,7 +138,9 @@ class ZOState:
     first_moment: mx.array
     second_moment: mx.array
     average: mx.array  # of the iterates; w itself where averaging is 0
-    radius: mx.array  # of the next step of "gauss-newton"; the other rules leave it as it is
+    radius: mx.array  # of the next step of "gauss-newton"; the other rules leave this and what follows as they are
+    explored_until: mx.array  # the step before which it explores
+    at_rest: mx.array  # steps that ended with the least radius, in a row
 
 
 def init(params: ZOParams, w: mx.array) -> ZOState:
@@ -146,6 +155,8 @@ def init(params: ZOParams, w: mx.array) -> ZOState:
         second_moment=zeros,
         average=w,
         radius=mx.array(params.learning_rate, mx.float32),
+        explored_until=mx.array(_first_exploration(params), mx.int32),
+        at_rest=mx.array(0, mx.int32),
     )
 
 
@@ -231,7 +242,7 @@ def _subspace(params: ZOParams, dimension: int) -> int:
 
 def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.array) -> tuple[ZOState, mx.array]:
     """A step of "gauss-newton", and the loss before it."""
-    first_radius, exploring = params.learning_rate, _explores(params, state)
+    first_radius, exploring = params.learning_rate, cast(bool, (state.step < state.explored_until).item())
     radius = first_radius if exploring else cast(float, state.radius.item())
     u = gauss_newton.directions(key, _subspace(params, state.w.shape[0]), state.mask, state.first_moment)
     model = _linear_model(params, state, loss, u, radius=radius)
@@ -245,6 +256,7 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
     accepted = taken and np.isfinite(losses[best]) and mx.any(moves[best] != 0).item()
     w, count = state.w + moves[best] if accepted else state.w, state.step + 1
     seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
+    next_radius = radii[best] if accepted else gauss_newton.after_rejection(radius, first_radius=first_radius)
     after = replace(
         state,
         w=w,
@@ -252,11 +264,24 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
         first_moment=moves[best] if accepted else state.first_moment,
         second_moment=GRADIENT_MEMORY * state.second_moment + (1 - GRADIENT_MEMORY) * seen,
         average=average(state.average, w, count=count, share=params.averaging),
-        radius=mx.array(
-            radii[best] if accepted else gauss_newton.after_rejection(radius, first_radius=first_radius), mx.float32
-        ),
+        radius=mx.array(next_radius, mx.float32),
     )
-    return after, mx.array(value, mx.float32)
+    return _roused(params, after), mx.array(value, mx.float32)
+
+
+def _first_exploration(params: ZOParams) -> int:
+    """Steps that explore at first."""
+    return min(math.ceil(params.exploration * params.total_steps), params.exploration_steps)
+
+
+def _roused(params: ZOParams, state: ZOState) -> ZOState:
+    """The state after a step, exploring anew where its radius has been the least for so long that it is at a minimum."""
+    least = state.radius <= gauss_newton.LEAST * params.learning_rate
+    at_rest = mx.where(least, state.at_rest + 1, 0)
+    left = params.total_steps - cast(int, state.step.item())
+    if params.exploration == 0 or at_rest.item() < REST or left < 3 * params.exploration_steps:
+        return replace(state, at_rest=at_rest)
+    return replace(state, at_rest=mx.zeros_like(at_rest), explored_until=state.step + params.exploration_steps)
 
 
 def _trial_losses(
@@ -273,10 +298,6 @@ def _trial_losses(
     losses = np.array(loss.losses(points), np.float64)
     before, after = (float(losses[0]), losses[1:]) if anew else (expanded, losses)
     return before, np.where(np.isfinite(after), after, np.inf)
-
-
-def _explores(params: ZOParams, state: ZOState) -> bool:
-    return cast(int, state.step.item()) < params.exploration * params.total_steps
 
 
 def _linear_model(
