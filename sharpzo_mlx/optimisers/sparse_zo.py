@@ -275,11 +275,11 @@ def _first_exploration(params: ZOParams) -> int:
 
 
 def _roused(params: ZOParams, state: ZOState) -> ZOState:
-    """The state after a step, exploring anew where its radius has been the least for so long that it is at a minimum."""
+    """The state after a step, made to explore anew where it has long been at rest and steps are left."""
     least = state.radius <= gauss_newton.LEAST * params.learning_rate
     at_rest = mx.where(least, state.at_rest + 1, 0)
-    left = params.total_steps - cast(int, state.step.item())
-    if params.exploration == 0 or at_rest.item() < REST or left < 3 * params.exploration_steps:
+    resting, left = cast(int, at_rest.item()), params.total_steps - cast(int, state.step.item())
+    if params.exploration == 0 or resting < REST or left < 3 * params.exploration_steps:
         return replace(state, at_rest=at_rest)
     return replace(state, at_rest=mx.zeros_like(at_rest), explored_until=state.step + params.exploration_steps)
 
