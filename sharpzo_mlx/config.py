@@ -139,7 +139,7 @@ class TuneConfig:
         maximum=1,
     )
     exploration_steps: int = option(
-        30, "such steps in a row at most, and again when the search has come to rest", SEARCH, minimum=1
+        30, "such steps again whenever the search has come to rest (none if exploration is 0)", SEARCH, minimum=1
     )
     keep: float = option(
         1.0,

@@ -316,7 +316,7 @@ def steps_that_move(problem: Bent, options: ZOParams) -> list[int]:
 
 def test_a_search_at_rest_explores_again_where_steps_are_left_to_descend_from_there() -> None:
     """Two steps explore; then the radius is quartered to its least, 1/64, in four steps, and stays there for six."""
-    options = params(exploration=0.9, exploration_steps=2)
+    options = params(exploration=0.05, exploration_steps=2)  # of forty: two
     moved = steps_that_move(Bent(), options)
     assert moved[:2] == [0, 1]
     period = np.diff(moved[::2])
@@ -328,11 +328,6 @@ def test_a_search_at_rest_explores_again_where_steps_are_left_to_descend_from_th
 
 def test_a_search_that_never_explores_stays_at_rest() -> None:
     assert steps_that_move(Bent(), params(exploration=0.0, exploration_steps=2)) == []
-
-
-def test_no_more_steps_explore_in_a_row_than_the_options_say() -> None:
-    assert sparse_zo.init(params(exploration=0.5, exploration_steps=7), mx.zeros(2)).explored_until.item() == 7
-    assert sparse_zo.init(params(exploration=0.11, exploration_steps=7), mx.zeros(2)).explored_until.item() == 5
 
 
 def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:

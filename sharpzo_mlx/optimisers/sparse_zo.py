@@ -73,8 +73,7 @@ class ZOParams:
         exploration: with "gauss-newton" the share of the steps, the first ones, that explore: they try the first radius
             and its half and double, and move whatever the loss becomes, so that they pass over small minima; 0 for
             never.
-        exploration_steps: no more than so many in a row, and so many again whenever the search has come to rest and
-            twice as many are left.
+        exploration_steps: so many explore again whenever the search has come to rest and twice as many are left after.
         draws: q, directions in a step.
         keep: share of coordinates in the mask; 1 is dense.
         mask_interval: K, steps between two masks.
@@ -155,7 +154,7 @@ def init(params: ZOParams, w: mx.array) -> ZOState:
         second_moment=zeros,
         average=w,
         radius=mx.array(params.learning_rate, mx.float32),
-        explored_until=mx.array(_first_exploration(params), mx.int32),
+        explored_until=mx.array(math.ceil(params.exploration * params.total_steps), mx.int32),
         at_rest=mx.array(0, mx.int32),
     )
 
@@ -267,11 +266,6 @@ def _gauss_newton(params: ZOParams, state: ZOState, loss: Composite, key: mx.arr
         radius=mx.array(next_radius, mx.float32),
     )
     return _roused(params, after), mx.array(value, mx.float32)
-
-
-def _first_exploration(params: ZOParams) -> int:
-    """Steps that explore at first."""
-    return min(math.ceil(params.exploration * params.total_steps), params.exploration_steps)
 
 
 def _roused(params: ZOParams, state: ZOState) -> ZOState:
