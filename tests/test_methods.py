@@ -18,7 +18,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.methods import coop, registry, searches
 from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Progress, Task
 from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.optimisers import cma, sparse_zo
+from sharpzo_mlx.optimisers import cma, sharpness, sparse_zo
 from sharpzo_mlx.problem import score_features
 from sharpzo_mlx.random import stream
 from sharpzo_mlx.search import Search
@@ -103,22 +103,38 @@ def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: cma.Covariance, t
     assert (search.stage, search.step) == (2, 0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_dense_zo_moves_every_coordinate_from_zero_shot(variant: str, traces: Traces) -> None:
+def descended(search: Search, mask: mx.array) -> np.ndarray:
+    """Plain SGD along one random pair a step, from zero-shot, by its formula (SharpZO eq. 5)."""
+    config, steps = search.config, search.total_steps
+    w = mx.zeros(16)
+    for t in range(steps):
+        u = mask * mx.random.normal((1, 16), key=stream(config.seed, "step", t))[0]
+        up, down = search.loss.losses(mx.stack([w + config.mu * u, w - config.mu * u]))
+        rate = config.learning_rate * ((1 + np.cos(np.pi * t / steps)) / 2 if config.schedule == "cosine" else 1)
+        w = w - rate * (up - down) / (2 * config.mu) * u
+    return np.array(w)
+
+
+@pytest.mark.parametrize(("variant", "rate", "schedule"), [("tuned", 0.3, "cosine"), ("published", 1e-3, "constant")])
+def test_dense_zo_is_sgd_from_zero_shot(variant: str, rate: float, schedule: str, traces: Traces) -> None:
     search = traces["zo", variant].search
-    np.testing.assert_array_equal(search.zo.mask, np.ones(16))
     np.testing.assert_array_equal(search.cma.mean, np.zeros(16))  # no generation
-    assert np.all(np.array(search.zo.w) != 0)
+    assert (search.config.learning_rate, search.config.schedule, search.total_steps) == (rate, schedule, 150)
+    w = np.array(search.zo.w)
+    assert np.all(w != 0)
+    np.testing.assert_allclose(w, descended(search, mx.ones(16)), atol=1e-2 * np.abs(w).max())  # float32 differences
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("metric", ["magnitude", "gradient", "random", "zscore-squared"])
-def test_sparse_zo_moves_half_of_the_coordinates(metric: str, variant: str, traces: Traces) -> None:
+def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, traces: Traces) -> None:
     search = traces[f"szo-{metric.removesuffix('-squared')}", variant].search
     assert search.config.metric == metric
-    assert float(mx.sum(search.zo.mask)) == 8
-    assert np.count_nonzero(search.zo.w) == 8  # one mask only at this budget
     np.testing.assert_array_equal(search.cma.mean, np.zeros(16))
+    mask, w = search.zo.mask, np.array(search.zo.w)
+    assert float(mx.sum(mask)) == 8
+    assert np.count_nonzero(w) == 8  # one mask only at this budget
+    np.testing.assert_allclose(w, descended(search, mask), atol=1e-2 * np.abs(w).max())  # float32 differences
 
 
 @pytest.mark.parametrize("name", registry.HOMES["pruning"])
@@ -139,10 +155,24 @@ def test_masks_change_but_for_magnitude(name: str, task: Task, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_sharpness_alone_shifts_and_never_descends(variant: str, traces: Traces) -> None:
+def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, traces: Traces) -> None:
+    """Every candidate is judged where the shift puts it, and CMA-ES is told the candidate itself (eq. 3 and 9)."""
     search = traces["sam-cma", variant].search
     assert search.config.rho > 0
     assert (search.stage, search.step) == (2, 0)
+    loss, sharp = task.problem().objective, sharpness.init(16)
+    state = cma.init(search.cma_params, mx.zeros(16), search.config.sigma)
+    moved = 0.0
+    for generation in range(task.query_budget // search.generation_cost):
+        key = stream(task.config.seed, "sharpness", generation)
+        shift, seen = sharpness.shift(search.sharp_params, sharp, loss, state.mean, key)
+        candidates = cma.ask(search.cma_params, state, stream(task.config.seed, "cma", generation))
+        values = loss.losses(candidates + shift)
+        sharp = sharpness.observe(search.sharp_params, seen, candidates, values, mean=state.mean, sigma=state.sigma)
+        state = cma.tell(search.cma_params, state, candidates, values)
+        moved = max(moved, float(mx.linalg.norm(shift)))
+    assert moved == pytest.approx(search.config.rho, rel=1e-5)
+    np.testing.assert_array_equal(search.cma.mean, state.mean)
 
 
 def test_sharpzo_is_the_default_configuration(task: Task, traces: Traces) -> None:
