@@ -179,7 +179,7 @@ class Objective:
 
     def class_features(self, w: mx.array) -> mx.array:
         """The classifier of one vector: [d] -> [K, D]; not counted, for validation counts its own passes."""
-        features = self.text.class_features(self.space.contexts(w[None]))[0]
+        features = self._features(w[None])[0]
         mx.eval(features)
         return features
 

@@ -144,6 +144,23 @@ def test_layers_are_evaluated_one_by_one_where_a_graph_would_hold_too_much(tiny_
     np.testing.assert_array_equal(parts.losses(w), whole.losses(w))
 
 
+def test_a_single_candidate_is_taken_layer_by_layer_too(
+    tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is validated is one: with a thousand classes its whole graph is gigabytes."""
+    with pytest.raises(UserError, match="one candidate needs") as told:
+        build(tiny_model, images, on_host=False, memory_budget=1)
+    least = int(str(told.value).split("needs ")[1].split("MB")[0]) * 10**6
+    small = build(tiny_model, images, on_host=False, memory_budget=least)
+    monkeypatch.setattr("sharpzo_mlx.objective.GPU_LAYER_WIDTHS", 10**6)  # even one is too much for a graph
+    evaluated: list[tuple[int, ...]] = []
+    evaluate = mx.eval
+    monkeypatch.setattr(mx, "eval", lambda *given: (evaluated.append(given[0].shape), evaluate(*given)))
+    features = small.class_features(mx.zeros(16))
+    assert len(evaluated) == len(small.text.stages()) + 1
+    np.testing.assert_allclose(features, build(tiny_model, images).class_features(mx.zeros(16)), atol=1e-5)
+
+
 @pytest.mark.parametrize("derivatives", [False, True])
 def test_the_plan_covers_what_a_chunk_of_a_graph_takes(tiny_model: Path, images: Images, derivatives: bool) -> None:
     budget = 2 << 20
