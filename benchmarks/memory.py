@@ -2,9 +2,9 @@
 
 Sizes are ViT-B/16's with random weights. Every figure is taken in a process of its own. "MLX" is what its allocator
 held at most from the loading of the text tower on; "process" is the peak of resident memory, with Python, NumPy,
-memory-mapped weights and the image files' bookkeeping. On the CPU tuning runs in float32 through NumPy, whatever the
-weights are stored in; `--graph` makes it run what a GPU runs, MLX's graph in the weights' own type, which is slow there
-but holds what a GPU would.
+memory-mapped weights and the image files' bookkeeping. Tuning computes in float32, whatever the weights are stored in:
+on the CPU through NumPy; `--graph` makes it run what a GPU runs, MLX's graph, which is slow there, and lets go of
+arrays sooner than a GPU does.
 
 usage: python benchmarks/memory.py [--parts tune encode budget] [--classes 10 1000] [--graph] [--output FILE.json]
 """
@@ -35,7 +35,7 @@ from queries import objective_of, prompts
 
 from sharpzo_mlx import memory, problem
 from sharpzo_mlx.cache import FeatureCache, digest
-from sharpzo_mlx.clip.checkpoint import load_model, save_model
+from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
@@ -83,9 +83,8 @@ def fill_cache(clip: sz.Clip, folder: Path) -> None:
         cache.put(dict(zip(found, rows, strict=True)))
 
 
-def as_on_a_gpu(dtype: mx.Dtype) -> None:
-    """Let `tune` keep the weights' type and run MLX's graph, as it does by itself on a GPU."""
-    setattr(problem, "load_model", partial(load_model, dtype=dtype))  # noqa: B010
+def as_on_a_gpu() -> None:
+    """Let `tune` run MLX's graph, as it does by itself on a GPU."""
     setattr(problem, "specialise", partial(PromptedText, on_host=False))  # noqa: B010
 
 
@@ -93,7 +92,7 @@ def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str,
     """Two generations and some steps on a filled cache, in a process that has not made the model."""
     model, data = Path(os.environ["BENCHMARK_MODEL"]), Path(os.environ["BENCHMARK_DATA"])
     if graph:
-        as_on_a_gpu(DTYPES[dtype])
+        as_on_a_gpu()
     # few queries, in batches of the usual size: memory does not depend on how often
     few = {"generations": 2, "steps": steps, "validate_every": 20, "draws": 1, "mask_directions": 4}
     config = sz.preset(shots=SHOTS, population=population, **few)

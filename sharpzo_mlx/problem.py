@@ -1,9 +1,9 @@
 """From a checkpoint and encoded images to the objective, its validation and the prompt that is saved.
 
 The text tower is read for this alone: what stays in memory is its layers and the token rows that the prompts use
-(SharpZO, arXiv 2506.20990, section 3). Where products are coarse (half-precision weights, or a device that rounds
-float32 operands) finite differences of losses are mostly noise, and the estimators are replaced by
-forward-mode derivatives, which have no cancellation.
+(SharpZO, arXiv 2506.20990, section 3). It computes in float32, whatever its weights are stored in. Where products are
+coarse even so (a device that rounds float32 operands, or products with quantised matrices) finite differences of losses
+are mostly noise, and the estimators are replaced by forward-mode derivatives, which have no cancellation.
 
     problem = make_problem(clip, train, val, config)
     problem.objective.losses(w); problem.validate(w[0])
@@ -82,7 +82,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
     """
     template = config.template or PLAIN
     tokens = tokenise_prompts(clip.tokenizer, template, train.class_names)
-    half = load_model(clip.folder, towers=("text",))
+    half = load_model(clip.folder, towers=("text",), dtype=mx.float32)  # differences of losses are taken
     space = make_space(
         half.text_model,
         tokens,
@@ -141,12 +141,9 @@ def _coarse(text_model: TextModel, in_float32: bool) -> str | None:
     """Why products are coarser than float32, or None where they are not (docs/precision.md has the figures).
 
     Args:
-        text_model: its weights' types.
-        in_float32: whether losses are computed in float32 whatever those are, as NumPy does on the CPU.
+        text_model: its matrices may be quantised.
+        in_float32: whether those are multiplied in float32 whatever they are, as NumPy does on the CPU.
     """
-    dtype = text_model.final_layer_norm.weight.dtype
-    if dtype != mx.float32 and not in_float32:
-        return f"the text tower computes in {str(dtype).removeprefix('mlx.core.')}"
     if not in_float32 and any(_rounds(module) for module in text_model.modules()):
         return "this device rounds products with the text tower's quantised matrices"
     if precision.products_are_coarse():
