@@ -151,6 +151,8 @@ def tables(found: Sequence[Measured]) -> str:
             rows = [one for one in found if (one.trained, one.target, one.method) == (trained, target, method)]
             cells = [spread([one.accuracy for one in rows if one.shots == shots]) for shots in SHOTS]
             lines.append(f"| {method} | {' | '.join(cells)} | {spread([one.ece for one in rows]).split(' ')[0]} |")
+    lines += ["", "In distribution", "", *means_table(found, shifted=False)]
+    lines += ["", "Under shift", "", *means_table(found, shifted=True)]
     return "\n".join([*lines, "", *parts_table(found)])
 
 
@@ -161,10 +163,32 @@ def spread(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
 
 
+def tuned_draws(found: Sequence[Measured]) -> list[Measured]:
+    """What was measured on the draws that have a search."""
+    tuned = {(one.trained, one.shots, one.seed) for one in found if one.method == "SharpZO"}
+    return [one for one in found if (one.trained, one.shots, one.seed) in tuned]
+
+
+def means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
+    """Every method by shots, the mean over sets, each the mean of its tuned draws."""
+    rows = [one for one in tuned_draws(found) if (one.trained != one.target) == shifted]
+    pairs = sorted({(one.trained, one.target) for one in rows})
+    lines = [f"| method | {' | '.join(map(str, SHOTS))} | mean | calibration error |", "|---" * (len(SHOTS) + 3) + "|"]
+    for method in METHODS:
+        parts = [[one for one in rows if (one.trained, one.target, one.method) == (*pair, method)] for pair in pairs]
+        accuracies = [
+            100 * np.mean([np.mean([one.accuracy for one in part if one.shots == shots]) for part in parts])
+            for shots in SHOTS
+        ]
+        error = 100 * np.mean([np.mean([one.ece for one in part]) for part in parts])
+        cells = [*accuracies, np.mean(accuracies), error]
+        lines.append(f"| {method} | {' | '.join(f'{cell:.1f}' for cell in cells)} |")
+    return lines
+
+
 def parts_table(found: Sequence[Measured]) -> list[str]:
     """The joined classifiers beside their parts, on the draws that have both: means over shots and seeds."""
-    tuned = {(one.trained, one.shots, one.seed) for one in found if one.method == "SharpZO"}
-    paired = [one for one in found if (one.trained, one.shots, one.seed) in tuned]
+    paired = tuned_draws(found)
     chosen = ("zero-shot", "GDA", "zero-shot + GDA", "SharpZO", "SharpZO + GDA")
     lines = [f"| tuned on -> tested on | {' | '.join(chosen)} |", "|---" * (len(chosen) + 1) + "|"]
     for trained, target in dict.fromkeys((one.trained, one.target) for one in paired):
