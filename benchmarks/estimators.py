@@ -7,8 +7,8 @@ weights' rounded values, in float32. CGE is taken along 64 of the 512 coordinate
 cosine to the gradient is bounded by its number of directions whatever the precision, so its slopes are compared: the
 cosine between the differences along 32 directions and the true slopes.
 
-On the CPU tuning computes in float32 whatever the weights are (`host`); the other rows run MLX's graph with the
-weights' own type throughout, which is what a GPU does.
+Tuning computes in float32 whatever the weights are, on the CPU through NumPy (`host`); the other rows run MLX's graph
+with the weights' own type throughout.
 
 usage: python benchmarks/estimators.py [--model m --dataset FOLDER] [--output FILE.json]
 """

@@ -82,16 +82,16 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
     """
     template = config.template or PLAIN
     tokens = tokenise_prompts(clip.tokenizer, template, train.class_names)
-    half = load_model(clip.folder, towers=("text",), dtype=mx.float32)  # differences of losses are taken
+    tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)  # differences of losses are taken
     space = make_space(
-        half.text_model,
+        tower.text_model,
         tokens,
         dimension=config.dimension,
         relative_scale=config.relative_scale,
         projection_std=config.projection_std,
         seed=config.seed,
     )
-    text = specialise(half.text_model, half.text_projection, tokens)
+    text = specialise(tower.text_model, tower.text_projection, tokens)
     objective = Objective(
         text,
         space,
@@ -101,15 +101,15 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         memory_budget=config.memory_budget,
         directions=config.draws if config.most_steps and config.rule == "gauss-newton" else 0,
     )
-    safe = _safe_estimators(config, half.text_model, in_float32=text.host is not None)
-    del half
+    safe = _safe_estimators(config, tower.text_model, on_host=text.host is not None)
+    del tower
     mx.clear_cache()  # the token table: only the prompts' rows are needed from here on
     return Problem(safe, objective, val, train.class_names, train.folders, template)
 
 
-def _safe_estimators(config: TuneConfig, text_model: TextModel, *, in_float32: bool) -> TuneConfig:
+def _safe_estimators(config: TuneConfig, text_model: TextModel, *, on_host: bool) -> TuneConfig:
     """The configuration with forward-mode derivatives in place of differences, where products are coarse."""
-    reason = _coarse(text_model, in_float32)
+    reason = _coarse(text_model, on_host)
     if not reason:
         return config
     changed: dict[str, Any] = {}
@@ -137,14 +137,14 @@ def _directions(kind: str, config: TuneConfig, room: str) -> int | None:
     return None if kind == "cge" else given or max(1, config.dimension // 10)
 
 
-def _coarse(text_model: TextModel, in_float32: bool) -> str | None:
+def _coarse(text_model: TextModel, on_host: bool) -> str | None:
     """Why products are coarser than float32, or None where they are not (docs/precision.md has the figures).
 
     Args:
         text_model: its matrices may be quantised.
-        in_float32: whether those are multiplied in float32 whatever they are, as NumPy does on the CPU.
+        on_host: whether NumPy multiplies, which rounds nothing.
     """
-    if not in_float32 and any(_rounds(module) for module in text_model.modules()):
+    if not on_host and any(_rounds(module) for module in text_model.modules()):
         return "this device rounds products with the text tower's quantised matrices"
     if precision.products_are_coarse():
         return "this device rounds the operands of float32 products"

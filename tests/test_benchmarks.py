@@ -16,7 +16,7 @@ from sharpzo_mlx import host_layers
 from sharpzo_mlx.clip.checkpoint import load_model
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = ("estimators", "memory", "queries", "scaling", "time_to_accuracy")
+SCRIPTS = ("estimators", "heads", "memory", "queries", "scaling", "time_to_accuracy")
 
 
 @pytest.fixture
@@ -107,3 +107,20 @@ def test_arithmetic_of_scale_covers_what_rests(scripts: dict[str, ModuleType], t
     resting = scaling._rests(objective, model.text_model.encoder)
     layer = 4 * (32 * 32 + 32) + 2 * 2 * 32 + 2 * 32 * 64 + 64 + 32
     assert resting == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
+
+
+def test_means_over_sets_count_the_tuned_draws_alone(scripts: dict[str, ModuleType]) -> None:
+    """A set is the mean of its draws, whatever their number; a draw without a search is in no mean."""
+    heads = scripts["heads"]
+    draws = [("a", "a", 0, 0.2), ("a", "a", 1, 0.4), ("b", "b", 0, 0.5), ("b", "c", 0, 0.1), ("b", "b", 1, 0.9)]
+    found = [
+        heads.Measured(trained, target, shots, seed, method, accuracy + 0.01 * shots, ece=0.5 * accuracy)
+        for trained, target, seed, accuracy in draws
+        for shots in heads.SHOTS
+        for method in heads.METHODS
+        if "SharpZO" not in method or (trained, seed) != ("b", 1)
+    ]
+    same, away = (heads.means_table(found, shifted=shifted) for shifted in (False, True))
+    assert same[0].count("|") == same[2].count("|")
+    assert same[2] == "| zero-shot | 41.0 | 42.0 | 44.0 | 48.0 | 56.0 | 46.2 | 20.0 |"
+    assert away[2] == "| zero-shot | 11.0 | 12.0 | 14.0 | 18.0 | 26.0 | 16.2 | 5.0 |"

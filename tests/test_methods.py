@@ -115,6 +115,11 @@ def descended(search: Search, mask: mx.array) -> np.ndarray:
     return np.array(w)
 
 
+def tolerance(variant: str) -> float:
+    """Of w's largest entry: published probes lie so near that float32 rounds their differences to three digits."""
+    return 1e-2 if variant == "published" else 1e-3
+
+
 @pytest.mark.parametrize(("variant", "rate", "schedule"), [("tuned", 0.3, "cosine"), ("published", 1e-3, "constant")])
 def test_dense_zo_is_sgd_from_zero_shot(variant: str, rate: float, schedule: str, traces: Traces) -> None:
     search = traces["zo", variant].search
@@ -122,7 +127,7 @@ def test_dense_zo_is_sgd_from_zero_shot(variant: str, rate: float, schedule: str
     assert (search.config.learning_rate, search.config.schedule, search.total_steps) == (rate, schedule, 150)
     w = np.array(search.zo.w)
     assert np.all(w != 0)
-    np.testing.assert_allclose(w, descended(search, mx.ones(16)), atol=1e-2 * np.abs(w).max())  # float32 differences
+    np.testing.assert_allclose(w, descended(search, mx.ones(16)), atol=tolerance(variant) * np.abs(w).max())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -134,7 +139,7 @@ def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, 
     mask, w = search.zo.mask, np.array(search.zo.w)
     assert float(mx.sum(mask)) == 8
     assert np.count_nonzero(w) == 8  # one mask only at this budget
-    np.testing.assert_allclose(w, descended(search, mask), atol=1e-2 * np.abs(w).max())  # float32 differences
+    np.testing.assert_allclose(w, descended(search, mask), atol=tolerance(variant) * np.abs(w).max())
 
 
 @pytest.mark.parametrize("name", registry.HOMES["pruning"])

@@ -15,6 +15,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.host_text import HostText
 from sharpzo_mlx.objective import Objective, cross_entropies, score
 from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
 from sharpzo_mlx.prompted_text import PromptedText
@@ -144,6 +145,23 @@ def test_layers_are_evaluated_one_by_one_where_a_graph_would_hold_too_much(tiny_
     np.testing.assert_array_equal(parts.losses(w), whole.losses(w))
 
 
+def test_on_the_cpu_features_are_numpys(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch, of one that is validated, and of losses."""
+    objective, calls = build(tiny_model, images, on_host=True), 0
+    plain = HostText.class_features
+
+    def counted(host: HostText, contexts: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        return plain(host, contexts)
+
+    monkeypatch.setattr(HostText, "class_features", counted)
+    w = mx.zeros((3, 16))
+    for number, ask in enumerate((objective.features, objective.losses, lambda x: objective.class_features(x[0]))):
+        mx.eval(ask(w))
+        assert calls == number + 1
+
+
 def test_a_single_candidate_is_taken_layer_by_layer_too(
     tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +172,13 @@ def test_a_single_candidate_is_taken_layer_by_layer_too(
     small = build(tiny_model, images, on_host=False, memory_budget=least)
     monkeypatch.setattr("sharpzo_mlx.objective.GPU_LAYER_WIDTHS", 10**6)  # even one is too much for a graph
     evaluated: list[tuple[int, ...]] = []
-    evaluate = mx.eval
-    monkeypatch.setattr(mx, "eval", lambda *given: (evaluated.append(given[0].shape), evaluate(*given)))
+    plain = mx.eval
+
+    def evaluate(*given: mx.array) -> None:
+        evaluated.append(given[0].shape)
+        plain(*given)
+
+    monkeypatch.setattr(mx, "eval", evaluate)
     features = small.class_features(mx.zeros(16))
     assert len(evaluated) == len(small.text.stages()) + 1
     np.testing.assert_allclose(features, build(tiny_model, images).class_features(mx.zeros(16)), atol=1e-5)

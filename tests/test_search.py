@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import mlx.core as mx
@@ -283,6 +283,18 @@ def test_a_search_that_is_cut_goes_on_to_the_same_numbers(cut: int, rule: str) -
     assert [s.loss for s in rest] == [s.loss for s in undisturbed[cut:]]
     for name, array in whole.arrays().items():
         np.testing.assert_array_equal(second.arrays()[name], array, err_msg=name)
+
+
+def test_stage_twos_options_are_all_handed_on() -> None:
+    """Every constant of the descent that the configuration has, away from its default."""
+    other: dict[str, Any] = {
+        "learning_rate": 0.7, "mu": 0.03, "draws": 5, "keep": 0.4, "mask_interval": 7, "metric": "gradient",
+        "estimator": "forward", "rule": "momentum", "schedule": "linear", "averaging": 0.4, "mask_estimator": "cge",
+        "mask_directions": 9, "mask_mu": 0.07, "probe_share": 0.3, "exploration": 0.6, "exploration_steps": 11,
+    }  # fmt: skip
+    params = Search(config(**other), Bowl(), accuracy_of).zo_params
+    assert {name: getattr(params, name) for name in other} == other
+    assert {f.name for f in fields(params)} & {f.name for f in fields(TuneConfig)} == set(other)
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_a_line() -> None:

@@ -5,9 +5,9 @@ h(c(w)) with h convex. So q forwards at w + mu u_j and one at w give c and its s
 and the minimum of h over the linear model c + sum_j a_j slope_j inside a ball, |a| <= radius, is a move: forward
 passes only, as in SharpZO's stage 2 (section 3.2). How far the model holds is tried: one forward at the minima of half
 the last radius, of the same and of twice as much; the lowest loss is the next point and its radius the next radius.
-Where none is lower than at w, w stays and the radius shrinks; but the first steps, which explore, move all the same
-and begin with the first radius each. q + 4 queries in all. The last move is one of the directions, so that what was
-found is not forgotten.
+Where none is lower than at w, w stays and the radius shrinks; steps that explore move all the same and begin with the
+first radius each. q + 4 queries in all. The last move is one of the directions, so that what was found is not
+forgotten.
 
 >>> u = directions(key, 32, mask, last_move)  # doctest: +SKIP
 >>> moves = minima(expansion, expansion(np.zeros(32)), trial_radii(4.0, first_radius=4.0)) @ u  # doctest: +SKIP

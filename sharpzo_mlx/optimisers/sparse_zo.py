@@ -275,7 +275,7 @@ def _roused(params: ZOParams, state: ZOState) -> ZOState:
     resting, left = cast(int, at_rest.item()), params.total_steps - cast(int, state.step.item())
     if params.exploration == 0 or resting < REST or left < 3 * params.exploration_steps:
         return replace(state, at_rest=at_rest)
-    return replace(state, at_rest=mx.zeros_like(at_rest), explored_until=state.step + params.exploration_steps)
+    return replace(state, at_rest=at_rest, explored_until=state.step + params.exploration_steps)
 
 
 def _trial_losses(
