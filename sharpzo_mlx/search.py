@@ -33,6 +33,9 @@ from sharpzo_mlx.random import stream
 from sharpzo_mlx.selection import ROUNDING, Selection
 
 State: TypeAlias = cma.CMAState | sharpness.SharpnessState | sparse_zo.ZOState
+STAGE_TWO = tuple(  # what stage 2's constants take from the configuration: what has the same name there
+    item.name for item in dataclasses.fields(sparse_zo.ZOParams) if hasattr(TuneConfig, item.name)
+)
 S = TypeVar("S", cma.CMAState, sharpness.SharpnessState, sparse_zo.ZOState)
 
 
@@ -130,26 +133,8 @@ class Search:
     @property
     def zo_params(self) -> sparse_zo.ZOParams:
         """Stage 2's constants; its length is known once stage 1 has ended."""
-        c = self.config
-        return sparse_zo.ZOParams(
-            learning_rate=c.learning_rate,
-            mu=c.mu,
-            draws=c.draws,
-            keep=c.keep,
-            mask_interval=c.mask_interval,
-            metric=cast(Any, c.metric),
-            estimator=cast(Any, c.estimator),
-            rule=cast(Any, c.rule),
-            schedule=cast(Any, c.schedule),
-            total_steps=max(1, self.total_steps),
-            averaging=c.averaging,
-            mask_estimator=cast(Any, c.mask_estimator),
-            mask_directions=c.mask_directions,
-            mask_mu=c.mask_mu,
-            probe_share=c.probe_share,
-            exploration=c.exploration,
-            exploration_steps=c.exploration_steps,
-        )
+        given = {name: getattr(self.config, name) for name in STAGE_TWO}
+        return sparse_zo.ZOParams(total_steps=max(1, self.total_steps), **given)
 
     @property
     def generations(self) -> int:

@@ -267,15 +267,11 @@ def test_published_gda_counts_the_words_once(
     train, val, test = (split(run, part) for part in ("train", "val", "test"))
     task = Task(sz.load(tiny_model), train, val, dataclasses.replace(run.config, head="none"), query_budget=48)
     _, words = finished(registry.method(speaker).start(task, registry.method(speaker).tuned))
-    away = np.abs(np.array(words.logits(test)) - run.prompt.logit_scale * zero_shot_cosines(run, test)).max()
+    zero_shot = dataclasses.replace(run.prompt, class_features=run.prompt.zero_shot_features)
+    away = np.abs(np.array(words.logits(test)) - np.array(zero_shot.text_logits(test.embeddings))).max()
     assert (away > 0.1) == (speaker == "sharpzo")
     _, found = finished(registry.method(name).start(task, registry.method(name).published))
     fitted = discriminant(np.array(train.embeddings), train.labels, 3)
     shares = by_accuracy(np.array(words.logits(val)), fitted.logits(np.array(val.embeddings)), val.labels)
     wanted = np.array(words.logits(test)) + shares.image * fitted.logits(np.array(test.embeddings))
     np.testing.assert_allclose(found.logits(test), wanted, rtol=1e-4, atol=1e-4)
-
-
-def zero_shot_cosines(run: sz.Run, images: Features) -> np.ndarray:
-    cosines: np.ndarray = np.array(images.embeddings) @ np.array(run.prompt.zero_shot_features).T
-    return cosines

@@ -43,6 +43,11 @@ def build(folder: Path, images: Images, *, on_host: bool | None = None, memory_b
     return Objective(text, space, images.embeddings, images.labels, logit_scale=12.0, memory_budget=memory_budget)
 
 
+def asked_for(error: UserError) -> int:
+    """The bytes that a refusal of a memory budget says are needed."""
+    return int(str(error).split("needs ")[1].split("MB")[0]) * 10**6
+
+
 def plain_losses(folder: Path, space: PromptSpace, images: Images, w: mx.array) -> np.ndarray:
     """L by the definition: each class's whole 77-token text, one at a time, softmax in float64."""
     half, tokenizer = load_model(folder, towers=("text",)), load(folder).tokenizer
@@ -168,7 +173,7 @@ def test_a_single_candidate_is_taken_layer_by_layer_too(
     """What is validated is one: with a thousand classes its whole graph is gigabytes."""
     with pytest.raises(UserError, match="one candidate needs") as told:
         build(tiny_model, images, on_host=False, memory_budget=1)
-    least = int(str(told.value).split("needs ")[1].split("MB")[0]) * 10**6
+    least = asked_for(told.value)
     small = build(tiny_model, images, on_host=False, memory_budget=least)
     monkeypatch.setattr("sharpzo_mlx.objective.GPU_LAYER_WIDTHS", 10**6)  # even one is too much for a graph
     evaluated: list[tuple[int, ...]] = []
@@ -213,7 +218,7 @@ def test_the_least_budget_of_a_derivative_holds() -> None:
 
     with pytest.raises(UserError, match="one forward-mode derivative needs") as told:
         objective(5 * 10**6).jvp(w, w)
-    least = int(str(told.value).split("needs ")[1].split("MB")[0]) * 10**6
+    least = asked_for(told.value)
     enough = objective(least)
     mx.eval(enough.jvp(w, w))
     before = mx.get_active_memory()

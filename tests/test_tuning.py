@@ -12,7 +12,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -20,11 +20,6 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx import recorder, report_page
-from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.features import encode
-from sharpzo_mlx.problem import make_problem
-from sharpzo_mlx.prompted_text import PromptedText
 from sharpzo_mlx.run import Run, locked, read_steps
 from sharpzo_mlx.search import TuneStep
 from sharpzo_mlx.tuning import Done, Encoding, Plan, tune_steps
@@ -367,21 +362,6 @@ def test_coarse_products_switch_to_forward_mode(
     assert "sharpness forward" in caplog.text
     # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
     assert run.results["queries"] == 5 * (6 + 32) + 30 * 6
-
-
-def test_the_search_computes_in_float32_where_the_weights_stay_half(
-    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A GPU keeps half precision as it is stored; differences of losses are taken in float32 there, too."""
-    monkeypatch.setattr("sharpzo_mlx.clip.checkpoint.HALF", ())  # what a GPU does
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "half"))
-    weights = cast("dict[str, mx.array]", mx.load(str(folder / "model.safetensors")))
-    mx.save_safetensors(str(folder / "model.safetensors"), {name: x.astype(mx.float16) for name, x in weights.items()})
-    clip = sz.load(folder)
-    assert load_model(clip.folder, ("text",)).text_model.final_layer_norm.weight.dtype == mx.float16
-    images = encode(clip, read_folder(photos))
-    objective = make_problem(clip, images, images, sz.TuneConfig(**SMALL)).objective
-    assert cast(PromptedText, objective.text).suffixes.dtype == mx.float32
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
