@@ -22,14 +22,14 @@ import mlx.core as mx  # isort: skip
 import numpy as np
 from mlx.utils import tree_map
 
-from sharpzo_mlx import memory
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.cpu_vision import HostVision
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.host_vision import HostVision
-from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.prompt import PromptTokens, make_space
-from sharpzo_mlx.prompted_text import specialise
+from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.prompts.prompt import PromptTokens, make_space
+from sharpzo_mlx.prompts.shared_prefix import specialise
+from sharpzo_mlx.runtime import memory
 
 # text width, layers and heads, joint width; vision width, layers, heads, image and patch side
 SIZES = {

@@ -36,11 +36,11 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.demo import MODEL_FOLDER, Amounts
 from sharpzo_mlx.demo.render import DATASET, render
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.objective import Objective
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import gradients
-from sharpzo_mlx.prompt import PromptSpace, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.prompts.prompt import PromptSpace, make_space, tokenise_prompts
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
 
 TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed" / "pacs" / "photo" / "train"
 MUS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -27,10 +27,10 @@ from memory import SIZE, photographs, random_model
 from mlx.utils import tree_flatten
 from oracle import KEEP_MEMORY
 
-from sharpzo_mlx import memory
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.encoder import IMAGE_BATCH
-from sharpzo_mlx.images import stream
+from sharpzo_mlx.clip.handle import IMAGE_BATCH
+from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.runtime import memory
 
 ROUNDS = 2
 

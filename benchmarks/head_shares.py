@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.closed_form import Linear, discriminant
 from sharpzo_mlx.datasets.splits import draw_split
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.mixture import Shares, by_accuracy, by_loss
-from sharpzo_mlx.problem import make_problem
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.heads.closed_form import Linear, discriminant
+from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
+from sharpzo_mlx.objective.build import make_problem
 
 Array = npt.NDArray[np.float64]
 SETS = ("pacs/photo", "pacs/sketch", "tiny-superclasses")

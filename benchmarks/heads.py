@@ -24,21 +24,21 @@ import mlx.core as mx  # isort: skip  (behind this package, which loads OpenBLAS
 import numpy as np
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.closed_form import discriminant, nearest_mean, ridge
+from sharpzo_mlx.comparison.methods.closed_forms import alone
+from sharpzo_mlx.comparison.methods.method import Predictor, Task
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.matching import match_classes
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.painting import paint
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.heads import with_head
-from sharpzo_mlx.methods.closed_forms import alone
-from sharpzo_mlx.methods.method import Predictor, Task
-from sharpzo_mlx.objective import score_logits
-from sharpzo_mlx.problem import make_problem
-from sharpzo_mlx.prompt import Prompt
-from sharpzo_mlx.random import numpy_stream
-from sharpzo_mlx.scores import Judged, calibration_error
+from sharpzo_mlx.evaluation.metrics import Judged, calibration_error
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.heads.closed_form import discriminant, nearest_mean, ridge
+from sharpzo_mlx.heads.head import with_head
+from sharpzo_mlx.objective.build import make_problem
+from sharpzo_mlx.objective.objective import score_logits
+from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.rng import numpy_stream
 
 RENDERED = {"day": "photo", "dusk": "dusk", "night": "night", "pencil": "pencil"}  # set -> style
 PICTURES = 60  # of a class in a rendered set

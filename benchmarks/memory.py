@@ -33,17 +33,18 @@ from mlx.utils import tree_flatten
 from PIL import Image
 from queries import objective_of, prompts
 
-from sharpzo_mlx import memory, problem
-from sharpzo_mlx.cache import FeatureCache, digest
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import cache_name
-from sharpzo_mlx.images import stream
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.features.cache import FeatureCache, digest
+from sharpzo_mlx.features.extract import cache_name
+from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.objective import build
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.runtime import memory
 
 SIZE = "ViT-B/16"
 SHOTS, VALIDATION = 16, 4
@@ -85,7 +86,7 @@ def fill_cache(clip: sz.Clip, folder: Path) -> None:
 
 def as_on_a_gpu() -> None:
     """Let `tune` run MLX's graph, as it does by itself on a GPU."""
-    setattr(problem, "specialise", partial(PromptedText, on_host=False))  # noqa: B010
+    setattr(build, "specialise", partial(PromptedText, on_host=False))  # noqa: B010
 
 
 def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str, float]:

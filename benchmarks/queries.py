@@ -29,9 +29,9 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.datasets import imagenet
-from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.prompt import PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.prompts.prompt import PromptTokens, make_space, tokenise_prompts
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
 
 SHOTS, POPULATION, CONTEXT, DIMENSION = 16, 40, 4, 512
 PROMPTS = 800  # of a timed batch, where the population would take minutes

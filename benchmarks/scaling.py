@@ -24,10 +24,10 @@ from queries import matrix_speed, objective_of, our_gflop, prompts, timed
 
 import mlx.core as mx  # isort: skip
 
-from sharpzo_mlx import memory
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.plots import AFTER, BEFORE, STYLE, as_svg
+from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.report.plots import AFTER, BEFORE, STYLE, as_svg
+from sharpzo_mlx.runtime import memory
 
 SIZE = "ViT-B/16"
 BASE = {"classes": 10, "images": 160, "candidates": 40, "dimension": 512}

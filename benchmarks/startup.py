@@ -26,7 +26,7 @@ HELP = "from sharpzo_mlx.cli.main import run; run(['--help'])"
 FIRST_STEP = """
 import sys
 import sharpzo_mlx as sz
-from sharpzo_mlx.search import TuneStep
+from sharpzo_mlx.tuning.search import TuneStep
 for event in sz.tune_steps(sz.load(sys.argv[1]), sys.argv[2], output=sys.argv[3]):
     if isinstance(event, TuneStep):
         print("first", flush=True)

@@ -28,12 +28,12 @@ import sharpzo_mlx as sz  # isort: skip  (it loads OpenBLAS, before MLX)
 import mlx.core as mx
 import numpy as np
 
+from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import read_folder, split_folders
-from sharpzo_mlx.encoder import Clip
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.problem import make_problem, score_features
-from sharpzo_mlx.random import numpy_stream
-from sharpzo_mlx.search import Search
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.objective.build import make_problem, score_features
+from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.tuning.search import Search
 
 SHOTS, VALIDATION = 16, 4
 

@@ -29,10 +29,10 @@ from oracle import oracle_of
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.features import encode
-from sharpzo_mlx.problem import make_problem
-from sharpzo_mlx.prompt import tokenise_prompts
-from sharpzo_mlx.run import Run, read_steps
+from sharpzo_mlx.features.extract import encode
+from sharpzo_mlx.objective.build import make_problem
+from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.runs.run import Run, read_steps
 
 SETS = ("pacs/photo", "tiny-superclasses")
 PAPER_SET, GENERATIONS = "pacs/photo", 100

@@ -34,15 +34,15 @@ from PIL import Image
 
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig, TextConfig, VisionConfig
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.clip.preprocessor import PreprocessorConfig
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import BOS, END_OF_WORD, EOS, Vocabulary
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, UNSEEN_STYLES, paint
-from sharpzo_mlx.encoder import load
-from sharpzo_mlx.random import numpy_stream, stream
+from sharpzo_mlx.images.preprocessor import PreprocessorConfig
+from sharpzo_mlx.rng import numpy_stream, stream
 
 IMAGE = 32
 PICTURES, STEPS, BATCH, RATE = 20_000, 2500, 64, 1.5e-3

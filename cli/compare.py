@@ -1,6 +1,6 @@
 """`sharpzo-mlx compare DATASET...`: methods x seeds at equal query budgets, one table a data set and one plot.
 
-Everything lies in the comparison's folder: a file a cell, `comparison.json`, `comparison.md` and the curves. The same
+Everything lies in the comparison's folder: a file a cell, `comparison.json`, `runner.md` and the curves. The same
 command goes on where it was interrupted. A method that failed is named, and the exit code is then 1.
 
 >>> sharpzo-mlx compare photos/ --methods all --seeds 5 --query-budget 20000  # doctest: +SKIP
@@ -15,11 +15,11 @@ import click
 
 from sharpzo_mlx.cli import comparison_tables, wording
 from sharpzo_mlx.cli.options import PATH
+from sharpzo_mlx.comparison.methods import registry
 from sharpzo_mlx.files import atomic_write
-from sharpzo_mlx.methods import registry
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.comparison import Comparison
+    from sharpzo_mlx.comparison.runner import Comparison
 
 PAGE = "comparison.md"
 
@@ -62,12 +62,13 @@ def compare_command(
 
     registry.chosen_names(methods)
     config = TuneConfig(shots=shots, template=template, query_budget=query_budget)
-    from sharpzo_mlx import comparison, comparison_plots, encoder
     from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.clip import handle
+    from sharpzo_mlx.comparison import plots, runner
 
-    flags = {comparison.TUNED: True, comparison.PUBLISHED: published, comparison.TRIALS: trials}
-    events = comparison.compare_steps(
-        encoder.load(model),
+    flags = {runner.TUNED: True, runner.PUBLISHED: published, runner.TRIALS: trials}
+    events = runner.compare_steps(
+        handle.load(model),
         datasets,
         config,
         methods=methods,
@@ -78,7 +79,7 @@ def compare_command(
     )
     found = progress.follow_comparison(events)
     atomic_write(found.folder / PAGE, comparison_tables.markdown(found))
-    comparison_plots.write_curves(found)
+    plots.write_curves(found)
     if as_json:
         wording.echo_json(found.to_dict())
     else:

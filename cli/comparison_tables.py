@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from sharpzo_mlx.cli import wording
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.arena import DatasetResult
-    from sharpzo_mlx.comparison import Comparison
-    from sharpzo_mlx.standings import Row, Spread
+    from sharpzo_mlx.comparison.dataset_runner import DatasetResult
+    from sharpzo_mlx.comparison.runner import Comparison
+    from sharpzo_mlx.comparison.tables import Row, Spread
 
 COLUMNS = ("method", "test, %", "gain", "validation, %", "queries", "image passes", "time", "peak MB")
 STAR = "* needs backpropagation: a ceiling, not a competitor"

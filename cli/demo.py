@@ -75,7 +75,7 @@ def _place(output: Path | None, seed: int) -> Iterator[Path]:
 def _carry_out(root: Path, seed: int) -> Finished:
     from sharpzo_mlx import demo
     from sharpzo_mlx.cli import progress
-    from sharpzo_mlx.evaluation import FolderProgress
+    from sharpzo_mlx.evaluation.folders import FolderProgress
 
     with progress.drawing() as draw:
         for record in demo.show(root, seed=seed):

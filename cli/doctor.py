@@ -21,8 +21,9 @@ from pathlib import Path
 
 import click
 
-from sharpzo_mlx import files, startup
+from sharpzo_mlx import files
 from sharpzo_mlx.cli import wording
+from sharpzo_mlx.runtime import startup
 
 _SIDE = 1024  # of the square matrices that are multiplied to measure the speed
 
@@ -121,7 +122,7 @@ def _product_seconds() -> float:
 
 def precision() -> Finding:
     """Whether float32 products are full float32, as finite differences need."""
-    from sharpzo_mlx import precision
+    from sharpzo_mlx.runtime import precision
 
     error = precision.product_error()
     words = f"float32 products err by {error:.0e}; {startup.TF32_SWITCH}={os.environ.get(startup.TF32_SWITCH)}"
@@ -134,7 +135,7 @@ def memory() -> Finding:
     """Physical memory, and what MLX may use of it."""
     import mlx.core as mx
 
-    from sharpzo_mlx import memory
+    from sharpzo_mlx.runtime import memory
 
     allowed = mx.set_memory_limit(memory.physical())
     mx.set_memory_limit(allowed)

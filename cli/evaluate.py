@@ -19,7 +19,7 @@ from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.measured import Report
+    from sharpzo_mlx.evaluation.reports import Report
 
 SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 
@@ -64,7 +64,7 @@ def evaluate_command(
 
 def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
     """The runs, which come first, and the folders of images."""
-    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.runs.run import Run
 
     count = next((place for place, path in enumerate(others) if not Run.exists(path)), len(others))
     if count == len(others):
@@ -74,23 +74,26 @@ def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Pat
 
 def _heads(runs: list[Path]) -> list[str]:
     """Of each run with a head, what its tuned column is made of."""
-    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.runs.run import Run
 
     heads = [(run, Run.load(run).prompt.head) for run in runs]
     return [f"{run}: {wording.head(head)}" for run, head in heads if head is not None]
 
 
 def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
-    from sharpzo_mlx import encoder, evaluation, measured, run
     from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.clip.handle import load
+    from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
+    from sharpzo_mlx.evaluation.reports import Report, remember
+    from sharpzo_mlx.runs.run import Run
 
-    tuned = run.Run.load(run_folder)
-    clip = None if model is None else encoder.load(model)
+    run = Run.load(run_folder)
+    clip = None if model is None else load(model)
     with progress.drawing() as draw:
-        for record in evaluation.evaluate_steps(tuned, folders, clip=clip, scope=scope, mapping=mapping):
-            if isinstance(record, measured.Report):
-                measured.remember(tuned, record)
+        for record in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
+            if isinstance(record, Report):
+                remember(run, record)
                 return record
-            if isinstance(record, evaluation.FolderProgress):
+            if isinstance(record, FolderProgress):
                 draw(record)
     raise AssertionError("evaluate_steps ends with the report")

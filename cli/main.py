@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import click
 
-from sharpzo_mlx import startup
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime import startup
 
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line for --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),

@@ -37,7 +37,7 @@ def parse_seconds(text: str) -> float:
 
 def parse_bytes(text: str) -> int:
     """Read an amount of memory; the reader is loaded when it is needed, since MLX stands behind it."""
-    from sharpzo_mlx import memory
+    from sharpzo_mlx.runtime import memory
 
     return memory.parse_bytes(text)
 

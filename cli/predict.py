@@ -21,7 +21,7 @@ from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation import Prediction
+    from sharpzo_mlx.evaluation.folders import Prediction
 
 
 @click.command("predict")
@@ -35,11 +35,13 @@ def predict_command(
     run_folder: Path, images: tuple[Path, ...], *, top: int, model: Path | None, as_json: bool, as_csv: bool
 ) -> None:
     """Label each IMAGE with the run RUN."""
-    from sharpzo_mlx import encoder, evaluation, run
+    from sharpzo_mlx.clip import handle
+    from sharpzo_mlx.evaluation import folders
+    from sharpzo_mlx.runs import run
 
     style = at_most_one(json=as_json, csv=as_csv)
-    clip = None if model is None else encoder.load(model)
-    predictions = evaluation.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
+    clip = None if model is None else handle.load(model)
+    predictions = folders.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
     for prediction in predictions:
         if prediction.error:

@@ -22,13 +22,13 @@ from sharpzo_mlx.cli.wording import amount, duration, percent
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from sharpzo_mlx.arena import Finished, Working
-    from sharpzo_mlx.comparison import Comparison
-    from sharpzo_mlx.comparison import Event as ComparisonEvent
-    from sharpzo_mlx.evaluation import FolderProgress
-    from sharpzo_mlx.run import Run
-    from sharpzo_mlx.search import TuneStep
-    from sharpzo_mlx.tuning import Encoding, Event, Plan
+    from sharpzo_mlx.comparison.dataset_runner import Finished, Working
+    from sharpzo_mlx.comparison.runner import Comparison
+    from sharpzo_mlx.comparison.runner import Event as ComparisonEvent
+    from sharpzo_mlx.evaluation.folders import FolderProgress
+    from sharpzo_mlx.runs.run import Run
+    from sharpzo_mlx.tuning.pipeline import Encoding, Event, Plan
+    from sharpzo_mlx.tuning.search import TuneStep
 
     Record = Event | FolderProgress | Working | Finished
 
@@ -43,7 +43,7 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
         events: what `tune_steps` yields; closed at the end, so that a run that is stopped is saved.
         stream: where to draw (stderr); a terminal gets bars.
     """
-    from sharpzo_mlx.tuning import Done, Plan
+    from sharpzo_mlx.tuning.pipeline import Done, Plan
 
     folder: Path | None = None
     try:
@@ -66,7 +66,7 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
 
 def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None = None) -> Comparison:
     """Draw every record of a comparison and return what the last one holds."""
-    from sharpzo_mlx.comparison import Comparison
+    from sharpzo_mlx.comparison.runner import Comparison
 
     try:
         with drawing(stream) as draw:
@@ -137,10 +137,10 @@ class _Painter(ABC):
 
     def draw(self, record: Record) -> None:
         """Draw one record, if it is worth it now."""
-        from sharpzo_mlx.arena import Finished, Working
-        from sharpzo_mlx.evaluation import FolderProgress
-        from sharpzo_mlx.search import TuneStep
-        from sharpzo_mlx.tuning import Encoding, Plan
+        from sharpzo_mlx.comparison.dataset_runner import Finished, Working
+        from sharpzo_mlx.evaluation.folders import FolderProgress
+        from sharpzo_mlx.tuning.pipeline import Encoding, Plan
+        from sharpzo_mlx.tuning.search import TuneStep
 
         if isinstance(record, TuneStep):
             self.step(record)

@@ -23,7 +23,8 @@ def report_command(run_folder: Path, *, output: Path | None, model: Path | None,
 
     It shows the folders that `evaluate` has measured for this run; run it again after evaluating.
     """
-    from sharpzo_mlx import encoder, report_page
+    from sharpzo_mlx.clip import handle
+    from sharpzo_mlx.report import page
 
-    clip = None if model is None else encoder.load(model)
-    click.echo(report_page.write_report(run_folder, clip=clip, output=output, png=png, landscape=landscape))
+    clip = None if model is None else handle.load(model)
+    click.echo(page.write_report(run_folder, clip=clip, output=output, png=png, landscape=landscape))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx.cli import wording
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.measured import FolderResult, Report
+    from sharpzo_mlx.evaluation.reports import FolderResult, Report
 
     Reports = Mapping[Path, Report]
 
@@ -100,7 +100,7 @@ def _change(before: Sequence[float], after: Sequence[float]) -> str:
 
 def _interval(results: Sequence[FolderResult]) -> tuple[float, float]:
     """That of the one run, or of the mean change of several."""
-    from sharpzo_mlx.scores import pooled_interval
+    from sharpzo_mlx.evaluation.metrics import pooled_interval
 
     if len(results) == 1:
         return results[0].interval

@@ -20,7 +20,7 @@ from sharpzo_mlx.cli.options import PATH, GroupedCommand, config_options
 from sharpzo_mlx.config import TuneConfig
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.runs.run import Run
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
 OF_HEAD = ("val_text", "test_text", "head")  # only where the run has one
@@ -42,20 +42,21 @@ def tune_command(
     """
     options = {name: value for name, value in given.items() if value is not None}
     config = chosen(options)
-    from sharpzo_mlx import encoder, tuning  # after the options are checked: loading takes a moment
     from sharpzo_mlx.cli import progress
-    from sharpzo_mlx.rundata import default_folder
+    from sharpzo_mlx.clip import handle
+    from sharpzo_mlx.runs.resume import default_folder
+    from sharpzo_mlx.tuning import pipeline  # after the options are checked: loading takes a moment
 
-    clip = encoder.load(model)
+    clip = handle.load(model)
     if resume:
         config = continued(config, options, output or default_folder(clip.folder, dataset, config.seed, resume=True))
-    events = tuning.tune_steps(clip, dataset, config, output=output, resume=resume)
+    events = pipeline.tune_steps(clip, dataset, config, output=output, resume=resume)
     run = progress.follow(events)
     if report:
-        from sharpzo_mlx import report_page
+        from sharpzo_mlx.report import page
 
         # the landscape costs queries, which the budgets of this command do not foresee: `report` adds it
-        report_page.write_report(run, clip=clip, landscape=False)
+        page.write_report(run, clip=clip, landscape=False)
     if as_json:
         wording.echo_json(as_record(run))
     else:
@@ -74,7 +75,7 @@ def chosen(options: dict[str, Any]) -> TuneConfig:
 
 def continued(config: TuneConfig, options: dict[str, Any], folder: Path) -> TuneConfig:
     """A run that is there goes on with its own options; those given again must be the same, and are checked later."""
-    from sharpzo_mlx.run import Run
+    from sharpzo_mlx.runs.run import Run
 
     return dataclasses.replace(Run.load(folder).config, **options) if Run.exists(folder) else config
 

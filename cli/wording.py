@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.prompt import Head
+    from sharpzo_mlx.prompts.prompt import Head
 
 
 def percent(share: float | None) -> str:

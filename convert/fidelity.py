@@ -18,7 +18,7 @@ import numpy as np
 from sharpzo_mlx.clip.checkpoint import build_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.rng import numpy_stream
 
 TEXTS = (
     "a photo of a dog.",

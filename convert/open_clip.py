@@ -18,8 +18,8 @@ from typing import Any
 import mlx.core as mx
 
 from sharpzo_mlx.clip.config import RESNET
-from sharpzo_mlx.clip.preprocessor import CLIP_MEAN, CLIP_STD
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and the default of open_clip's
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first

@@ -14,40 +14,40 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sharpzo_mlx import startup
+from sharpzo_mlx.runtime import startup
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.comparison import Comparison, compare
+    from sharpzo_mlx.clip.handle import Clip, load
+    from sharpzo_mlx.comparison.runner import Comparison, compare
     from sharpzo_mlx.config import TuneConfig
-    from sharpzo_mlx.encoder import Clip, load
     from sharpzo_mlx.errors import UserError
-    from sharpzo_mlx.evaluation import Prediction, evaluate, predict
-    from sharpzo_mlx.measured import Report
+    from sharpzo_mlx.evaluation.folders import Prediction, evaluate, predict
+    from sharpzo_mlx.evaluation.reports import Report
     from sharpzo_mlx.presets import preset
-    from sharpzo_mlx.prompt import Prompt
-    from sharpzo_mlx.report_page import write_report
-    from sharpzo_mlx.run import Run
-    from sharpzo_mlx.tuning import tune, tune_steps
+    from sharpzo_mlx.prompts.prompt import Prompt
+    from sharpzo_mlx.report.page import write_report
+    from sharpzo_mlx.runs.run import Run
+    from sharpzo_mlx.tuning.pipeline import tune, tune_steps
 
 startup.prepare()
 
 _HOMES = {
-    "Clip": "encoder",
-    "Comparison": "comparison",
-    "Prediction": "evaluation",
-    "Prompt": "prompt",
-    "Report": "measured",
-    "Run": "run",
+    "Clip": "clip.handle",
+    "Comparison": "comparison.runner",
+    "Prediction": "evaluation.folders",
+    "Prompt": "prompts.prompt",
+    "Report": "evaluation.reports",
+    "Run": "runs.run",
     "TuneConfig": "config",
     "UserError": "errors",
-    "compare": "comparison",
-    "evaluate": "evaluation",
-    "load": "encoder",
-    "predict": "evaluation",
+    "compare": "comparison.runner",
+    "evaluate": "evaluation.folders",
+    "load": "clip.handle",
+    "predict": "evaluation.folders",
     "preset": "presets",
-    "tune": "tuning",
-    "tune_steps": "tuning",
-    "write_report": "report_page",
+    "tune": "tuning.pipeline",
+    "tune_steps": "tuning.pipeline",
+    "write_report": "report.page",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.linearised import LinearisedLoss
+from sharpzo_mlx.objective.linearised import LinearisedLoss
 
 SCALE = 7.0
 

@@ -8,12 +8,12 @@ from types import ModuleType
 
 import pytest
 
+from sharpzo_mlx.clip.handle import load
+from sharpzo_mlx.comparison.methods.method import Predictor, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.spsa_search import Descent, descend
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.splits import draw_split
-from sharpzo_mlx.encoder import load
-from sharpzo_mlx.features import encode
-from sharpzo_mlx.methods.method import Predictor, Progress, Steps, Task
-from sharpzo_mlx.methods.spsa_search import Descent, descend
+from sharpzo_mlx.features.extract import encode
 
 
 def small_task(model: Path, photos: Path, *, query_budget: int, config: TuneConfig | None = None) -> Task:

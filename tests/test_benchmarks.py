@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx import host_layers
+from sharpzo_mlx.clip import cpu_layers
 from sharpzo_mlx.clip.checkpoint import load_model
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -34,9 +34,9 @@ def test_operations_are_those_carried_out(
     scripts: dict[str, ModuleType], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries, counted = scripts["queries"], 0
-    plain = host_layers.Affine.__call__
+    plain = cpu_layers.Affine.__call__
 
-    def counting(self: host_layers.Affine, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def counting(self: cpu_layers.Affine, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         nonlocal counted
         counted += 2 * x.size * self.weight.shape[0]
         return plain(self, x, out)
@@ -45,7 +45,7 @@ def test_operations_are_those_carried_out(
     # sixteen suffixes of three tokens that share nothing: one full block of 48 places
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, n + 100, 513) for n in range(20, 36)))
     objective = queries.objective_of(model, tokens, dimension=8, on_host=True)
-    monkeypatch.setattr(host_layers.Affine, "__call__", counting)
+    monkeypatch.setattr(cpu_layers.Affine, "__call__", counting)
     mx.eval(objective.losses(mx.zeros((3, 8))))
     logits = 2 * 16 * 16 * 16 * 24
     expected = queries.our_gflop(objective, layers=3, width=32, joint=24) * 1e9

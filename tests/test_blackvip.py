@@ -11,14 +11,9 @@ import pytest
 from method_runs import finished, small_task, spsa_search
 
 from sharpzo_mlx.clip.activations import gelu
-from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.encoder import Clip
-from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.images import open_image, preprocess
-from sharpzo_mlx.methods import blackvip
-from sharpzo_mlx.methods.blackvip import (
+from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.comparison.methods import blackvip
+from sharpzo_mlx.comparison.methods.blackvip import (
     METHODS,
     BlackVIPOptions,
     MinibatchLoss,
@@ -26,8 +21,13 @@ from sharpzo_mlx.methods.blackvip import (
     PaintedImages,
     Painter,
 )
-from sharpzo_mlx.methods.coordinator import Coordinator
-from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.comparison.methods.coordinator import Coordinator
+from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.images.load import open_image, preprocess
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 
 SMALL = Coordinator(image_size=16, feature_width=24)

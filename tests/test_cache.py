@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sharpzo_mlx import cache
-from sharpzo_mlx.cache import FeatureCache, digest, features_folder, key
+from sharpzo_mlx.features import cache
+from sharpzo_mlx.features.cache import FeatureCache, digest, features_folder, key
 
 WIDTH = 6
 
@@ -123,7 +123,7 @@ def test_a_lock_is_waited_for_and_is_no_damage(
 WRITER = """
 import sys
 import numpy as np
-from sharpzo_mlx.cache import FeatureCache
+from sharpzo_mlx.features.cache import FeatureCache
 for n in range(40):
     with FeatureCache("a", width=6) as store:
         store.put({bytes([int(sys.argv[1]), n] * 16): np.full(6, n, np.float32)})

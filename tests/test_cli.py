@@ -17,9 +17,9 @@ from typing import Any
 import click
 import pytest
 
-from sharpzo_mlx import startup
 from sharpzo_mlx.cli import main, wording
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime import startup
 
 Capture = pytest.CaptureFixture[str]
 

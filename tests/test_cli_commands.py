@@ -21,12 +21,12 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 import sharpzo_mlx
-from sharpzo_mlx import precision, startup
 from sharpzo_mlx.cli import doctor, main
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.files import CACHE_VARIABLE, default_model_folder
+from sharpzo_mlx.runtime import precision, startup
 
 Capture = pytest.CaptureFixture[str]
 ON_CPU = mx.default_device() == mx.Device(mx.cpu)
@@ -151,7 +151,7 @@ def test_tune_without_a_test_split_says_null(model: Path, photos: Path, tmp_path
 INTERRUPTED = """
 import os, signal, sys
 from sharpzo_mlx.cli.main import run
-from sharpzo_mlx.search import Search
+from sharpzo_mlx.tuning.search import Search
 
 plain, told = Search._record, 0
 

@@ -16,7 +16,7 @@ from sharpzo_mlx.cli.options import parse_seconds
 from sharpzo_mlx.cli.tune import chosen, continued, tune_command
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.run import Run
+from sharpzo_mlx.runs.run import Run
 
 FIELDS = {item.name: item for item in dataclasses.fields(TuneConfig)}
 

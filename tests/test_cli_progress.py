@@ -11,10 +11,10 @@ import pytest
 
 from sharpzo_mlx.cli import progress
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.evaluation import FolderProgress
-from sharpzo_mlx.run import Run
-from sharpzo_mlx.search import TuneStep
-from sharpzo_mlx.tuning import Done, Encoding, Event, Plan
+from sharpzo_mlx.evaluation.folders import FolderProgress
+from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.tuning.pipeline import Done, Encoding, Event, Plan
+from sharpzo_mlx.tuning.search import TuneStep
 
 
 def step(number: int, stage: int = 1, **changes: Any) -> TuneStep:

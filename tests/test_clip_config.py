@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_mlx.clip.config import CLIPConfig, VisionConfig
-from sharpzo_mlx.clip.preprocessor import CLIP_MEAN, CLIP_STD, PreprocessorConfig
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD, PreprocessorConfig
 
 SPARSE: dict[str, Any] = {"model_type": "clip", "text_config": {}, "vision_config": {}}
 

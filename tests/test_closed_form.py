@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sharpzo_mlx.closed_form import STRENGTHS, Fit, Linear, discriminant, nearest_mean, ridge
+from sharpzo_mlx.heads.closed_form import STRENGTHS, Fit, Linear, discriminant, nearest_mean, ridge
 
 CLASSES = 3
 

@@ -17,7 +17,7 @@ import pytest
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.rng import stream
 
 TOLERANCE = 2e-5
 

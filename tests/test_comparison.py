@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import arena, comparison_plots, standings
-from sharpzo_mlx.arena import DatasetResult, Finished
-from sharpzo_mlx.cells import CURVE, Cell, Figures
 from sharpzo_mlx.cli import comparison_tables, main
-from sharpzo_mlx.comparison import Comparison, _labelled, compare, compare_steps
+from sharpzo_mlx.comparison import dataset_runner, plots, tables
+from sharpzo_mlx.comparison.dataset_runner import DatasetResult, Finished
+from sharpzo_mlx.comparison.methods import coop, registry
+from sharpzo_mlx.comparison.methods.method import CosineClassifier, Method, Progress, Steps, Task
+from sharpzo_mlx.comparison.results import CURVE, Cell, Figures
+from sharpzo_mlx.comparison.runner import Comparison, _labelled, compare, compare_steps
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.methods import coop, registry
-from sharpzo_mlx.methods.method import CosineClassifier, Method, Progress, Steps, Task
-from sharpzo_mlx.objective import Score
-from sharpzo_mlx.problem import score_features
+from sharpzo_mlx.objective.build import score_features
+from sharpzo_mlx.objective.objective import Score
 
 CONFIG = sz.TuneConfig(shots=4, dimension=8, relative_scale=20.0, query_budget=40, population=6)
 CLOCK = ("seconds", "peak_memory_mb")
@@ -172,7 +172,7 @@ def test_cells_of_other_sources_are_left_alone(
     clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(clip, photos, CONFIG, methods="zero-shot", seeds=1, output=tmp_path / "out")
-    monkeypatch.setattr(arena, "source_digest", lambda: "others")
+    monkeypatch.setattr(dataset_runner, "source_digest", lambda: "others")
     events = compare_steps(clip, photos, CONFIG, methods="zero-shot", seeds=1, output=tmp_path / "out")
     assert [event.found for event in events if isinstance(event, Finished)] == [False]
 
@@ -306,7 +306,7 @@ def test_means_spreads_and_gains_are_those_of_numpy() -> None:
     zero, bbt = [0.30, 0.34, 0.29], [0.50, 0.47, 0.62]
     cells = [cell("zero-shot", seed, test) for seed, test in enumerate(zero)]
     cells += [cell("bbt", seed, test, shift={"sketch": test / 2}) for seed, test in enumerate(bbt)]
-    row = standings.rows(cells)[1]
+    row = tables.rows(cells)[1]
     assert row.test is not None
     assert row.gain is not None
     assert astuple(row.test) == pytest.approx((np.mean(bbt), np.std(bbt, ddof=1)))
@@ -316,15 +316,15 @@ def test_means_spreads_and_gains_are_those_of_numpy() -> None:
     assert row.costs["queries"] == 101
     assert row.costs["seconds"] == 3
     assert row.peak_memory_mb == 62
-    only = standings.rows(cells[:1] + cells[3:4])[1].test
-    assert only == standings.Spread(0.5, None)
+    only = tables.rows(cells[:1] + cells[3:4])[1].test
+    assert only == tables.Spread(0.5, None)
 
 
 def test_the_mean_over_data_sets_takes_seeds_one_by_one_and_leaves_out_what_failed() -> None:
     first = [cell("zero-shot", s, 0.2) for s in (0, 1)] + [cell("bbt", s, t) for s, t in ((0, 0.4), (1, 0.6))]
     second = [cell("zero-shot", s, 0.4) for s in (0, 1)] + [cell("bbt", s, t) for s, t in ((0, 0.8), (1, 0.5))]
     second.append(Cell("d", "zo", "tuned", 0, None, "broken"))
-    mean = standings.mean_rows([[*first, cell("zo", 0, 0.9)], second])
+    mean = tables.mean_rows([[*first, cell("zo", 0, 0.9)], second])
     assert [row.method for row in mean] == ["zero-shot", "bbt"]
     bbt, gain = mean[1].test, mean[1].gain
     assert bbt is not None
@@ -336,7 +336,7 @@ def test_the_mean_over_data_sets_takes_seeds_one_by_one_and_leaves_out_what_fail
 def test_the_mean_over_data_sets_has_the_shifted_folders_that_all_were_measured_on() -> None:
     first = [cell("zero-shot", s, 0.2, shift={"sketch": 0.1 + s, "night": 0.5}) for s in (0, 1)]
     second = [cell("zero-shot", s, 0.4, shift={"sketch": 0.3 + s}) for s in (0, 1)]
-    (row,) = standings.mean_rows([first, second])
+    (row,) = tables.mean_rows([first, second])
     assert set(row.shift) == {"sketch"}
     assert astuple(row.shift["sketch"]) == pytest.approx((0.7, np.std([0.2, 1.2], ddof=1)))
 
@@ -372,7 +372,7 @@ def test_bands_are_means_of_stairs() -> None:
         {"queries": [0.0, 50.0, 100.0], "best_accuracy": [0.2, 0.4, 0.6]},
         {"queries": [0.0, 80.0], "best_accuracy": [0.1, 0.9]},
     ]
-    grid, mean, sd = comparison_plots.band(curves, "queries", "best_accuracy")
+    grid, mean, sd = plots.band(curves, "queries", "best_accuracy")
     assert (grid[0], grid[-1]) == (0, 100)
     for x, m, s in zip(grid, mean, sd, strict=True):
         own = [0.6 if x >= 100 else 0.4 if x >= 50 else 0.2, 0.9 if x >= 80 else 0.1]
@@ -454,5 +454,5 @@ def test_a_users_mistake_is_one_line(
 
 
 def test_a_row_of_a_method_that_only_failed() -> None:
-    row = standings.rows([Cell("d", "bbt", "tuned", 0, None, "no luck")])[0]
+    row = tables.rows([Cell("d", "bbt", "tuned", 0, None, "no luck")])[0]
     assert comparison_tables._cells(row, ["sketch"], 1) == ["BBT (CMA-ES) [1 failed]", *["-"] * 8]

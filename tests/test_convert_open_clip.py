@@ -17,9 +17,9 @@ import pytest
 
 from sharpzo_mlx.clip.checkpoint import load_config, load_model
 from sharpzo_mlx.clip.config import ResNetConfig
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.convert.open_clip import config, config_from_shapes
-from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
 
 STANDARD = "open_clip_model.safetensors"
@@ -285,8 +285,8 @@ def test_a_training_checkpoint_is_read_with_its_description(oracle: Any, tmp_pat
 
 
 def test_no_causal_mask_takes_the_full_path(oracle: Any, tmp_path: Path, tiny_tokenizer: str) -> None:
-    from sharpzo_mlx.prompt import tokenise_prompts
-    from sharpzo_mlx.prompted_text import FullText, specialise
+    from sharpzo_mlx.prompts.prompt import tokenise_prompts
+    from sharpzo_mlx.prompts.shared_prefix import FullText, specialise
 
     description = MODELS["no causal mask"]
     source = write(

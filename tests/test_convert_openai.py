@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.convert import Quantisation, convert
-from sharpzo_mlx.encoder import Clip, load
 
 TEXTS = ["a photo of a tench.", "two dogs!", "a satellite image of farmland"]
 ORACLE = Path(__file__).with_name("oracle_openai.py")

@@ -19,10 +19,10 @@ from mlx.utils import tree_flatten
 from sharpzo_mlx import TuneConfig, tune
 from sharpzo_mlx.cli.main import run
 from sharpzo_mlx.clip.checkpoint import load_config, load_model
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.convert import Quantisation, convert
-from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
 
 
 def weights_of(folder: Path) -> dict[str, mx.array]:
@@ -105,8 +105,8 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     told: bool,
 ) -> None:
     """NumPy has float32 matrices in their place; MLX's graph is to be trusted where its quantised products are."""
-    monkeypatch.setattr("sharpzo_mlx.problem.specialise", partial(PromptedText, on_host=on_host))
-    monkeypatch.setattr("sharpzo_mlx.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
+    monkeypatch.setattr("sharpzo_mlx.objective.build.specialise", partial(PromptedText, on_host=on_host))
+    monkeypatch.setattr("sharpzo_mlx.runtime.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
     layers = load_model(folder, towers=("text",)).text_model.modules()
     assert sum(isinstance(layer, nn.QuantizedLinear) for layer in layers) == 3 * 6

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sharpzo_mlx.datasets.folder import read_class_names, read_folder, split_folders
-from sharpzo_mlx.datasets.imageset import ImageSet
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.matching import match_classes
 from sharpzo_mlx.datasets.names import plain_name, same_name
 from sharpzo_mlx.datasets.splits import draw_split

@@ -12,9 +12,9 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.datasets import imagenet
+from sharpzo_mlx.datasets.evaluation_sets import recognise
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.templates import standard_template
-from sharpzo_mlx.datasets.variants import recognise
 from sharpzo_mlx.errors import UserError
 
 IDS = imagenet.classes().ids

@@ -17,9 +17,9 @@ from sharpzo_mlx.clip.checkpoint import fingerprint_of, load_config, load_model
 from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, SIZE, UNSEEN_STYLES, paint
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
-from sharpzo_mlx.images import preprocess
-from sharpzo_mlx.random import numpy_stream
-from sharpzo_mlx.search import TuneStep
+from sharpzo_mlx.images.load import preprocess
+from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.tuning.search import TuneStep
 
 FEW = Amounts(train=2, val=1, test=2, shifted=1)
 

@@ -12,7 +12,7 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx.demo import LIVING
 from sharpzo_mlx.demo.figures import FIGURES
-from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.rng import numpy_stream
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "train_demo_model.py"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.convert import convert
-from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import evaluation
-from sharpzo_mlx.evaluation import evaluate_steps
-from sharpzo_mlx.features import EncodeProgress, Features, encode_steps
-from sharpzo_mlx.measured import FolderResult
+from sharpzo_mlx.evaluation import folders
+from sharpzo_mlx.evaluation.folders import evaluate_steps
+from sharpzo_mlx.evaluation.reports import FolderResult
+from sharpzo_mlx.features.extract import EncodeProgress, Features, encode_steps
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_images_that_the_run_has_seen_are_counted_and_said(
         link.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, link)
     (tmp_path / "link").symlink_to(photos)
-    monkeypatch.setattr(evaluation, "CHUNK", 7)
+    monkeypatch.setattr(folders, "CHUNK", 7)
     report = sz.evaluate(run, [photos, tmp_path / "test", tmp_path / "link"])
     seen = len(drawn["train"]) + len(drawn["val"])
     assert [folder.seen for folder in report.folders] == [seen, 0, seen]
@@ -90,7 +90,7 @@ def test_a_chunk_without_a_readable_image_is_only_skipped(
     run: sz.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is unreadable is said once for the whole folder, however it is cut into chunks."""
-    monkeypatch.setattr(evaluation, "CHUNK", 5)
+    monkeypatch.setattr(folders, "CHUNK", 5)
     shutil.copytree(photos, tmp_path / "broken")
     files = sorted((tmp_path / "broken").glob("*/*.png"))
     for path in files[:11]:  # two chunks and a little of the third; the first class keeps one image
@@ -119,8 +119,8 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
         most = max(most, sum(found() is not None for found in alive))
         return features
 
-    monkeypatch.setattr(evaluation, "CHUNK", 5)
-    monkeypatch.setattr(evaluation, "encode_steps", watched)
+    monkeypatch.setattr(folders, "CHUNK", 5)
+    monkeypatch.setattr(folders, "encode_steps", watched)
     in_chunks = sz.evaluate(run, photos).folders[0].to_dict()
     for name, value in whole.to_dict().items():  # a probability's last bits depend on the size of its batch
         assert in_chunks[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), name
@@ -130,7 +130,7 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
 
 KILLED_HALF_WAY = """
 import os, signal, sys
-from sharpzo_mlx.evaluation import FolderProgress, evaluate_steps
+from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
 for event in evaluate_steps(sys.argv[1], sys.argv[2]):
     if isinstance(event, FolderProgress) and event.done == 32:
         os.kill(os.getpid(), signal.SIGKILL)

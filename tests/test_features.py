@@ -13,12 +13,12 @@ from PIL import Image
 
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.datasets.folder import ImageSet, read_folder
-from sharpzo_mlx.encoder import Clip, load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features import EncodeProgress, encode, encode_steps
+from sharpzo_mlx.features.extract import EncodeProgress, encode, encode_steps
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 CONFIG = CLIPConfig.from_dict(

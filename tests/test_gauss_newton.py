@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from linear_features import Linear
 
-from sharpzo_mlx.optimisers import gauss_newton, sparse_zo
-from sharpzo_mlx.optimisers.sparse_zo import ZOParams, ZOState
+from sharpzo_mlx.optimisers import gauss_newton, zo_sgd
+from sharpzo_mlx.optimisers.zo_sgd import ZOParams, ZOState
 
 
 def params(**changes: object) -> ZOParams:
@@ -78,7 +78,7 @@ def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
 def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
     problem = Linear()
     options = params(draws=12, learning_rate=0.4)  # the trial of twice that is the lowest
-    state, value = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+    state, value = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
     w = np.array(state.w, np.float64)
     assert np.linalg.norm(w) == pytest.approx(0.8, rel=1e-3)
     assert value.item() == pytest.approx(problem.plain(np.zeros(12)), rel=1e-6)
@@ -91,34 +91,34 @@ def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
 def test_a_step_costs_a_query_a_direction_one_and_three_trials() -> None:
     for estimator, cost in (("rge", 9), ("forward", 14)):
         problem, options = Linear(), params(estimator=estimator)
-        sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
-        assert problem.queries == cost == sparse_zo.step_cost(options, 12)
-    assert sparse_zo.step_cost(params(draws=32, keep=0.5), 12) == 10  # a mask of six coordinates
+        zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        assert problem.queries == cost == zo_sgd.step_cost(options, 12)
+    assert zo_sgd.step_cost(params(draws=32, keep=0.5), 12) == 10  # a mask of six coordinates
 
 
 def test_differences_and_derivatives_agree_where_features_are_linear() -> None:
     ends = []
     for estimator in ("rge", "forward"):
         problem, options = Linear(), params(estimator=estimator)
-        state = sparse_zo.init(options, mx.zeros(12))
+        state = zo_sgd.init(options, mx.zeros(12))
         for t in range(6):
-            state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+            state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
         ends.append(np.array(state.w))
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
 
 
 def test_it_descends_with_half_the_coordinates_and_chooses_them_without_a_query() -> None:
     problem, options = Linear(), params(keep=0.5, mask_interval=5)
-    state = sparse_zo.init(options, mx.zeros(12))
-    assert not sparse_zo.due(options, state)  # nothing has been seen of the gradient yet
+    state = zo_sgd.init(options, mx.zeros(12))
+    assert not zo_sgd.due(options, state)  # nothing has been seen of the gradient yet
     for t in range(20):
-        if sparse_zo.due(options, state):
+        if zo_sgd.due(options, state):
             before = problem.queries
-            state = sparse_zo.renew(options, state, problem, mx.random.key(100 + t))
+            state = zo_sgd.renew(options, state, problem, mx.random.key(100 + t))
             assert problem.queries == before
             assert mx.sum(state.mask).item() == 6
         held = state
-        state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
         assert mx.all((state.w - held.w) * (1 - held.mask) == 0).item()
     assert problem.plain(np.array(state.w)) < 0.7 * problem.plain(np.zeros(12))
 
@@ -138,9 +138,9 @@ def test_minima_in_wide_balls_are_not_above_those_in_narrow_ones() -> None:
 def test_a_step_that_moves_nowhere_is_none() -> None:
     problem, options = Broken(), params(exploration=1.0)
     problem.everything = True
-    start = sparse_zo.init(options, mx.zeros(12))
+    start = zo_sgd.init(options, mx.zeros(12))
     start = dataclasses.replace(start, first_moment=mx.ones(12))
-    after, _ = sparse_zo.step(options, start, problem, mx.random.key(0))
+    after, _ = zo_sgd.step(options, start, problem, mx.random.key(0))
     assert mx.array_equal(after.first_moment, start.first_moment).item()
     assert after.radius.item() == 0.25
 
@@ -158,8 +158,8 @@ class Bent(Linear):
 def test_a_step_without_a_lower_loss_stays_and_shrinks_its_radius(far: float) -> None:
     problem, options = Bent(), params()
     problem.far = far
-    start = sparse_zo.init(options, mx.ones(12))
-    after, value = sparse_zo.step(options, start, problem, mx.random.key(0))
+    start = zo_sgd.init(options, mx.ones(12))
+    after, value = zo_sgd.step(options, start, problem, mx.random.key(0))
     assert mx.array_equal(after.w, start.w).item()
     assert after.radius.item() == 0.25 == 0.25 * start.radius.item()
     assert value.item() == pytest.approx(problem.plain(np.ones(12)), rel=1e-6)
@@ -169,23 +169,23 @@ def test_a_step_without_a_lower_loss_stays_and_shrinks_its_radius(far: float) ->
 
 def test_exploring_steps_are_taken_whatever_the_loss_and_begin_with_the_first_radius() -> None:
     problem, options = Bent(), params(exploration=0.05)  # two steps of forty
-    state = sparse_zo.init(options, mx.zeros(12))
+    state = zo_sgd.init(options, mx.zeros(12))
     for t, (moved, radius) in enumerate([(True, 2.0), (True, 2.0), (False, 0.5)]):
-        after, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        after, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
         assert bool(mx.any(after.w != state.w).item()) == moved
         assert after.radius.item() == radius
         state = after
     for problem.far in (np.nan, np.inf):  # but not to where there is no loss
-        lost, _ = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        lost, _ = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert not mx.any(lost.w).item()
 
 
 def steps_that_move(problem: Bent, options: ZOParams, *, free: int | None = None) -> list[int]:
     """The steps that moved w; in the one that is `free` a lower loss is found."""
-    state, moved = sparse_zo.init(options, mx.zeros(12)), []
+    state, moved = zo_sgd.init(options, mx.zeros(12)), []
     for t in range(options.total_steps):
         problem.far = 0.0 if t == free else 100.0
-        after, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        after, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
         moved += [t] if mx.any(after.w != state.w).item() else []
         state = after
     return moved
@@ -212,16 +212,16 @@ def test_only_steps_in_a_row_are_rest() -> None:
 @pytest.mark.parametrize("cut", [5, 9, 10, 11, 13])
 def test_a_search_that_was_roused_goes_on_from_a_file_alike(cut: int, tmp_path: Path) -> None:
     options, problem = params(exploration=0.05, exploration_steps=2, learning_rate=4.0), Bent()
-    state = sparse_zo.init(options, mx.zeros(12))
+    state = zo_sgd.init(options, mx.zeros(12))
     for t in range(30):
         if t == cut:
             mx.save_safetensors(
                 str(tmp_path / "state.safetensors"), {f.name: getattr(state, f.name) for f in fields(state)}
             )
-        state, _ = sparse_zo.step(options, state, problem, mx.random.key(t))
+        state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
     again = ZOState(**cast("dict[str, mx.array]", mx.load(str(tmp_path / "state.safetensors"))))
     for t in range(cut, 30):
-        again, _ = sparse_zo.step(options, again, problem, mx.random.key(t))
+        again, _ = zo_sgd.step(options, again, problem, mx.random.key(t))
     for field in fields(state):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(state, field.name), err_msg=field.name)
 
@@ -238,7 +238,7 @@ def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:
 
     for share, distance in ((0.3, 0.3), (1e-4, 1e-3)):  # mu at least
         problem, options = Seen(), params(probe_share=share)
-        sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert problem.distance == pytest.approx(distance, rel=1e-4)
 
 
@@ -252,7 +252,7 @@ class Narrow(Linear):
 def test_the_radius_of_the_lowest_trial_is_the_next_one() -> None:
     for problem, radius in ((Linear(), 2.0), (Narrow(), 0.5)):
         options = params(draws=12)
-        state, _ = sparse_zo.step(options, sparse_zo.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        state, _ = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
         assert state.radius.item() == radius
         assert np.linalg.norm(np.array(state.w)) == pytest.approx(radius, rel=1e-3)
 
@@ -269,13 +269,13 @@ class Broken(Linear):
 
 def test_a_lost_probe_costs_its_direction_alone() -> None:
     problem, options = Broken(), params()
-    state = sparse_zo.init(options, mx.zeros(12))
-    after, _ = sparse_zo.step(options, state, problem, mx.random.key(0))
+    state = zo_sgd.init(options, mx.zeros(12))
+    after, _ = zo_sgd.step(options, state, problem, mx.random.key(0))
     u = gauss_newton.directions(mx.random.key(0), 5, state.mask, state.first_moment)
     along = np.array(u @ after.w)
     assert abs(along[1]) < 1e-6
     assert np.all(np.abs(np.delete(along, 1)) > 1e-6)
     problem.everything = True
-    stayed, value = sparse_zo.step(options, after, problem, mx.random.key(1))
+    stayed, value = zo_sgd.step(options, after, problem, mx.random.key(1))
     assert mx.array_equal(stayed.w, after.w).item()
     assert np.isnan(value.item())

@@ -18,7 +18,7 @@ from sharpzo_mlx.optimisers.gradients import (
     random_directions,
     rge,
 )
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.rng import stream
 
 
 class Images:

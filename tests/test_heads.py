@@ -15,19 +15,19 @@ import pytest
 from method_runs import finished
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import heads
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.closed_form import discriminant
+from sharpzo_mlx.comparison.methods import registry
+from sharpzo_mlx.comparison.methods.method import Task
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.features import Features, encode
-from sharpzo_mlx.findings import look_at
-from sharpzo_mlx.heads import joined_head, with_head
-from sharpzo_mlx.methods import registry
-from sharpzo_mlx.methods.method import Task
-from sharpzo_mlx.mixture import Shares, by_accuracy, by_loss
-from sharpzo_mlx.prompt import Prompt
-from sharpzo_mlx.run import Run
-from sharpzo_mlx.rundata import open_run
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.heads import head
+from sharpzo_mlx.heads.closed_form import discriminant
+from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
+from sharpzo_mlx.heads.head import joined_head, with_head
+from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.report.analysis import look_at
+from sharpzo_mlx.runs.resume import open_run
+from sharpzo_mlx.runs.run import Run
 
 SMALL: dict[str, Any] = {
     "shots": 4, "dimension": 16, "generations": 8, "population": 6, "steps": 0, "relative_scale": 20.0, "head": "gda",
@@ -213,7 +213,7 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharpzo_mlx.tuning._finish", killed)
+        patch.setattr("sharpzo_mlx.tuning.pipeline._finish", killed)
         with pytest.raises(KeyboardInterrupt):
             sz.tune(clip, hard, sz.TuneConfig(**SMALL), output=tmp_path / "run")
     assert not Run.load(tmp_path / "run").finished
@@ -229,7 +229,7 @@ COSTS = ("seconds", "peak_memory_mb", "process_memory_mb")
 
 def test_every_head_that_can_be_asked_for_is_there() -> None:
     (field,) = [item for item in dataclasses.fields(TuneConfig) if item.name == "head"]
-    assert set(field.metadata["choices"]) == {"none", *heads.FITS}
+    assert set(field.metadata["choices"]) == {"none", *head.FITS}
 
 
 @pytest.mark.parametrize("name", ["ncm", "ridge", "gda", "sharpzo-gda"])

@@ -11,9 +11,9 @@ from mlx import nn
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.cpu_vision import HostVision
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.encoder import load
-from sharpzo_mlx.host_vision import HostVision
 
 
 def pixels(count: int, side: int = 16) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_quantised_weights_and_another_activation() -> None:
 def test_pieces_change_nothing_but_rounding(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host, images = HostVision(load_model(tiny_model, towers=("vision",))), pixels(9)
     whole = host.image_features(images)
-    monkeypatch.setattr("sharpzo_mlx.host_vision.ROWS", 10)  # two images of five tokens
+    monkeypatch.setattr("sharpzo_mlx.clip.cpu_vision.ROWS", 10)  # two images of five tokens
     np.testing.assert_allclose(host.image_features(images), whole, atol=1e-6)
 
 

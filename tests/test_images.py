@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sharpzo_mlx import decoding, images
-from sharpzo_mlx.cache import digest
-from sharpzo_mlx.clip.preprocessor import PreprocessorConfig
-from sharpzo_mlx.decoding import ImageError, is_plain_jpeg, open_image
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.images import Batch, preprocess, stream
+from sharpzo_mlx.features.cache import digest
+from sharpzo_mlx.images import decode, load
+from sharpzo_mlx.images.decode import ImageError, is_plain_jpeg, open_image
+from sharpzo_mlx.images.load import Batch, preprocess, stream
+from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 Pixels = np.ndarray[Any, Any]
 SMALL = PreprocessorConfig.for_size(32)
@@ -126,12 +126,12 @@ def test_any_shape_gives_the_crops_shape(height: int, width: int, resize: int, c
 
 def test_stripes_are_resized_only_where_the_crop_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     stripe = Image.fromarray(picture(10, 900))
-    short = images.resize_and_crop(stripe, SMALL).astype(int)
-    monkeypatch.setattr(images, "STRETCHED", 10**9)
-    whole = images.resize_and_crop(stripe, SMALL).astype(int)
+    short = load.resize_and_crop(stripe, SMALL).astype(int)
+    monkeypatch.setattr(load, "STRETCHED", 10**9)
+    whole = load.resize_and_crop(stripe, SMALL).astype(int)
     assert np.abs(short - whole).max() <= 1
     monkeypatch.undo()
-    assert images.resize_and_crop(Image.new("RGB", (200_000, 1)), SMALL).shape == (32, 32, 3)
+    assert load.resize_and_crop(Image.new("RGB", (200_000, 1)), SMALL).shape == (32, 32, 3)
 
 
 LOSSLESS = {"png": {}, "webp": {"lossless": True}, "tiff": {}, "bmp": {}, "gif": {}}
@@ -270,7 +270,7 @@ def test_broken_files_are_named_with_a_reason(tmp_path: Path) -> None:
 @pytest.fixture(params=["mlx-data", "pillow"])
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "pillow":
-        monkeypatch.setattr(images, "_mlx_data", lambda: None)
+        monkeypatch.setattr(load, "_mlx_data", lambda: None)
     else:
         pytest.importorskip("mlx.data")
     return str(request.param)
@@ -296,7 +296,7 @@ def collect(batches: list[Batch]) -> tuple[dict[int, Pixels], dict[int, str]]:
 def test_stream_is_ordered_whole_and_equal_to_one_by_one(
     decoder: str, batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "CHUNK", 7)
+    monkeypatch.setattr(load, "CHUNK", 7)
     broken = broken_files(tmp_path)
     paths = [path for pair in zip(mixed_files(tmp_path), broken * 2, strict=False) for path in pair]
     batches = list(stream(paths, SMALL, batch_size=batch_size, workers=3))
@@ -316,7 +316,7 @@ def test_a_file_that_only_mlx_data_refuses_is_read_by_pillow(tmp_path: Path, mon
     pytest.importorskip("mlx.data")
     paths = [jpeg(tmp_path / "a.jpg"), tmp_path / "b.jpg", jpeg(tmp_path / "c.jpg", 2)]
     Image.fromarray(picture(seed=1)).save(paths[1], "TIFF")
-    monkeypatch.setattr(images, "_is_plain", lambda path: True)
+    monkeypatch.setattr(load, "_is_plain", lambda path: True)
     (batch,) = stream(paths, SMALL)
     assert batch.indices == [0, 1, 2]
     for pixels, path in zip(batch.pixels, paths, strict=True):
@@ -340,10 +340,10 @@ def test_stream_decodes_only_a_bounded_number_ahead(tmp_path: Path, monkeypatch:
         opened.append(path)
         return Image.new("RGB", (32, 32))
 
-    monkeypatch.setattr(images, "open_image", counting)
+    monkeypatch.setattr(load, "open_image", counting)
     batches = stream([tmp_path / f"{n}.png" for n in range(400)], SMALL, batch_size=4, workers=2)
     next(batches)
-    assert len(opened) <= 4 + 2 * images.AHEAD + 2
+    assert len(opened) <= 4 + 2 * load.AHEAD + 2
     batches.close()  # type: ignore[attr-defined]
     assert len(opened) < 40
 
@@ -377,7 +377,7 @@ def test_damage_never_crashes_either_reader(noise: bytes, at: int) -> None:
     assert is_plain_jpeg(damaged) in (True, False)
     reason, image = "", None
     try:
-        image = decoding._read(damaged)
+        image = decode._read(damaged)
     except Exception as error:
-        reason = decoding._reason(error)
+        reason = decode._reason(error)
     assert reason if image is None else image.mode == "RGB"

@@ -1,4 +1,4 @@
-"""The floors, proved from the imports: a file imports lower floors only, the library never cli or convert.
+"""The order of the folders, proved from the imports: a file imports its own folder and those before it.
 
 Imports inside functions count as well: they are lazy, not exempt. And what `import sharpzo_mlx` and the
 command line's help may load is looked at in fresh interpreters."""
@@ -14,50 +14,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "sharpzo_mlx"
-# lowest first; a name covers the modules below it; names on one line are one floor and may import each other
-FLOORS: list[tuple[str, ...]] = [
-    ("errors",),
-    ("files", "startup", "memory", "random", "cores", "packing"),
-    ("precision",),
-    ("clip.preprocessor",),
-    ("clip.config",),
-    ("clip", "decoding", "images"),
-    ("host_layers",),
-    ("host_vision",),
-    ("encoder",),
-    ("datasets",),
-    ("cache", "features"),
-    ("host_text",),
-    ("prompted_text", "prompt"),
-    ("optimisers",),
-    ("linearised",),
-    ("objective",),
-    ("config",),
-    ("presets",),
-    ("selection",),
-    ("search",),
-    ("problem",),
-    ("closed_form", "mixture"),
-    ("heads",),
-    ("run",),
-    ("recorder", "rundata", "seen"),
-    ("tuning",),
-    ("methods",),
-    ("cells",),
-    ("standings",),
-    ("arena",),
-    ("comparison",),
-    ("scores",),
-    ("measured",),
-    ("evaluation",),
-    ("findings",),
-    ("plots",),
-    ("report_page", "comparison_plots"),
-    ("",),  # the front door
-    ("demo",),
-    ("convert",),
-    ("cli",),
-]
+# lowest first, as docs/architecture.md shows it; every entry is a folder or a file of the package's top level
+ORDER = (
+    *("errors", "files", "rng"),
+    *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
+    *("config", "presets"),
+    *("heads", "runs", "tuning", "evaluation", "report", "comparison"),
+    *("", "demo", "convert", "cli"),  # "" is the package's own __init__
+)
 
 
 def module_files() -> dict[str, Path]:
@@ -99,23 +63,22 @@ def _own(dotted: str) -> str | None:
     return None
 
 
-def floor(name: str) -> int:
-    """The height of a module: that of the longest name in FLOORS that covers it."""
-    covering = [
-        (len(prefix), height)
-        for height, prefixes in enumerate(FLOORS)
-        for prefix in prefixes
-        if name == prefix or (prefix and name.startswith(prefix + "."))
-    ]
-    assert covering, f"{name} stands on no floor: give it one in FLOORS"
-    return max(covering)[1]
+def place(name: str) -> int:
+    """The position in ORDER of the folder, or the file of the top level, that a module belongs to."""
+    return ORDER.index(name.split(".")[0])
 
 
 @pytest.mark.parametrize("name", list(MODULES))
-def test_imports_go_down(name: str) -> None:
-    height = floor(name)
-    climbing = {other for other in imported(name, MODULES[name]) if floor(other) > height}
-    assert climbing == set(), f"{name} imports what stands above it"
+def test_imports_follow_the_order(name: str) -> None:
+    against = {other for other in imported(name, MODULES[name]) if other and place(other) > place(name)}
+    assert against == set(), f"{name} imports what stands after its folder"
+
+
+def test_every_folder_has_its_place() -> None:
+    """Nothing in ORDER is made up, and nothing of the package is left out."""
+    assert {name.split(".")[0] for name in MODULES} == set(ORDER)
+    entries = [entry for entry in (ROOT / PACKAGE).iterdir() if entry.is_file() and entry.suffix == ".py"]
+    assert len(entries) <= 8
 
 
 def test_no_circles() -> None:
@@ -142,7 +105,7 @@ def _parents(name: str) -> set[str]:
 
 def test_optimisers_know_vectors_only() -> None:
     """No CLIP, no images, no files below optimisers/."""
-    allowed = {"errors", "random"}
+    allowed = {"errors", "rng"}
     for name, path in MODULES.items():
         if name.startswith("optimisers"):
             foreign = {other for other in imported(name, path) if not other.startswith("optimisers")}
@@ -152,9 +115,9 @@ def test_optimisers_know_vectors_only() -> None:
 def test_the_reader_of_imports_sees_all_kinds() -> None:
     """The proof is worth what `imported` finds: absolute, relative, by name, and inside functions."""
     found = imported("cli.main", MODULES["cli.main"])
-    assert {"startup", "errors"} <= found
+    assert {"runtime.startup", "errors"} <= found
     lazy = imported("cli.evaluate", MODULES["cli.evaluate"])
-    assert {"encoder", "evaluation", "run", "cli.wording"} <= lazy
+    assert {"clip.handle", "evaluation.folders", "runs.run", "cli.wording"} <= lazy
 
 
 HEAVY = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from linear_features import SCALE, Linear
 
-from sharpzo_mlx.linearised import LinearisedLoss, keeps, step_bytes
+from sharpzo_mlx.objective.linearised import LinearisedLoss, keeps, step_bytes
 from sharpzo_mlx.optimisers import gauss_newton
 
 
@@ -29,7 +29,7 @@ def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: p
         for e in steps
     ]
     for block in (1 << 22, 5 * 3 * 7):  # all images at once, and seven at a time
-        monkeypatch.setattr("sharpzo_mlx.linearised.SLOPES_AT_ONCE", block)
+        monkeypatch.setattr("sharpzo_mlx.objective.linearised.SLOPES_AT_ONCE", block)
         found = problem.linearised(base, slopes)(a)
         assert found[0] == pytest.approx(plain(a), rel=1e-6)
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
@@ -49,7 +49,7 @@ def test_the_curvature_in_numpy_is_the_graphs() -> None:
 @pytest.mark.parametrize("block", [1 << 22, 12 * 3 * 7])
 def test_slopes_that_are_kept_change_nothing(device: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, at a point after another; and they are computed once."""
-    monkeypatch.setattr("sharpzo_mlx.linearised.SLOPES_AT_ONCE", block)
+    monkeypatch.setattr("sharpzo_mlx.objective.linearised.SLOPES_AT_ONCE", block)
     if device == "graph":
         monkeypatch.setattr(LinearisedLoss, "_host_curvature", LinearisedLoss._curvature)
     problem, draw = Linear(), np.random.default_rng(5)

@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from sharpzo_mlx import memory
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime import memory
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_large_parent_does_not_count() -> None:
     """Linux lets a child's `ru_maxrss` begin with its parent's."""
     ballast = bytearray(600_000_000)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    code = "from sharpzo_mlx import memory; print(memory.process_peak())"
+    code = "from sharpzo_mlx.runtime import memory; print(memory.process_peak())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1e7 < int(done.stdout) < 4e8
     assert memory.process_peak() > len(ballast)

@@ -14,14 +14,14 @@ import pytest
 from method_runs import finished, small_task
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.comparison.methods import coop, registry, searches
+from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Progress, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.methods import coop, registry, searches
-from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Method, Progress, Task
-from sharpzo_mlx.objective import Objective
-from sharpzo_mlx.optimisers import cma, sharpness, sparse_zo
-from sharpzo_mlx.problem import score_features
-from sharpzo_mlx.random import stream
-from sharpzo_mlx.search import Search
+from sharpzo_mlx.objective.build import score_features
+from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.optimisers import cma, sharpness, zo_sgd
+from sharpzo_mlx.rng import stream
+from sharpzo_mlx.tuning.search import Search
 
 SEARCHES = tuple(method.name for method in searches.METHODS if method.name != "zero-shot")
 VARIANTS = ("tuned", "published")
@@ -146,14 +146,14 @@ def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, 
 def test_masks_change_but_for_magnitude(name: str, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands still stays the smallest: from w = 0 the coordinates that magnitude keeps first are kept for good."""
     masks: list[tuple[float, ...]] = []
-    renew = sparse_zo.renew
+    renew = zo_sgd.renew
 
-    def watched(*given: Any) -> sparse_zo.ZOState:
+    def watched(*given: Any) -> zo_sgd.ZOState:
         state = renew(*given)
         masks.append(tuple(np.array(state.mask).tolist()))
         return state
 
-    monkeypatch.setattr(sparse_zo, "renew", watched)
+    monkeypatch.setattr(zo_sgd, "renew", watched)
     run(registry.method(name), task, {**registry.method(name).tuned, "mask_interval": 20})
     assert len(masks) >= 3
     assert (len(set(masks)) == 1) == (name == "szo-magnitude")
@@ -312,7 +312,7 @@ def test_every_name_has_its_method_and_every_method_its_name() -> None:
     for name in registry.names():
         assert registry.method(name).name == name
     for home in {home for group in registry.HOMES.values() for home in group.values()}:
-        for method in import_module(f"sharpzo_mlx.methods.{home}").METHODS:
+        for method in import_module(f"sharpzo_mlx.comparison.methods.{home}").METHODS:
             assert registry.method(method.name) is method
 
 

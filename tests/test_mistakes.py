@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.cache import features_folder
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.features.cache import features_folder
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sharpzo_mlx.mixture import Shares, by_accuracy, by_loss
+from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
 
 
 def drawn(text: float, image: float, images: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

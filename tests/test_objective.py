@@ -12,13 +12,13 @@ import pytest
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.host_text import HostText
-from sharpzo_mlx.objective import Objective, cross_entropies, score
-from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.objective.objective import Objective, cross_entropies, score
+from sharpzo_mlx.prompts.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.prompts.shared_prefix_cpu import HostText
 
 NAMES = ("cat", "dog", "barn owl", "ox")
 
@@ -93,8 +93,8 @@ def test_blocks_of_images_change_nothing(tiny_model: Path, images: Images, monke
     w = mx.random.normal((3, 16), key=mx.random.key(1))
     objectives = [build(tiny_model, images, on_host=on_host) for on_host in (False, True)]
     whole = [np.array(objective.losses(w)) for objective in objectives]
-    monkeypatch.setattr("sharpzo_mlx.objective.LOGITS_AT_ONCE", 7 * 4 * 3)
-    monkeypatch.setattr("sharpzo_mlx.host_text.LOGITS_AT_ONCE", 7 * 4)
+    monkeypatch.setattr("sharpzo_mlx.objective.objective.LOGITS_AT_ONCE", 7 * 4 * 3)
+    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.LOGITS_AT_ONCE", 7 * 4)
     for objective, expected in zip(objectives, whole, strict=True):
         np.testing.assert_allclose(objective.losses(w), expected, rtol=1e-5)
 
@@ -175,7 +175,7 @@ def test_a_single_candidate_is_taken_layer_by_layer_too(
         build(tiny_model, images, on_host=False, memory_budget=1)
     least = asked_for(told.value)
     small = build(tiny_model, images, on_host=False, memory_budget=least)
-    monkeypatch.setattr("sharpzo_mlx.objective.GPU_LAYER_WIDTHS", 10**6)  # even one is too much for a graph
+    monkeypatch.setattr("sharpzo_mlx.objective.objective.GPU_LAYER_WIDTHS", 10**6)  # even one is too much for a graph
     evaluated: list[tuple[int, ...]] = []
     plain = mx.eval
 
@@ -228,7 +228,9 @@ def test_the_least_budget_of_a_derivative_holds() -> None:
 
 
 def test_the_plan_covers_what_numpy_takes(tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharpzo_mlx.host_text.ROWS", 96)  # of this tower, pieces as small as its candidates
+    monkeypatch.setattr(
+        "sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", 96
+    )  # of this tower, pieces as small as its candidates
     objective = build(tiny_model, images, on_host=True)
     assert objective.text.host is not None
     one = objective.text.host.piece_bytes()
@@ -253,7 +255,7 @@ def test_a_budget_below_one_candidate_is_refused(tiny_model: Path, images: Image
 def test_without_a_budget_one_candidate_always_fits(
     tiny_model: Path, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharpzo_mlx.objective.DEFAULT_BUDGET", 1000)
+    monkeypatch.setattr("sharpzo_mlx.objective.objective.DEFAULT_BUDGET", 1000)
     assert build(tiny_model, images).chunk == 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_mlx.packing import Layout, pack
+from sharpzo_mlx.prompts.prefix_tree import Layout, pack
 
 EOS = 99
 names = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=30)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx import precision
+from sharpzo_mlx.runtime import precision
 
 
 def _keep_bits(array: mx.array, bits: int) -> mx.array:

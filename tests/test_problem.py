@@ -11,7 +11,7 @@ import pytest
 from method_runs import small_task
 
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.prompted_text import PromptedText
+from sharpzo_mlx.prompts.shared_prefix import PromptedText
 
 
 def test_the_search_computes_in_float32_where_the_weights_stay_half(

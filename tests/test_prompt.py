@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.encoder import load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.prompt import Prompt, PromptSpace, embedding_spread, make_space, tokenise_prompts
+from sharpzo_mlx.prompts.prompt import Prompt, PromptSpace, embedding_spread, make_space, tokenise_prompts
 
 
 @pytest.fixture

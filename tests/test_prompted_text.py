@@ -11,11 +11,11 @@ from mlx import nn
 from mlx.utils import tree_map
 
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.encoder import load
-from sharpzo_mlx.packing import pack
-from sharpzo_mlx.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompted_text import FullText, PromptedText, specialise
+from sharpzo_mlx.prompts.prefix_tree import pack
+from sharpzo_mlx.prompts.prompt import PromptSpace, PromptTokens, make_space, tokenise_prompts
+from sharpzo_mlx.prompts.shared_prefix import FullText, PromptedText, specialise
 
 NAMES = ("cat", "ox", "barn owl", "great white shark", "dog", "a")
 TEMPLATES = ("a photo of a {}.", "art {}", "it is a {}, seen from far away!")
@@ -96,8 +96,8 @@ def test_shared_words_in_any_blocks_equal_the_full_path(
     space = make_space(half.text_model, tokens, dimension=16, relative_scale=20.0, projection_std=None, seed=1)
     contexts = space.contexts(mx.random.normal((3, 16), key=mx.random.key(0)))
     full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
-    monkeypatch.setattr("sharpzo_mlx.prompted_text.pack", lambda suffixes: pack(suffixes, block))
-    monkeypatch.setattr("sharpzo_mlx.host_text.ROWS", 30)  # several pieces
+    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix.pack", lambda suffixes: pack(suffixes, block))
+    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", 30)  # several pieces
     text = PromptedText(half.text_model, half.text_projection, tokens, on_host=on_host)
     np.testing.assert_allclose(text.class_features(contexts), full, atol=1e-5)
     if block == 1000:

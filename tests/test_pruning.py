@@ -14,7 +14,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import pruning
 from sharpzo_mlx.optimisers.gradients import Gradient
 from sharpzo_mlx.optimisers.ranking import ranks
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.rng import stream
 
 
 def _vectors(seed: int = 0, d: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,9 +18,9 @@ from PIL import Image
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.findings import GRID, Findings, look_at
-from sharpzo_mlx.plots import shown_classes
-from sharpzo_mlx.report_page import write_report
+from sharpzo_mlx.report.analysis import GRID, Findings, look_at
+from sharpzo_mlx.report.page import write_report
+from sharpzo_mlx.report.plots import shown_classes
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import evaluation
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.datasets.imageset import ImageSet
-from sharpzo_mlx.datasets.variants import ScoredSet
-from sharpzo_mlx.scores import Judged, calibration_error, difference_interval, judge, measure, pooled_interval
+from sharpzo_mlx.datasets.evaluation_sets import ScoredSet
+from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.evaluation import folders
+from sharpzo_mlx.evaluation.metrics import (
+    Judged,
+    calibration_error,
+    difference_interval,
+    judge,
+    measure,
+    pooled_interval,
+)
 
 CLASSES = ("barn owl", "cat", "dog")
 
@@ -108,14 +115,14 @@ def test_own_classes_compete_alone(run: sz.Run, shifted: Path, tmp_path: Path) -
 
 def test_chunks_change_nothing(run: sz.Run, shifted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sz.evaluate(run, shifted / "c")
-    monkeypatch.setattr(evaluation, "CHUNK", 5)
-    events = list(evaluation.evaluate_steps(run, shifted / "c"))
+    monkeypatch.setattr(folders, "CHUNK", 5)
+    events = list(folders.evaluate_steps(run, shifted / "c"))
     (one,), (other,) = whole.folders, events[-1].folders if isinstance(events[-1], sz.Report) else ()
     for name in ("images", "zero_shot", "tuned", "interval", "classes", "parts"):
         assert getattr(one, name) == getattr(other, name), name
-    done = [event.done for event in events if isinstance(event, evaluation.FolderProgress)]
+    done = [event.done for event in events if isinstance(event, folders.FolderProgress)]
     assert done == sorted(done)
-    assert done[-1] == 108 == next(e for e in events if isinstance(e, evaluation.FolderProgress)).total
+    assert done[-1] == 108 == next(e for e in events if isinstance(e, folders.FolderProgress)).total
 
 
 def random_case(classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, ScoredSet]:

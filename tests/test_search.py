@@ -11,11 +11,11 @@ import pytest
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective import Score
+from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.optimisers.averaging import average
-from sharpzo_mlx.random import stream
-from sharpzo_mlx.search import Search, TuneStep
+from sharpzo_mlx.rng import stream
+from sharpzo_mlx.tuning.search import Search, TuneStep
 
 D = 12
 TARGET = mx.array([1.0, -0.5, 0.25] * 4)

@@ -13,7 +13,7 @@ import pytest
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma, sharpness
 from sharpzo_mlx.optimisers.sharpness import SharpnessParams
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.rng import stream
 
 
 class Bowl:

@@ -11,14 +11,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from sharpzo_mlx.comparison.methods.method import Task
+from sharpzo_mlx.comparison.methods.spsa_search import Descent, descend
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.methods.method import Task
-from sharpzo_mlx.methods.spsa_search import Descent, descend
-from sharpzo_mlx.objective import Score
+from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.optimisers.spsa import SPSAParams, clip, init, perturbations, step
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.rng import stream
 
 D = 6
 PLAIN = SPSAParams(learning_rate=1.0, mu=0.1, decay=0.0, mu_decay=0.0, draws=3)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sharpzo_mlx import startup
+from sharpzo_mlx.runtime import startup
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only the Linux wheel needs OpenBLAS")
 
@@ -30,7 +30,7 @@ def test_tf32_is_off_unless_the_user_set_it() -> None:
 
 @LINUX
 def test_openblas_is_used_when_it_is_there() -> None:
-    code = "import sharpzo_mlx; from sharpzo_mlx import startup; print(startup.blas)"
+    code = "import sharpzo_mlx; from sharpzo_mlx.runtime import startup; print(startup.blas)"
     found = python(code)
     if ctypes.util.find_library("openblas"):
         assert (found.stdout, found.stderr) == ("OpenBLAS\n", "")
@@ -41,7 +41,7 @@ def test_openblas_is_used_when_it_is_there() -> None:
 
 @LINUX
 def test_switch_leaves_the_reference_blas_in_silence() -> None:
-    code = "import sharpzo_mlx; from sharpzo_mlx import startup; print(startup.blas)"
+    code = "import sharpzo_mlx; from sharpzo_mlx.runtime import startup; print(startup.blas)"
     found = python(code, SHARPZO_MLX_OPENBLAS="0")
     assert (found.stdout, found.stderr) == ("reference\n", "")
 
@@ -53,7 +53,7 @@ def test_missing_library_is_one_warning_with_the_remedy() -> None:
         "def missing(*arguments): raise OSError\n"
         "ctypes.CDLL = missing\n"
         "import sharpzo_mlx\n"
-        "from sharpzo_mlx import startup\n"
+        "from sharpzo_mlx.runtime import startup\n"
         "startup.prepare()\n"
         "import mlx.core as mx\n"
         "print((mx.ones((2, 3)) @ mx.ones((3, 2))).sum().item())"
@@ -65,7 +65,7 @@ def test_missing_library_is_one_warning_with_the_remedy() -> None:
 
 @LINUX
 def test_mlx_before_us_is_one_warning() -> None:
-    found = python("import mlx.core, sharpzo_mlx; from sharpzo_mlx import startup; print(startup.blas)")
+    found = python("import mlx.core, sharpzo_mlx; from sharpzo_mlx.runtime import startup; print(startup.blas)")
     assert found.stdout == "reference\n"
     assert found.stderr.count("\n") == 1
     assert "import sharpzo_mlx first" in found.stderr

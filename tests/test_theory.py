@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx.optimisers import cma, gradients, sharpness, sparse_zo
-from sharpzo_mlx.random import stream
+from sharpzo_mlx.optimisers import cma, gradients, sharpness, zo_sgd
+from sharpzo_mlx.rng import stream
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def test_the_limit_is_of_the_right_order() -> None:
 def test_steps_of_that_rate_contract_as_the_polyak_lojasiewicz_constant_says() -> None:
     """Mean gap after T steps <= (1 - eta mu)^T of the first: the recursion in the proof of Theorem 1."""
     steps, eta = 60, 1 / (2 * max(BOWL.h) * (D + 4))
-    params = sparse_zo.ZOParams(learning_rate=eta, mu=0.1, draws=1, keep=1, rule="sgd", total_steps=steps)
+    params = zo_sgd.ZOParams(learning_rate=eta, mu=0.1, draws=1, keep=1, rule="sgd", total_steps=steps)
     gaps = []
     for seed in range(12):
-        state = sparse_zo.init(params, POINT)
+        state = zo_sgd.init(params, POINT)
         for t in range(steps):
-            state, _ = sparse_zo.step(params, state, BOWL, stream(seed, "step", t))
+            state, _ = zo_sgd.step(params, state, BOWL, stream(seed, "step", t))
         gaps.append(float(BOWL.losses(state.w)))
     assert np.mean(gaps) <= (1 - eta * min(BOWL.h)) ** steps * float(BOWL.losses(POINT))
 

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
-from sharpzo_mlx import recorder, report_page
-from sharpzo_mlx.run import Run, locked, read_steps
-from sharpzo_mlx.search import TuneStep
-from sharpzo_mlx.tuning import Done, Encoding, Plan, tune_steps
+from sharpzo_mlx.report import page
+from sharpzo_mlx.runs.run import Run, locked, read_steps
+from sharpzo_mlx.tuning import checkpointing
+from sharpzo_mlx.tuning.pipeline import Done, Encoding, Plan, tune_steps
+from sharpzo_mlx.tuning.search import TuneStep
 
 SMALL: dict[str, Any] = {
     "shots": 4, "dimension": 16, "generations": 5, "population": 6, "patience": 100, "steps": 30,
@@ -98,8 +99,8 @@ def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, phot
 
 SCRIPT = """
 import sys, sharpzo_mlx as sz
-from sharpzo_mlx import recorder
-recorder.CHECKPOINT_SECONDS = 0.05
+from sharpzo_mlx.tuning import checkpointing
+checkpointing.CHECKPOINT_SECONDS = 0.05
 model, photos, output, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
 sz.tune(sz.load(model), photos, sz.TuneConfig(**options), output=output, resume=True)
 """
@@ -160,7 +161,7 @@ def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, p
 
     steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharpzo_mlx.search.Search._generation", refuse)
+        patch.setattr("sharpzo_mlx.tuning.search.Search._generation", refuse)
         with pytest.raises(KeyboardInterrupt):
             list(steps)
     result = sz.evaluate(tmp_path / "run", photos).folders[0]
@@ -171,14 +172,14 @@ def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, p
 def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
-        hold = recorder.Recorder._hold
+        hold = checkpointing.Recorder._hold
 
-        def interrupted(self: recorder.Recorder) -> None:
+        def interrupted(self: checkpointing.Recorder) -> None:
             if self.search.step == 3:
                 raise KeyboardInterrupt
             hold(self)
 
-        patch.setattr(recorder.Recorder, "_hold", interrupted)
+        patch.setattr(checkpointing.Recorder, "_hold", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(steps)
     sz.tune(clip, photos, output=tmp_path / "run", resume=True)
@@ -294,7 +295,7 @@ def test_without_a_readable_test_image_there_is_no_test_split(
     assert run.results["test"] is None
     assert run.results["zero_shot"] == run.results["zero_shot_val"]
     assert list(Run.load(tmp_path / "run").record["images"]) == ["train", "val"]
-    assert report_page.write_report(run, clip=clip, landscape=False).is_file()
+    assert page.write_report(run, clip=clip, landscape=False).is_file()
     assert "left out of the page" not in caplog.text
 
 
@@ -357,7 +358,7 @@ def test_a_presets_name_alone_is_refused(clip: sz.Clip, photos: Path, tmp_path: 
 def test_coarse_products_switch_to_forward_mode(
     clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sharpzo_mlx.precision.products_are_coarse", lambda: True)
+    monkeypatch.setattr("sharpzo_mlx.runtime.precision.products_are_coarse", lambda: True)
     run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
     assert "sharpness forward" in caplog.text
     # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
@@ -384,4 +385,4 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, damage: str) -> None:
 
 
 def test_checkpoints_are_at_most_half_a_minute_apart() -> None:
-    assert recorder.CHECKPOINT_SECONDS <= 30
+    assert checkpointing.CHECKPOINT_SECONDS <= 30

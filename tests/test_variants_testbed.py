@@ -11,8 +11,8 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
-from sharpzo_mlx.prompt import Prompt
-from sharpzo_mlx.run import PROMPT
+from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.runs.run import PROMPT
 
 IMAGES = 2  # of each of the 200 classes
 

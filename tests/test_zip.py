@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from method_runs import finished, small_task, spsa_search
 
+from sharpzo_mlx.comparison.methods import zip_tuning
+from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.comparison.methods.zip_space import ZipSpace
+from sharpzo_mlx.comparison.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.methods import zip_tuning
-from sharpzo_mlx.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
-from sharpzo_mlx.methods.zip_space import ZipSpace
-from sharpzo_mlx.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
+from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.optimisers.spsa import SPSAParams
-from sharpzo_mlx.problem import score_features
 
 N, M, P, R = 3, 10, 7, 2
 
@@ -109,7 +109,7 @@ def test_the_budget_is_kept_and_every_query_counted(task: Task, monkeypatch: pyt
         problems.append(make(*given))  # type: ignore[arg-type]
         return problems[-1]
 
-    monkeypatch.setattr("sharpzo_mlx.methods.zip_tuning.make_zip_problem", spy)
+    monkeypatch.setattr("sharpzo_mlx.comparison.methods.zip_tuning.make_zip_problem", spy)
     records, _ = run(task, draws=5, intrinsic=90, unit_columns=False)
     assert records[-1].queries == problems[0][0].objective.queries == 200  # 203 buy twenty steps of ten
     assert [record.queries for record in records] == [0, 100, 200]

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from sharpzo_mlx.clip.preprocessor import PreprocessorConfig as PreprocessorConfig
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 RESNET = "clip_resnet_model"  # our name for the kind of a vision_config; Hugging Face has none for it

@@ -54,7 +54,7 @@ class CLIPModel(nn.Module):
         """Prepared pixels -> unit vectors.
 
         Args:
-            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.preprocess` makes them.
+            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.
 
         Returns:
             [B, projection_dim], float32, unit length.

@@ -114,7 +114,7 @@ class ResNetModel(nn.Module):
         """Prepared pixels -> pooled vectors.
 
         Args:
-            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.preprocess` makes them.
+            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.
 
         Returns:
             [B, width] in the weights' dtype.

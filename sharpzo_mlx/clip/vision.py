@@ -52,7 +52,7 @@ class VisionModel(nn.Module):
         """Prepared pixels -> pooled vectors.
 
         Args:
-            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.preprocess` makes them.
+            pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.
 
         Returns:
             [B, width] in the weights' dtype.

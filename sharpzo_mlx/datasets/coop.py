@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.datasets import aircraft
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import plain_name
 from sharpzo_mlx.errors import UserError
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Set
 from pathlib import Path
 
-from sharpzo_mlx.datasets.imageset import nfc
+from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.errors import UserError
 
 SEVERITIES = ("1", "2", "3", "4", "5")

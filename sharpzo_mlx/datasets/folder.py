@@ -19,8 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc
-from sharpzo_mlx.datasets.listing import (
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc
+from sharpzo_mlx.datasets.names import class_names
+from sharpzo_mlx.datasets.path_list import PathList
+from sharpzo_mlx.datasets.scan import (
     HIDDEN,
     NESTED,
     OUTPUT,
@@ -30,11 +32,9 @@ from sharpzo_mlx.datasets.listing import (
     folders_inside,
     loose_images,
 )
-from sharpzo_mlx.datasets.names import class_names
-from sharpzo_mlx.datasets.paths import PathList
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import refuse_empty
-from sharpzo_mlx.images import IMAGE_SUFFIXES
+from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
 __all__ = ["ImageSet", "checked_folder", "notice", "read_class_names", "read_folder", "split_folders"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc, taken
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc, taken
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sharpzo_mlx.datasets.imageset import ImageSet, nfc, taken
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc, taken
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 

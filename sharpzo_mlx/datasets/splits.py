@@ -27,10 +27,10 @@ from sharpzo_mlx.datasets.folder import (
     report_beside,
     split_folders,
 )
-from sharpzo_mlx.datasets.imageset import ImageSet
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.names import NAMES_FILE
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.rng import numpy_stream
 
 DEFAULT_SHOTS = 16  # the paper's setting
 VALIDATION_SHOTS = 4

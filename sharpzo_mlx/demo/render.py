@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sharpzo_mlx.demo.figures import ANIMALS, PLANTS
 from sharpzo_mlx.demo.painting import paint
-from sharpzo_mlx.random import numpy_stream
+from sharpzo_mlx.rng import numpy_stream
 
 LIVING: tuple[str, ...] = (*ANIMALS, *PLANTS)
 DATASET = "dusk"

@@ -1,0 +1,86 @@
+"""CLIP's image tower in NumPy, for MLX's CPU device: pixels to unit-norm features, a few images a core at a time.
+
+The network of `clip.vision` (Radford et al., arXiv 2103.00020, section 2.4), of which only the class token is read:
+the last layer computes one query, and one row of the MLP, an image. See `host_layers` for why it is here at all.
+
+    features = HostVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sharpzo_mlx.clip.activations import in_place
+from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, HostLayer, affine, array, by_head, host_layer, softmax
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.runtime.threads import spread, workers
+
+
+class HostVision:
+    """The forward pass of a ViT image tower and its projection on the CPU.
+
+    Args:
+        model: with its image half; float32 weights are shared with it.
+    """
+
+    def __init__(self, model: CLIPModel) -> None:
+        tower = model.vision_model
+        assert isinstance(tower, VisionModel), "a ResNet has no layers of this kind"
+        config, embeddings = tower.config, tower.embeddings
+        self.expected = (config.image_size, config.image_size, config.num_channels)
+        self.patches = array(embeddings.patch_embedding.weight)  # [m, side, side, channels]
+        self.start, self.positions = array(embeddings.class_embedding), array(embeddings.position_embedding.weight)
+        self.first, self.last = affine(tower.pre_layrnorm), affine(tower.post_layernorm)
+        self.layers = [host_layer(layer) for layer in tower.encoder.layers]
+        self.projection = affine(model.visual_projection)
+        layer = tower.encoder.layers[0]
+        self.heads, self.scale = layer.self_attn.num_heads, np.float32(layer.self_attn.scale)
+        self.act = in_place(layer.mlp.activation)
+
+    def image_features(self, pixels: Array) -> Array:
+        """Prepared pixels [B, H, W, channels] -> features [B, D], float32, unit norm.
+
+        Raises:
+            ValueError: pixels of another size than the checkpoint's.
+        """
+        if pixels.shape[1:] != self.expected:
+            raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {self.expected}")
+        count, tokens = len(pixels), len(self.positions)
+        each = max(1, min(ROWS // tokens, -(-count // workers())))
+        parts = spread(self._forward, [pixels[start : start + each] for start in range(0, count, each)])
+        return np.concatenate(parts)
+
+    def _forward(self, pixels: Array) -> Array:
+        p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
+        room = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
+        x = room.y.reshape(p, tokens, m)
+        x[:, 0], x[:, 1:] = self.start, self._cut(pixels) @ self.patches.reshape(m, -1).T
+        x += self.positions
+        self.first.norm(room.y, room.x)
+        for layer in self.layers[:-1]:
+            self._attend(layer, room, p, tokens)
+            layer.finish(room.x, room, self.act)
+        self._attend(self.layers[-1], room, p, 1)
+        start = np.ascontiguousarray(room.x.reshape(p, tokens, m)[:, 0])
+        self.layers[-1].finish(start, room, self.act)
+        features = self.projection(self.last.norm(start, np.empty_like(start)))
+        features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
+        return features
+
+    def _cut(self, pixels: Array) -> Array:
+        """[p, H, W, c] -> [p, patches, side * side * c], row by row."""
+        p, height, width, channels = pixels.shape
+        side = self.patches.shape[1]
+        grid = pixels.reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
+        return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)
+
+    def _attend(self, layer: HostLayer, room: Buffers, p: int, rows: int) -> None:
+        """Attention of the first `rows` tokens of each of p images over all, into the first rows of `room.y`."""
+        tokens, m = len(room.x) // p, room.x.shape[1]
+        y = layer.norm1.norm(room.x, room.y)
+        asked = y if rows == tokens else np.ascontiguousarray(y.reshape(p, tokens, m)[:, :rows]).reshape(-1, m)
+        split = (layer.q(asked, room.q[: p * rows]), layer.k(y, room.k), layer.v(y, room.v))
+        q, k, v = (by_head(part.reshape(p, -1, m), self.heads) for part in split)
+        q *= self.scale
+        np.matmul(softmax(q @ k.swapaxes(-1, -2)), v, out=by_head(room.y[: p * rows].reshape(p, rows, m), self.heads))

@@ -1,0 +1,181 @@
+"""A converted CLIP in a folder, as one handle: texts and images in, unit-norm features out.
+
+The towers are read when they are first needed and can be let go one by one: tuning runs with the text tower
+alone. `load` is the front door; it reads only the configuration.
+
+>>> clip = load("m")  # doctest: +SKIP
+>>> clip.encode_images(["dog.jpg"]) @ clip.encode_texts(["a photo of a dog."]).T  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from sharpzo_mlx.clip.checkpoint import fingerprint, load_config, load_model
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.cpu_vision import HostVision
+from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.resnet import ResNetModel
+from sharpzo_mlx.clip.text import TextModel
+from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import default_model_folder, refuse_empty
+from sharpzo_mlx.images.load import stream
+
+IMAGE_BATCH = 32
+TEXT_BATCH = 64
+
+
+class Clip:
+    """A checkpoint folder and the towers of it that are in memory.
+
+    Attributes:
+        folder: the converted checkpoint.
+        config: its configuration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config: CLIPConfig = load_config(folder)
+        self._text: CLIPModel | None = None
+        self._vision: CLIPModel | None = None
+        self._host_vision: HostVision | None = None
+        _check_sizes(self.config, folder)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer, read once."""
+        return Tokenizer.from_folder(self.folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The checkpoint's fingerprint: a digest of its weights."""
+        return fingerprint(self.folder)
+
+    def text(self) -> CLIPModel:
+        """The text half: tower, projection and logit scale; read at the first call."""
+        if self._text is None:
+            self._text = load_model(self.folder, towers=("text",))
+        return self._text
+
+    def vision(self) -> CLIPModel:
+        """The image half: tower and projection; read at the first call after a release."""
+        if self._vision is None:
+            self._vision = load_model(self.folder, towers=("vision",))
+        return self._vision
+
+    def text_model(self) -> TextModel:
+        """The text tower."""
+        return self.text().text_model
+
+    def vision_model(self) -> VisionModel | ResNetModel:
+        """The image tower."""
+        return self.vision().vision_model
+
+    def release_text(self) -> None:
+        """Let the text half go; the next use reads it again."""
+        self._text = None
+        mx.clear_cache()
+
+    def release_vision(self) -> None:
+        """Let the image half go; the next use reads it again."""
+        self._vision = self._host_vision = None
+        mx.clear_cache()
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by before the softmax: exp of the checkpoint's number."""
+        half = self._text or self._vision or self.text()
+        return math.exp(float(np.array(half.logit_scale.astype(mx.float32))))
+
+    def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
+        """Prepared pixels [B, H, W, 3] -> features [B, D], float32, unit norm, evaluated.
+
+        On MLX's CPU device a ViT goes through NumPy, see `host_vision`.
+        """
+        on_host = mx.default_device() == mx.Device(mx.cpu) and isinstance(self.vision_model(), VisionModel)
+        if on_host:
+            self._host_vision = self._host_vision or HostVision(self.vision())
+            return mx.array(self._host_vision.image_features(np.asarray(pixels)))
+        features = self.vision().image_features(mx.array(pixels))
+        mx.eval(features)
+        return features
+
+    def encode_images(self, paths: str | Path | Sequence[Path | str]) -> mx.array:
+        """Encode image files, in order.
+
+        Args:
+            paths: one image file, or several; see `sharpzo_mlx.images.load.stream` for what is read.
+
+        Returns:
+            Features [n, D], float32, unit norm.
+
+        Raises:
+            UserError: a file cannot be read; it is named. (`sharpzo_mlx.features.extract` skips such files instead.)
+        """
+        rows = []
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        for batch in stream(paths, self.config.preprocessor, batch_size=IMAGE_BATCH):
+            if batch.failed:
+                index, reason = batch.failed[0]
+                raise UserError(f"{paths[index]}: {reason}; remove it from the list or repair it")
+            rows.append(self.encode_pixels(batch.pixels))
+        return mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
+
+    def encode_texts(self, texts: str | Sequence[str]) -> mx.array:
+        """Encode whole texts, in order.
+
+        Args:
+            texts: one prompt, or several, such as "a photo of a dog.", at most 77 tokens each.
+
+        Returns:
+            Features [n, D], float32, unit norm.
+
+        Raises:
+            UserError: a text is too long; it is named.
+        """
+        rows = []
+        texts = [texts] if isinstance(texts, str) else texts
+        for start in range(0, len(texts), TEXT_BATCH):
+            rows.append(self.text().text_features(self.tokenizer(list(texts[start : start + TEXT_BATCH]))))
+            mx.eval(rows[-1])
+        return mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
+
+
+def _check_sizes(config: CLIPConfig, folder: Path) -> None:
+    expected = (config.vision.image_size, config.vision.image_size)
+    if config.preprocessor.output_size != expected:
+        raise UserError(
+            f"{folder / 'config.json'}: the preprocessing gives {config.preprocessor.output_size} pixels, but the "
+            f"image tower takes {expected}: correct `preprocessor.crop_size`"
+        )
+
+
+def load(folder: str | Path | None = None) -> Clip:
+    """Open a converted checkpoint; its weights are read when they are first needed.
+
+    Args:
+        folder: what `sharpzo-mlx convert` wrote; None for the default model.
+
+    Returns:
+        The handle.
+
+    Raises:
+        UserError: there is no such folder, or it is no converted CLIP; the message says what to run.
+    """
+    if folder is None:
+        folder = default_model_folder()
+        if not (folder / "config.json").is_file():
+            raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
+    refuse_empty(folder)
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model; make it: sharpzo-mlx convert SOURCE --output {folder}")
+    return Clip(folder)

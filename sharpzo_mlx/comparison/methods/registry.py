@@ -1,0 +1,61 @@
+"""Which methods there are: name -> Method, by groups, each module imported when one of its methods is asked for.
+
+A module of this package holds its methods in `METHODS`; here stands where each name lives, so that the command line
+can list them without loading anything.
+
+>>> chosen_names("pruning, zero-shot")
+('zero-shot', 'szo-magnitude', 'szo-gradient', 'szo-random', 'szo-zscore')
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sharpzo_mlx.errors import UserError
+
+if TYPE_CHECKING:
+    from sharpzo_mlx.comparison.methods.method import Method
+
+ALL = "all"
+REFERENCE = "zero-shot"  # what gains are counted from
+HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of tables
+    "reference": {REFERENCE: "searches"},
+    "plain": {"bbt": "searches", "zo": "searches"},
+    "pruning": dict.fromkeys(("szo-magnitude", "szo-gradient", "szo-random", "szo-zscore"), "searches"),
+    "sharpness": {"sam-cma": "searches", "sharpzo": "searches", "sharpzo-sgd": "searches"},
+    "paper": {"sharpzo-paper": "searches"},
+    "black-box": {"zip": "zip_tuning", "blackvip": "blackvip"},
+    "closed-forms": dict.fromkeys(("ncm", "ridge", "gda", "sharpzo-gda"), "closed_forms"),
+    "backpropagation": {"coop": "coop"},
+}
+
+
+def names() -> tuple[str, ...]:
+    """All methods, in the order of tables."""
+    return tuple(name for group in HOMES.values() for name in group)
+
+
+def chosen_names(words: str) -> tuple[str, ...]:
+    """The methods that a comma list of names and groups means, each once, in the order of tables.
+
+    Raises:
+        UserError: a name that is none; the message lists those there are.
+    """
+    wanted: set[str] = set()
+    for word in filter(None, (part.strip() for part in words.split(","))):
+        if word != ALL and word not in HOMES and word not in names():
+            raise UserError(
+                f"method {word!r}: choose among {', '.join(names())}; or a group: {', '.join((ALL, *HOMES))}"
+            )
+        wanted |= set(names() if word == ALL else HOMES.get(word, (word,)))
+    if not wanted:
+        raise UserError(f"no method named: choose among {', '.join(names())}, or {ALL}")
+    return tuple(name for name in names() if name in wanted)
+
+
+def method(name: str) -> Method:
+    """The method of a name that `chosen_names` gave."""
+    home = next(group[name] for group in HOMES.values() if name in group)
+    found: tuple[Method, ...] = import_module(f"sharpzo_mlx.comparison.methods.{home}").METHODS
+    return next(one for one in found if one.name == name)

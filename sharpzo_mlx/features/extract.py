@@ -1,0 +1,238 @@
+"""Images -> Features: encoded once by the frozen image tower, cached by content, unreadable files skipped.
+
+The image features do not depend on the prompt (METHOD.md, arXiv 2506.20990 section 3), so tuning only ever
+sees these rows. Work is a generator of progress records that returns the features; `encode` runs it to its
+end.
+
+>>> features = encode(clip, read_folder(Path("photos")))  # doctest: +SKIP
+>>> features.embeddings.shape, features.skipped  # doctest: +SKIP
+((150, 512), ())
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import mlx.core as mx
+import numpy as np
+
+from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
+from sharpzo_mlx.datasets.folder import ImageSet
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.features.cache import FeatureCache, digest, key
+from sharpzo_mlx.images.load import stream
+
+NAMED = 5  # unreadable images that a notice names one by one
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class EncodeProgress:
+    """How far encoding is: images done (the cached ones included) of all."""
+
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the rest of the library knows of images.
+
+    Attributes:
+        embeddings: [N, D] float32, unit norm.
+        labels: [N] int32, positions in `class_names`.
+        class_names: names for prompts.
+        folders: the classes' folder names, in the same order.
+        paths: [N] the files behind the rows.
+        skipped: files that could not be read, with the reason.
+        content: a digest of what the files hold, in order; empty where the cache, which needs it, is off.
+    """
+
+    embeddings: mx.array
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    folders: tuple[str, ...]
+    paths: tuple[Path, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+    content: str = ""
+
+    def take(self, rows: np.ndarray | list[int]) -> Features:
+        """The features of some rows, in the order given."""
+        chosen = np.asarray(rows, dtype=np.int32)
+        return replace(
+            self,
+            embeddings=self.embeddings[mx.array(chosen)],
+            labels=self.labels[chosen],
+            paths=tuple(self.paths[row] for row in chosen),
+        )
+
+
+def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
+    """Encode a set of images; see `encode_steps`."""
+    steps = encode_steps(clip, images, cache=cache)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            features: Features = end.value
+            return features
+
+
+def relayed(
+    steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
+) -> Generator[R, None, Features]:
+    """The same steps with a caller's own record in the place of each; ends as they do."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            features: Features = end.value
+            return features
+        yield record(progress)
+
+
+def encode_steps(
+    clip: Clip, images: ImageSet, *, batch_size: int = IMAGE_BATCH, cache: bool = True, whole: bool = True
+) -> Generator[EncodeProgress, None, Features]:
+    """Encode a set of images, a progress record a batch; images that are cached need no image tower.
+
+    Args:
+        clip: the checkpoint.
+        images: files and labels.
+        batch_size: images that pass the tower at once.
+        cache: whether the cache on disk is read and written.
+        whole: whether these are all images of their set; of a part the caller does what `check_readable` does.
+
+    Yields:
+        Progress, at the start and after each batch.
+
+    Returns:
+        The features, in the order of `images`, without the unreadable ones, which are named in a notice.
+
+    Raises:
+        UserError: not one image could be read.
+    """
+    rows: dict[int, np.ndarray] = {}
+    failed: dict[int, str] = {}
+    with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
+        digests = _digests(images.paths, failed) if cache else {}
+        known = store.get(list(digests.values())) if cache else {}
+        rows.update({index: known[found] for index, found in digests.items() if found in known})
+        cached = len(rows)
+        yield EncodeProgress(cached, len(images.paths), cached)
+        missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
+        for fresh, unread in _encoded(clip, images.paths, missing, batch_size):
+            if cache:
+                store.put({digests[index]: row for index, row in fresh.items()})
+            rows.update(fresh)
+            failed.update(unread)
+            yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
+    features = _collect(images, rows, failed, clip.config.projection_dim)
+    features = replace(features, content=_content(digests) if cache else "")
+    if whole:
+        check_readable(images, features.labels, features.skipped)
+    return features
+
+
+def cache_name(clip: Clip) -> str:
+    """The name of the `FeatureCache` that holds this checkpoint's features."""
+    return key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
+
+
+def content_of(paths: Sequence[Path]) -> str:
+    """What `Features.content` is for these files; none is decoded."""
+    return _content(_digests(paths, {}))
+
+
+def _content(digests: dict[int, bytes]) -> str:
+    return hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest()
+
+
+def _digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
+    """Content digests by position; files that cannot be opened are added to `failed`."""
+
+    def read(path: Path) -> bytes | str:
+        try:
+            return digest(path)
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+
+    found: dict[int, bytes] = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for index, result in enumerate(pool.map(read, paths)):
+            if isinstance(result, str):
+                failed[index] = result
+            else:
+                found[index] = result
+    return found
+
+
+def _encoded(
+    clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
+) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
+    """Features and reasons by position in `paths`, a batch at a time."""
+    chosen = [paths[index] for index in missing]
+    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size):
+        fresh: dict[int, np.ndarray] = {}
+        if batch.indices:  # a batch of unreadable files only must not load the tower
+            encoded = np.array(clip.encode_pixels(batch.pixels))
+            fresh = {missing[index]: row for index, row in zip(batch.indices, encoded, strict=True)}
+        yield fresh, {missing[index]: reason for index, reason in batch.failed}
+
+
+def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:
+    """Name what could not be read in a notice: images, and classes of which nothing is left.
+
+    Args:
+        images: all images of a set.
+        labels: those of the images that were read.
+        skipped: the others.
+
+    Raises:
+        UserError: not one image could be read.
+    """
+    _report(skipped)
+    if not len(labels):
+        raise UserError(f"none of {len(images.paths)} images could be read{_first(skipped)}")
+    _report_empty(images, labels)
+
+
+def _collect(images: ImageSet, rows: dict[int, np.ndarray], failed: dict[int, str], width: int) -> Features:
+    skipped = tuple((images.paths[index], failed[index]) for index in sorted(failed))
+    kept = sorted(rows)
+    return Features(
+        embeddings=mx.array(np.stack([rows[index] for index in kept])) if kept else mx.zeros((0, width)),
+        labels=np.array([images.labels[index] for index in kept], dtype=np.int32),
+        class_names=images.class_names,
+        folders=images.folders,
+        paths=tuple(images.paths[index] for index in kept),
+        skipped=skipped,
+    )
+
+
+def _first(skipped: Sequence[tuple[Path, str]]) -> str:
+    return f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+
+
+def _report(skipped: Sequence[tuple[Path, str]]) -> None:
+    if not skipped:
+        return
+    named = "; ".join(f"{path}: {reason}" for path, reason in skipped[:NAMED])
+    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    logging.getLogger("sharpzo_mlx").warning(f"{len(skipped)} unreadable images are skipped: {named}{more}")
+
+
+def _report_empty(images: ImageSet, labels: np.ndarray) -> None:
+    lost = sorted(set(images.labels) - set(labels.tolist()))
+    if lost:
+        names = ", ".join(images.folders[label] for label in lost[:NAMED])
+        logging.getLogger("sharpzo_mlx").warning(f"classes left without a readable image: {names}")

@@ -1,0 +1,249 @@
+"""Image files -> the pixels that CLIP's vision tower takes, in order and in bounded memory.
+
+The same steps as transformers' CLIPImageProcessorPil: shortest edge resized by Pillow's bicubic filter (the
+long side rounds down), centre crop (zeros where the picture is smaller), rescale, normalise. mlx-data decodes
+plain JPEG files in its own threads, about twice as fast as Pillow; its PNG is no faster and drops checksums
+and transparency, and its resize is not bicubic as CLIP's, so Pillow does all the rest.
+
+>>> for batch in stream(paths, clip.config.preprocessor):  # doctest: +SKIP
+...     features = clip.encode_pixels(batch.pixels)
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, is_plain_jpeg, open_image
+from sharpzo_mlx.images.preprocessor import PreprocessorConfig
+
+__all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
+
+CHUNK = 256  # images that are sorted by decoder at a time
+AHEAD = 4  # finished pictures that wait for the consumer, per thread: [H, W, 3] bytes each, nothing else is kept
+STRETCHED = 64  # from this ratio of the sides on, only the part that the crop keeps is resized
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive images: positions and pixels of the readable ones, positions and reasons of the others."""
+
+    indices: list[int]
+    pixels: np.ndarray  # [B, H, W, 3] float32
+    failed: list[tuple[int, str]]
+
+
+def preprocess(image: Image.Image, config: PreprocessorConfig) -> np.ndarray:
+    """Resize, crop, rescale and normalise one picture as the checkpoint's own processor does.
+
+    Args:
+        image: any mode that converts to RGB; `open_image` gives one.
+        config: the checkpoint's preprocessing.
+
+    Returns:
+        Pixels [H, W, 3], float32.
+    """
+    return normalise(resize_and_crop(image, config), config)
+
+
+def resize_and_crop(image: Image.Image, config: PreprocessorConfig) -> np.ndarray:
+    """The geometric part of `preprocess`: a writable array [H, W, 3] of bytes."""
+    picture = image if image.mode == "RGB" else image.convert("RGB")
+    size = _resized(picture.height, picture.width, config)
+    filtering = Image.Resampling(config.resample)
+    if config.crop is None:
+        return np.array(picture.resize(size[::-1], filtering))
+    if max(size) > STRETCHED * min(size):
+        return _resized_middle(picture, size, config.crop, filtering)
+    return _centre_crop(np.asarray(picture.resize(size[::-1], filtering)), config.crop)
+
+
+def _resized(height: int, width: int, config: PreprocessorConfig) -> tuple[int, int]:
+    if config.resize is None:
+        return height, width
+    if not isinstance(config.resize, int):
+        return config.resize
+    stretched = int(config.resize * max(height, width) / min(height, width))  # rounds down, as the processor does
+    return (stretched, config.resize) if width <= height else (config.resize, stretched)
+
+
+def _resized_middle(
+    image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filtering: Image.Resampling
+) -> np.ndarray:
+    """Resize only what the crop keeps: a stripe of 1 x 20 000 pixels would fill gigabytes on its way."""
+    starts, counts, box = [], [], []
+    for target, want, have in zip(size, crop, (image.height, image.width), strict=True):
+        start, count = max((target - want) // 2, 0), min(target, want)
+        starts.append(start)
+        counts.append(count)
+        box.append((start * have / target, (start + count) * have / target))
+    (top, bottom), (left, right) = box
+    middle = image.resize((counts[1], counts[0]), filtering, box=(left, top, right, bottom))
+    return _centre_crop(np.asarray(middle), crop)
+
+
+def _centre_crop(pixels: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
+    out = np.zeros((*crop, 3), dtype=np.uint8)
+    spans = []
+    for have, want in zip(pixels.shape[:2], crop, strict=True):
+        first = (have - want) // 2  # negative where the picture is smaller: zeros around it
+        spans.append((slice(max(first, 0), min(first + want, have)), max(-first, 0)))
+    (rows, top), (columns, left) = spans
+    kept = pixels[rows, columns]
+    out[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
+    return out
+
+
+def normalise(pixels: np.ndarray, config: PreprocessorConfig) -> np.ndarray:
+    """Bytes [..., 3] to float32 by the checkpoint's factor, mean and deviation, through a table of levels."""
+    table = _levels(config.rescale_factor, config.mean, config.std)
+    return np.stack([table[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
+
+
+@lru_cache(maxsize=8)
+def _levels(factor: float | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> np.ndarray:
+    """What each level becomes in each channel: [3, 256] float32."""
+    levels = np.arange(256, dtype=np.float64) * (1.0 if factor is None else factor)
+    table = np.stack([levels.astype(np.float32)] * 3)
+    if mean is None or std is None:
+        return table
+    return (table - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
+
+
+def stream(
+    paths: Sequence[Path | str],
+    config: PreprocessorConfig,
+    *,
+    batch_size: int = 64,
+    workers: int | None = None,
+) -> Iterator[Batch]:
+    """Decode and preprocess images in threads, in the order of `paths`, a bounded number at a time.
+
+    Args:
+        paths: image files.
+        config: the checkpoint's preprocessing.
+        batch_size: images a batch, the unreadable ones included.
+        workers: decoding threads; None takes the machine's cores, at most 8.
+
+    Yields:
+        Batches that together name every position of `paths` once.
+
+    Raises:
+        UserError: the preprocessing gives pictures of different sizes, which make no batch.
+    """
+    if config.output_size is None:
+        raise UserError("the model's preprocessing has no crop and no fixed size: set `crop` in its config.json")
+    workers = workers or min(8, os.cpu_count() or 1)
+    indices: list[int] = []
+    pixels: list[np.ndarray] = []
+    failed: list[tuple[int, str]] = []
+    for index, result in enumerate(_pictures([Path(path) for path in paths], config, workers)):
+        if isinstance(result, str):
+            failed.append((index, result))
+        else:
+            indices.append(index)
+            pixels.append(result)
+        if len(indices) + len(failed) == batch_size or index == len(paths) - 1:
+            yield Batch(indices, _stack(pixels, config), failed)
+            indices, pixels, failed = [], [], []
+
+
+def _stack(pixels: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:
+    if pixels:
+        return normalise(np.stack(pixels), config)
+    return np.zeros((0, *(config.output_size or (0, 0)), 3), dtype=np.float32)
+
+
+def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | str]:
+    """For each path, in order: cropped bytes [H, W, 3], or why the file cannot be read."""
+
+    def by_pillow(path: Path) -> np.ndarray | str:
+        try:
+            return resize_and_crop(open_image(path), config)
+        except ImageError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for start in range(0, len(paths), CHUNK):
+                chunk = paths[start : start + CHUNK]
+                plain = _plain(chunk, pool)
+                fast = _fast_pictures([path for path in chunk if path in plain], config, workers)
+                slow = _ahead(pool, by_pillow, [path for path in chunk if path not in plain], workers * AHEAD)
+                for path in chunk:
+                    result = next(fast) if path in plain else next(slow)
+                    yield by_pillow(path) if result is None else result
+        finally:
+            pool.shutdown(cancel_futures=True)  # a consumer that stops early does not wait for the rest
+
+
+def _plain(paths: list[Path], pool: ThreadPoolExecutor) -> set[Path]:
+    """The files that mlx-data may decode; none where it has no wheel."""
+    if _mlx_data() is None:
+        return set()
+    return {path for path, plain in zip(paths, pool.map(_is_plain, paths), strict=True) if plain}
+
+
+def _is_plain(path: Path) -> bool:
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".jpe", ".jfif"):
+        return False
+    try:
+        with open_regular(path) as file:
+            return is_plain_jpeg(file.read())
+    except OSError:
+        return False
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Path], np.ndarray | str], paths: list[Path], limit: int
+) -> Iterator[np.ndarray | str | None]:
+    """`pool.map`, with at most `limit` results under way."""
+    waiting: deque[Future[np.ndarray | str]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(work, path))
+        if len(waiting) >= limit:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _fast_pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | None]:
+    """mlx-data's threads decode, and call Pillow's resize; None for a file that it stumbles over."""
+
+    def shrink(pixels: Any) -> np.ndarray:
+        # mlx-data keeps the array that it is given: a read-only one crashes it, this one is fresh
+        return resize_and_crop(Image.fromarray(np.asarray(pixels)), config)
+
+    done = 0
+    while done < len(paths):
+        samples = [{"image": os.fsencode(path)} for path in paths[done:]]
+        buffer = _mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)
+        try:
+            for sample in buffer.ordered_prefetch(workers * AHEAD, workers):
+                yield np.array(sample["image"])
+                done += 1
+        except (RuntimeError, ValueError):
+            # one bad file ends a stream: leave it to Pillow, which knows the reason, and go on behind it
+            yield None
+            done += 1
+
+
+@lru_cache(maxsize=1)
+def _mlx_data() -> Any:
+    """The module mlx.data, or None where there is no wheel for this Python."""
+    try:
+        return importlib.import_module("mlx.data")
+    except ImportError:
+        return None

@@ -1,0 +1,151 @@
+"""How a checkpoint wants its images: CLIP's `preprocessor_config.json`, read once into one record.
+
+The steps are those of transformers' CLIPImageProcessor, in its order: RGB, resize, centre crop, rescale,
+normalise. A step that is switched off in the file is `None` here. `sharpzo_mlx.images.load` does the work.
+
+>>> PreprocessorConfig.from_dict({"size": 224, "crop_size": 224}).crop
+(224, 224)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sharpzo_mlx.errors import UserError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = 3  # Pillow's code
+
+
+@dataclass(frozen=True)
+class PreprocessorConfig:
+    """Image preprocessing; sizes in pixels.
+
+    Attributes:
+        resize: the shortest edge to resize to, or (height, width), or None for no resizing.
+        crop: (height, width) of the centre crop, or None for none.
+        resample: Pillow's code of the filter (3 is bicubic).
+        rescale_factor: what an 8-bit value is multiplied by, or None.
+        mean, std: of the three channels after rescaling, or None for no normalisation.
+        do_convert_rgb: whether images are made RGB first.
+    """
+
+    resize: int | tuple[int, int] | None = 224
+    crop: tuple[int, int] | None = (224, 224)
+    resample: int = BICUBIC
+    rescale_factor: float | None = 1 / 255
+    mean: tuple[float, float, float] | None = CLIP_MEAN
+    std: tuple[float, float, float] | None = CLIP_STD
+    do_convert_rgb: bool = True
+
+    @classmethod
+    def for_size(cls, size: int) -> PreprocessorConfig:
+        """CLIP's own preprocessing for square images of `size` pixels."""
+        return cls(resize=size, crop=(size, size))
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(height, width) of every prepared image; None where it follows the image's own shape."""
+        if self.crop is not None:
+            return self.crop
+        return self.resize if isinstance(self.resize, tuple) else None
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> PreprocessorConfig:
+        """Read a `preprocessor_config.json`; what it leaves out has CLIP's default.
+
+        Args:
+            given: the parsed file; sizes may be numbers (the older spelling) or objects.
+
+        Raises:
+            UserError: a size or a filter that CLIP's processor does not have.
+        """
+        normalised = _switch(given, "do_normalize")
+        return cls(
+            resize=_resize(_given(given, "size", 224)) if _switch(given, "do_resize") else None,
+            crop=_height_width(_given(given, "crop_size", 224)) if _switch(given, "do_center_crop") else None,
+            resample=_resample(_given(given, "resample", BICUBIC)),
+            rescale_factor=_number(given, "rescale_factor", 1 / 255) if _switch(given, "do_rescale") else None,
+            mean=_channels(given, "image_mean", CLIP_MEAN) if normalised else None,
+            std=_channels(given, "image_std", CLIP_STD) if normalised else None,
+            do_convert_rgb=_switch(given, "do_convert_rgb"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in the file's spelling; `from_dict` reads it back to an equal record."""
+        written: dict[str, Any] = {
+            "do_convert_rgb": self.do_convert_rgb,
+            "do_resize": self.resize is not None,
+            "do_center_crop": self.crop is not None,
+            "do_rescale": self.rescale_factor is not None,
+            "do_normalize": self.mean is not None,
+            "resample": self.resample,
+        }
+        if isinstance(self.resize, tuple):
+            written["size"] = {"height": self.resize[0], "width": self.resize[1]}
+        elif self.resize is not None:
+            written["size"] = {"shortest_edge": self.resize}
+        if self.crop is not None:
+            written["crop_size"] = {"height": self.crop[0], "width": self.crop[1]}
+        if self.rescale_factor is not None:
+            written["rescale_factor"] = self.rescale_factor
+        if self.mean is not None and self.std is not None:
+            written |= {"image_mean": list(self.mean), "image_std": list(self.std)}
+        return written
+
+
+def _given(given: Mapping[str, Any], name: str, default: Any) -> Any:
+    value = given.get(name)
+    return default if value is None else value
+
+
+def _switch(given: Mapping[str, Any], name: str) -> bool:
+    return bool(_given(given, name, True))
+
+
+def _refusal(name: str, value: Any, expected: str) -> UserError:
+    return UserError(f"preprocessor_config.json: {name} is {value!r}; expected {expected}")
+
+
+def _pixels(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _refusal(name, value, "a number of pixels")
+    return value
+
+
+def _resize(size: Any) -> int | tuple[int, int]:
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        return _pixels(size["shortest_edge"], "size.shortest_edge")
+    if isinstance(size, Mapping):
+        return _height_width(size, "size")
+    return _pixels(size, "size")
+
+
+def _height_width(size: Any, name: str = "crop_size") -> tuple[int, int]:
+    if isinstance(size, Mapping):
+        return _pixels(size.get("height"), f"{name}.height"), _pixels(size.get("width"), f"{name}.width")
+    return _pixels(size, name), _pixels(size, name)
+
+
+def _resample(code: Any) -> int:
+    if isinstance(code, bool) or code not in range(6):
+        raise _refusal("resample", code, "Pillow's code of a filter, 0 to 5")
+    return int(code)
+
+
+def _number(given: Mapping[str, Any], name: str, default: float) -> float:
+    value = _given(given, name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _refusal(name, value, "a number")
+    return float(value)
+
+
+def _channels(given: Mapping[str, Any], name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    values = _given(given, name, default)
+    if not isinstance(values, (list, tuple)) or len(values) != 3:
+        raise _refusal(name, values, "three numbers, one a channel")
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

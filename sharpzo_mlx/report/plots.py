@@ -1,0 +1,162 @@
+"""A run's plots, drawn once with matplotlib: as SVG for the page, as PNG for a paper.
+
+Lines and letters of the SVG take the colour of the text around them, so that one drawing does in light and in dark.
+
+>>> plots = draw_all(run, read_steps(run.folder), findings)  # doctest: +SKIP
+>>> as_svg(plots["curves"])[:4]  # doctest: +SKIP
+'<svg'
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sharpzo_mlx.files import atomic_write
+from sharpzo_mlx.report.analysis import Findings, Landscape
+from sharpzo_mlx.runs.run import Run
+
+INK = "#010203"  # becomes the colour of the text around in SVG
+BEFORE, AFTER = "#8a8f98", "#2f7ed8"
+MOST_CLASSES = 30  # in a confusion matrix and a bar chart; more are told in words
+STYLE: Any = {  # matplotlib types its keys one by one
+    "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "sharpzo-mlx", "axes.spines.top": False,
+    "axes.spines.right": False, "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.2,
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
+    **{f"axes.{part}color": INK for part in ("label", "edge")},
+}  # fmt: skip
+
+
+def draw_all(run: Run, steps: Sequence[dict[str, Any]], findings: Findings | None) -> dict[str, Figure]:
+    """Every plot that there is something for, by name."""
+    drawers: dict[str, Callable[[], Figure]] = {}
+    if steps:
+        drawers |= {"curves": lambda: _curves(steps, "queries"), "curves-seconds": lambda: _curves(steps, "seconds")}
+    if findings is not None:
+        if len(run.prompt.class_names) <= MOST_CLASSES:
+            drawers["confusion"] = lambda: _confusion(findings.confusion, run.prompt.class_names)
+        drawers["classes"] = lambda: _classes(findings, run.prompt.class_names)
+        if (plane := findings.landscape) is not None:
+            drawers["landscape"] = lambda: _landscape(plane)
+    with matplotlib.rc_context(STYLE):
+        return {name: draw() for name, draw in drawers.items()}
+
+
+def as_svg(figure: Figure) -> str:
+    """One `<svg>` element that scales with its place and takes the text's colour."""
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', text, count=1)
+    return text.replace(INK, "currentColor")
+
+
+def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
+    """Write every plot as a PNG of 200 dots an inch; return the files."""
+    paths = []
+    for name, figure in figures.items():
+        out = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(out, format="png", dpi=200, facecolor="white")
+        paths.append(folder / f"{name}.png")
+        atomic_write(paths[-1], out.getvalue())
+    return paths
+
+
+def _curves(steps: Sequence[dict[str, Any]], axis: str) -> Figure:
+    """Loss, validation and sigma against queries or seconds; the switch of the stages is marked."""
+    figure = Figure(figsize=(7, 5.6), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
+    _line(panels[0], steps, axis, "loss", colour=AFTER)
+    panels[0].set_ylabel("training loss")
+    _line(panels[1], steps, axis, "val_accuracy", colour=AFTER, scale=100)
+    _line(panels[1], steps, axis, "best_val", colour=BEFORE, scale=100)
+    panels[1].set_ylabel("validation, %")
+    panels[1].legend(["at this step", "kept"], frameon=False, loc="lower right")
+    _line(panels[2], steps, axis, "sigma", colour=AFTER)
+    panels[2].set_ylabel("sigma")
+    panels[2].set_xlabel(axis)
+    switch = next((step[axis] for step in steps if step["stage"] == 2), None)
+    if switch is not None and steps[0]["stage"] == 1:
+        for panel in panels:
+            panel.axvline(switch, color=INK, linestyle=":", linewidth=1)
+        panels[0].annotate("stage 2", (switch, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+                           textcoords="offset points")  # fmt: skip
+    return figure
+
+
+def _line(axes: Axes, steps: Sequence[dict[str, Any]], axis: str, name: str, *, colour: str, scale: float = 1) -> None:
+    found = [(step[axis], scale * step[name]) for step in steps if step.get(name) is not None]
+    axes.plot([x for x, _ in found], [y for _, y in found], color=colour, linewidth=1.2)
+
+
+def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    size = max(4.0, 0.42 * len(names) + 1.6)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=90)
+    axes.set_yticks(places, names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("class")
+    axes.grid(visible=False)
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
+    return figure
+
+
+def shown_classes(findings: Findings) -> list[int]:
+    """The classes that the chart has, by their change: all that have images, of many those that changed most."""
+    change = np.nan_to_num(findings.after - findings.before)
+    present = np.flatnonzero(~np.isnan(findings.after)).tolist()
+    if len(present) > MOST_CLASSES:
+        changed = [k for k in present if change[k]] or present
+        present = sorted(changed, key=lambda k: -abs(change[k]))[:MOST_CLASSES]
+    return sorted(present, key=lambda k: change[k])
+
+
+def _classes(findings: Findings, names: Sequence[str]) -> Figure:
+    """Accuracy by class before and after."""
+    shown = shown_classes(findings)
+    figure = Figure(figsize=(7, 0.28 * len(shown) + 1), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    before, after = 100 * findings.before[shown], 100 * findings.after[shown]
+    axes.hlines(places, before, after, color=AFTER, linewidth=2)
+    axes.plot(before, places, "o", color=BEFORE, label="zero-shot", markersize=5)
+    axes.plot(after, places, "o", color=AFTER, label="tuned", markersize=5)
+    axes.set_yticks(places, [names[k] for k in shown])
+    axes.set_xlabel("accuracy, %")
+    axes.set_xlim(-2, 102)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _landscape(plane: Landscape) -> Figure:
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.contourf(plane.along, plane.across, plane.losses, levels=16, cmap="viridis")
+    figure.colorbar(drawn, ax=axes, label="training loss")
+    axes.plot([0], [0], "*", color="white", markersize=12)
+    axes.annotate("tuned", (0, 0), xytext=(6, 5), textcoords="offset points", color="white")
+    if plane.length:
+        axes.plot([-plane.length], [0], "o", color="white", markersize=6)
+        axes.annotate("zero-shot", (-plane.length, 0), xytext=(6, 5), textcoords="offset points", color="white")
+    axes.set_xlabel("distance from zero-shot towards the result")
+    axes.set_ylabel("distance along a random direction")
+    axes.grid(visible=False)
+    return figure

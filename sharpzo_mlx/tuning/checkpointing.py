@@ -1,0 +1,104 @@
+"""Runs a search and keeps its folder such that it can be cut off at any moment and go on with the same numbers.
+
+After every step a snapshot of all state is held (arrays never change, so it costs nothing); every few seconds it is
+written, and the best prompt with it. An interrupt in the middle of a step falls back to the snapshot.
+
+    with Recorder(run, problem, search) as recorder:
+        for step in recorder.steps():
+            print(step.val_accuracy)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+
+from sharpzo_mlx.objective.build import Problem
+from sharpzo_mlx.runs.run import Run, StepLog, load_checkpoint, save_checkpoint
+from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.tuning.search import Search, TuneStep
+
+CHECKPOINT_SECONDS = 10.0
+
+
+class Recorder:
+    """The keeper of one run's folder.
+
+    Args:
+        run: the run; its folder is held by this process.
+        problem: what turns w into a prompt.
+        search: a new search; it takes on the checkpoint where there is one.
+    """
+
+    def __init__(self, run: Run, problem: Problem, search: Search) -> None:
+        self.run, self.problem, self.search = run, problem, search
+        saved = load_checkpoint(run.folder)
+        if saved:
+            search.restore(*saved)
+        else:
+            search.begin()
+            run.record["zero_shot_val"] = search.best_score.accuracy  # w = 0 is the first candidate
+        self.kept = saved[1]["log_size"] if saved else 0
+        self.saved_best: mx.array | None = None
+
+    def __enter__(self) -> Recorder:
+        """Make the folder a run that can be used: its prompt is zero-shot, if nothing better."""
+        self.run.save()  # first, so that whatever follows lies in a run
+        self.log = StepLog(self.run.folder, self.kept)
+        self._hold()
+        self.save()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the last state, however the search ended."""
+        if kind is not None:
+            self.run.record["status"] = "interrupted"
+        self.save()
+        self.log.close()
+
+    def steps(self) -> Iterator[TuneStep]:
+        """Go on to the search's end; the folder is whole after every record."""
+        written = time.monotonic()
+        for step in self.search.steps():
+            self.log.append(dataclasses.asdict(step))
+            self._hold()
+            if time.monotonic() - written > CHECKPOINT_SECONDS:
+                self.save()
+                written = time.monotonic()
+            yield step
+        self._hold()
+
+    def _hold(self) -> None:
+        facts = {**self.search.facts(), "log_size": self.log.size}
+        self.snapshot = (self.search.arrays(), facts)
+
+    def save(self) -> None:
+        """Write the state after the last whole step, the best prompt so far, and what it cost."""
+        arrays, facts = self.snapshot
+        self.log.flush()  # the checkpoint counts on the log's bytes
+        save_checkpoint(self.run.folder, arrays, facts)
+        if arrays["best_w"] is not self.saved_best:
+            self.saved_best = arrays["best_w"]
+            self.run.keep_prompt(self.problem.prompt(self.saved_best))
+        self.run.results = costs(facts, self.run)
+        self.run.save()
+
+
+def costs(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The results of a run before its test images are read."""
+    earlier = run.results.get("peak_memory_mb", 0.0)
+    return {
+        "zero_shot": run.record["zero_shot_val"],
+        "val": facts["best"]["accuracy"],
+        "test": None,
+        "zero_shot_val": run.record["zero_shot_val"],
+        "queries": facts["queries"],
+        "val_queries": facts["val_queries"],
+        "seconds": round(facts["elapsed"], 3),
+        "peak_memory_mb": round(max(earlier, memory.mlx_peak() / 2**20), 1),
+        "process_memory_mb": round(memory.process_peak() / 2**20, 1),
+    }
