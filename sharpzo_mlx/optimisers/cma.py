@@ -20,15 +20,15 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers.params import Covariance
 from sharpzo_mlx.optimisers.ranking import ranks
 
-Covariance = Literal["full", "diagonal", "identity"]
-COVARIANCES: tuple[Covariance, ...] = ("full", "diagonal", "identity")
+COVARIANCES: tuple[Covariance, ...] = get_args(Covariance)
 
 SMALLEST_SIGMA = 1e-30  # float32 reaches 1e-38: steps and their squares stay finite
 SMALLEST_EIGENVALUE = 1e-7  # of the largest: below that float32 sees only rounding, and no axis may collapse

@@ -13,14 +13,14 @@ batch. A probe pair whose difference is not finite contributes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, get_args
 
 import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers.params import Estimator
 
-Estimator = Literal["cge", "rge", "forward"]
-ESTIMATORS: tuple[Estimator, ...] = ("cge", "rge", "forward")
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 class Values(Protocol):

@@ -11,16 +11,16 @@ gradients), and the usual alternatives to compare with: magnitude, gradient, ran
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.gradients import Gradient
+from sharpzo_mlx.optimisers.params import Metric
 from sharpzo_mlx.optimisers.ranking import ranks
 
-Metric = Literal["zscore-squared", "zscore-fisher", "magnitude", "gradient", "random", "none"]
-METRICS: tuple[Metric, ...] = ("zscore-squared", "zscore-fisher", "magnitude", "gradient", "random", "none")
+METRICS = get_args(Metric)
 
 
 def needs_gradient(metric: Metric) -> bool:

@@ -14,46 +14,11 @@ plain CMA-ES.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import mlx.core as mx
 
-from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.optimisers.gradients import ESTIMATORS, Estimator, Loss, check_estimator, estimate
-
-SharpnessEstimator = Literal["cge", "rge", "forward", "population", "none"]
-SHARPNESS_ESTIMATORS: tuple[SharpnessEstimator, ...] = (*ESTIMATORS, "population", "none")
-
-
-@dataclass(frozen=True)
-class SharpnessParams:
-    """The shift's constants.
-
-    Attributes:
-        rho: length of the shift, in units of w; 0 turns it off.
-        estimator: where the gradient's direction comes from.
-        mu: half the distance of two probes ("cge" and "rge").
-        directions: random ones ("rge", "forward"); None: all coordinates with "forward", d/10 with "rge".
-        smoothing: weight of the past in the average over generations, 0 for none, below 1.
-    """
-
-    rho: float = 0.1
-    estimator: SharpnessEstimator = "cge"
-    mu: float = 1e-3
-    directions: int | None = None
-    smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.estimator not in SHARPNESS_ESTIMATORS:
-            names = ", ".join(SHARPNESS_ESTIMATORS)
-            raise UserError(f"unknown sharpness estimator {self.estimator!r}: choose one of {names}")
-        if not self.rho >= 0:
-            raise UserError(f"rho is {self.rho}: the radius of the shift must be 0 (none) or more")
-        if not 0 <= self.smoothing < 1:
-            raise UserError(f"smoothing is {self.smoothing}: choose a share of at least 0 and below 1")
-        if _probing(self) is not None:
-            check_estimator(self.estimator, mu=self.mu, directions=self.directions)
-
+from sharpzo_mlx.optimisers.gradients import Loss, estimate
+from sharpzo_mlx.optimisers.params import Estimator, SharpnessParams
 
 @dataclass(frozen=True)
 class SharpnessState:

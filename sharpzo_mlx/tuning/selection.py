@@ -1,10 +1,9 @@
 """Which candidate is kept: the best on validation images, accuracies within a standard error of the best being ties.
 
-Four validation images a class tell accuracies apart by chance more often than not, so that accuracies which lie
-within `slack` standard errors of the highest count as equal and the loss decides; slack 0 is the plain rule, best
-accuracy, ties by loss (SharpZO, arXiv 2506.20990, section 5). A candidate is held against the one that is kept when it
-comes, and what is not kept is forgotten: one that lost by its loss does not come back when the one it lost to falls
-behind by its accuracy. Every method of a comparison chooses by this rule.
+Four validation images a class often tell accuracies apart by chance. So accuracies within `slack` standard errors of
+the highest count as equal, and the loss decides; slack 0 is the plain rule, best accuracy, ties by loss (SharpZO, arXiv
+2506.20990, section 5). A candidate is compared with the one that is kept when it comes, and a candidate that is not
+kept is forgotten. Every method of a comparison chooses by this rule.
 
 >>> best = Selection(slack=0.0)
 >>> best.consider(Score(0.5, 1.0, 8)), best.consider(Score(0.4, 0.9, 8))
@@ -16,11 +15,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sharpzo_mlx.objective.objective import Score
 
 ROUNDING = 1e-9  # accuracies are quotients of whole numbers
+
+
+@dataclass(frozen=True)
+class SelectionState:
+    """The kept candidate's score, None before the first, and the highest accuracy so far."""
+
+    best: Score | None = None
+    top: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SelectionState:
+        """Return the state that `to_json` wrote."""
+        return cls(Score(**content["best"]) if content["best"] else None, content["top"])
 
 
 class Selection:
@@ -37,7 +54,7 @@ class Selection:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has been considered yet."""
+        """Whether no candidate has been considered yet."""
         return self._best is None
 
     @property
@@ -47,9 +64,9 @@ class Selection:
         return self._best
 
     def consider(self, score: Score) -> bool:
-        """Whether this candidate is to be kept in place of the one before; a loss that is not finite never is.
+        """Return whether this candidate is to be kept in place of the one before.
 
-        The first candidate is kept whatever its loss is, for there is no other.
+        The first candidate is kept whatever its loss is; later, a loss that is not finite is never kept.
         """
         finite = math.isfinite(score.loss)
         if self._best is None:
@@ -69,17 +86,16 @@ class Selection:
             return score.accuracy >= floor
         return score.loss < best.loss
 
-    def facts(self) -> dict[str, Any]:
-        """The state as plain values."""
-        return {"best": dataclasses.asdict(self._best) if self._best else None, "top": self._top}
+    def state(self) -> SelectionState:
+        """Return the state, for a checkpoint."""
+        return SelectionState(self._best, self._top)
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Take on the state that `facts` gave."""
-        self._best = Score(**facts["best"]) if facts["best"] else None
-        self._top = facts["top"]
+    def restore(self, state: SelectionState) -> None:
+        """Take on a state."""
+        self._best, self._top = state.best, state.top
 
 
 def _standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy read on so many images; pulled towards the middle, so that 0 and 1 have one too."""
+    """Of an accuracy over so many images; pulled towards the middle, so that 0 and 1 have one too."""
     share = (accuracy * images + 1) / (images + 2)
     return math.sqrt(share * (1 - share) / images) if images else 0.0

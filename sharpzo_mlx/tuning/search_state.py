@@ -1,0 +1,117 @@
+"""All that changes in a search, as a record that a checkpoint saves and restores.
+
+Arrays and plain numbers are kept apart: arrays go into a safetensors file by name, numbers into JSON.
+
+>>> Counters().stage
+1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers.cma import CMAState
+from sharpzo_mlx.optimisers.sharpness import SharpnessState
+from sharpzo_mlx.optimisers.stage2 import State
+from sharpzo_mlx.tuning.selection import SelectionState
+
+S = TypeVar("S", CMAState, SharpnessState, State)
+
+
+@dataclass
+class Counters:
+    """The plain numbers of a search.
+
+    Attributes:
+        stage: 1 or 2.
+        step: generations or steps made in the stage.
+        total_steps: length of stage 2, 0 before it begins.
+        queries: evaluations of the training loss.
+        val_queries: validations.
+        elapsed: seconds so far.
+        mark: the validation accuracy that stage 1 has to improve on.
+        stale: generations since it did.
+        validated: the step of stage 2 that was validated last.
+    """
+
+    stage: int = 1
+    step: int = 0
+    total_steps: int = 0
+    queries: int = 0
+    val_queries: int = 0
+    elapsed: float = 0.0
+    mark: float = 0.0
+    stale: int = 0
+    validated: int = 0
+
+    def copy(self, *, queries: int) -> Counters:
+        """Return a copy with the loss's own count of queries."""
+        return replace(self, queries=queries)
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """The optimisers' states, the best vector so far [d], the counters and the selection."""
+
+    cma: CMAState
+    sharp: SharpnessState
+    descent: State
+    best_w: mx.array
+    counters: Counters
+    selection: SelectionState
+
+    def arrays(self) -> dict[str, mx.array]:
+        """Return all arrays by name."""
+        parts: tuple[tuple[str, CMAState | SharpnessState | State], ...] = (
+            ("cma", self.cma),
+            ("sharpness", self.sharp),
+            ("stage2", self.descent),
+        )
+        named = {f"{part}.{name}": x for part, state in parts for name, x in arrays_of(state).items()}
+        return {**named, "best_w": self.best_w}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all plain numbers."""
+        return {**dataclasses.asdict(self.counters), "selection": self.selection.to_json()}
+
+    @classmethod
+    def from_checkpoint(
+        cls, like: SearchState, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]
+    ) -> SearchState:
+        """Return the state that `arrays` and `to_json` gave.
+
+        Args:
+            like: a state of the same configuration.
+            arrays: by name.
+            facts: the plain numbers.
+
+        Raises:
+            UserError: one is missing: another version made the checkpoint, and its numbers could not be repeated.
+        """
+        missing = [name for name in like.arrays() if name not in arrays]
+        missing += [name for name in like.to_json() if name not in facts]
+        if missing:
+            raise UserError(f"the checkpoint has no {missing[0]}: another version made it; tune anew")
+        return cls(
+            cma=_restored(like.cma, arrays, "cma"),
+            sharp=_restored(like.sharp, arrays, "sharpness"),
+            descent=_restored(like.descent, arrays, "stage2"),
+            best_w=arrays["best_w"],
+            counters=Counters(**{item.name: facts[item.name] for item in dataclasses.fields(Counters)}),
+            selection=SelectionState.from_json(facts["selection"]),
+        )
+
+
+def arrays_of(state: CMAState | SharpnessState | State) -> dict[str, mx.array]:
+    """Return the arrays of an optimiser's state by name."""
+    return {item.name: getattr(state, item.name) for item in dataclasses.fields(state)}
+
+
+def _restored(state: S, arrays: Mapping[str, mx.array], part: str) -> S:
+    return replace(state, **{name: arrays[f"{part}.{name}"] for name in arrays_of(state)})
