@@ -12,34 +12,13 @@ unset, so that a preset's value is not overruled by a default; limits are checke
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sharpzo_mlx.errors import UserError
-
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-def parse_seconds(text: str) -> float:
-    """Read a duration such as 90, 90s, 5m, 5min or 1.5h.
-
-    Raises:
-        UserError: the text is no duration.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", text.lower())
-    if not match or match[2] not in _SECONDS:
-        raise UserError(f"{text!r} is no duration: write it like 90s, 5m or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def parse_bytes(text: str) -> int:
-    """Read an amount of memory; the reader is loaded when it is needed, since MLX stands behind it."""
-    from sharpzo_mlx.runtime import memory
-
-    return memory.parse_bytes(text)
+from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
 
 class GivenPath(click.Path):

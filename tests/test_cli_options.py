@@ -8,14 +8,10 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.cli.options import parse_seconds
 from sharpzo_mlx.cli.tune import chosen, continued, tune_command
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runs.run import Run
 
 FIELDS = {item.name: item for item in dataclasses.fields(TuneConfig)}
@@ -108,17 +104,6 @@ def test_a_refused_value_is_one_line_that_names_it(words: list[str], capsys: pyt
     assert out == ""
     assert err.count("\n") == 1
     assert words[1] in err
-
-
-@given(st.floats(0, 1e6), st.sampled_from([("", 1), ("s", 1), ("m", 60), ("min", 60), ("h", 3600)]))
-def test_durations(number: float, unit: tuple[str, int]) -> None:
-    assert parse_seconds(f"{number:.6f}{unit[0]}") == pytest.approx(number * unit[1], abs=1e-2)
-
-
-@pytest.mark.parametrize("text", ["", "s", "5 d", "1h30m", "-3s", "1e3"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(UserError, match="90s"):
-        parse_seconds(text)
 
 
 def test_a_context_of_click_is_not_changed_by_parsing() -> None:

@@ -4,14 +4,13 @@ MLX counts what its own allocator gave out (`mlx_peak`); the process's peak also
 images and memory-mapped weights. On Metal a working set that is wired is not paged out between two steps;
 elsewhere there is nothing to wire and `wired_limit` does nothing.
 
->>> parse_bytes("1.5GB")
-1500000000
+>>> mlx_peak() <= physical()
+True
 """
 
 from __future__ import annotations
 
 import os
-import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -19,32 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
-
-from sharpzo_mlx.errors import UserError
-
-_UNITS = {"": 1, "B": 1}
-_UNITS |= {f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)} | {p: 1000**i for i, p in enumerate("KMGT", 1)}
-_UNITS |= {f"{p}IB": 1024**i for i, p in enumerate("KMGT", 1)}
-
-
-def parse_bytes(text: str) -> int:
-    """Read an amount of memory such as 512MB, 1.5GB, 2GiB or 1000000.
-
-    Args:
-        text: a number with an optional unit, decimal (KB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB).
-
-    Returns:
-        whole bytes, at least 1.
-
-    Raises:
-        UserError: the text is no amount, or less than one byte.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    amount = int(float(match[1]) * unit) if match and unit else 0
-    if amount < 1:
-        raise UserError(f"{text!r} is no amount of memory: write it like 512MB, 1.5GB or 2GiB")
-    return amount
 
 
 def mlx_peak() -> int:
