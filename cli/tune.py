@@ -1,83 +1,134 @@
 """`sharpzo-mlx tune DATASET`: fits the prompt to a folder of images and leaves a run behind.
 
-Its options are the fields of TuneConfig. Progress goes to stderr; the results, what they cost and the
-next command go to stdout, or one JSON object with `--json`.
+Its options are fields of TuneConfig; `--set` reaches every other setting. Progress goes to stderr; the results, their
+cost and the next command go to stdout, or one JSON object with `--json`.
 
 >>> sharpzo-mlx tune photos/ --shots 16 --seed 0  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from sharpzo_mlx.cli import wording
-from sharpzo_mlx.cli.options import PATH, GroupedCommand, config_options
+from sharpzo_mlx.cli.options import PATH, at_most_one, config_options, read_assignments
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.presets import preset_settings
 
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.run import Run
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
-OF_HEAD = ("val_text", "test_text", "head")  # only where the run has one
+OF_HEAD = ("val_text", "test_text", "head")  # only if the run has one
+SET_HELP = "Any other setting (docs/reference/options.md)."
 
 
-@click.command("tune", cls=GroupedCommand)
+@cloup.command("tune", align_option_groups=True)
 @click.argument("dataset", type=PATH)
-@click.option("--model", type=PATH, help="Model folder  [the default of `convert`]")
-@click.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED]")
-@click.option("--resume", is_flag=True, help="Go on with the run in its folder; start it if there is none.")
-@click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
+@cloup.option_group("What to learn", *config_options("shots", "seed", "template", "head"))
+@cloup.option_group(
+    "How to search",
+    cloup.option("--preset", metavar="NAME", help="Paper's settings: paper, or paper:DATASET."),
+    *config_options("generations", "steps", "query_budget", "time_budget", "memory_budget"),
+    cloup.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help=SET_HELP),
+    cloup.option("--config", "settings_file", type=PATH, help="TOML file of settings; every run writes one."),
+)
+@cloup.option_group(
+    "Where",
+    cloup.option("--model", type=PATH, help="Model folder  [the default of `convert`]"),
+    cloup.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED]"),
+    cloup.option("--resume", is_flag=True, help="Continue the run in its folder; begin it if there is none."),
+    cloup.option("--report/--no-report", default=True, help="Write RUN/report.html at the end."),
+    cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end."),
+)
 def tune_command(
-    dataset: Path, *, model: Path | None, output: Path | None, resume: bool, report: bool, as_json: bool, **given: Any
+    dataset: Path,
+    *,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    settings_file: Path | None,
+    model: Path | None,
+    output: Path | None,
+    resume: bool,
+    report: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Tune a prompt on DATASET, a folder with one folder of images per class.
 
-    Folders train/, val/ and test/ inside are honoured; without them a split is drawn by the seed.
+    Folders train/, val/ and test/ inside are used; without them the seed draws a split.
     """
-    options = {name: value for name, value in given.items() if value is not None}
-    config = chosen(options)
+    at_most_one(preset=preset, config=settings_file)
+    layers = chosen_settings(given, preset=preset, assignments=assignments, settings_file=settings_file)
+    config = configured(TuneConfig(), layers)
+    from sharpzo_mlx import load, tune_steps, write_report  # after the options are checked: loading takes a moment
     from sharpzo_mlx.cli import progress
-    from sharpzo_mlx.clip import handle
     from sharpzo_mlx.runs.resume import default_folder
-    from sharpzo_mlx.tuning import pipeline  # after the options are checked: loading takes a moment
 
-    clip = handle.load(model)
+    clip = load(model)
     if resume:
-        config = continued(config, options, output or default_folder(clip.folder, dataset, config.seed, resume=True))
-    events = pipeline.tune_steps(clip, dataset, config, output=output, resume=resume)
-    run = progress.follow(events)
+        config = continued(config, layers, output or default_folder(clip.folder, dataset, config.seed, resume=True))
+    run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
     if report:
-        from sharpzo_mlx.report import page
-
         # the landscape costs queries, which the budgets of this command do not foresee: `report` adds it
-        page.write_report(run, clip=clip, landscape=False)
+        write_report(run, clip=clip, landscape=False)
     if as_json:
         wording.echo_json(as_record(run))
     else:
         click.echo(summary(run, dataset))
 
 
-tune_command.params.extend(config_options(TuneConfig))
+def chosen_settings(
+    given: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    assignments: Sequence[str] = (),
+    settings_file: Path | None = None,
+) -> list[Mapping[str, Any]]:
+    """Return the settings of a command line in layers, the later ones over the earlier ones.
+
+    Args:
+        given: the options by their fields' names, None if not given.
+        preset: its name.
+        assignments: words such as `stage2.draws=48`.
+        settings_file: a TOML file.
+
+    Raises:
+        UserError: a layer cannot be read.
+    """
+    layers: list[Mapping[str, Any]] = []
+    if preset is not None:
+        layers.append(preset_settings(preset))
+    if settings_file is not None:
+        from sharpzo_mlx.runs.settings_file import read_settings
+
+        layers.append(read_settings(settings_file))
+    layers.append(read_assignments(assignments))
+    layers.append({name: value for name, value in given.items() if value is not None})
+    return layers
 
 
-def chosen(options: dict[str, Any]) -> TuneConfig:
-    """The configuration that the options given make."""
-    from sharpzo_mlx.presets import preset
+def configured(base: TuneConfig, layers: Iterable[Mapping[str, Any]]) -> TuneConfig:
+    """Return a configuration with the layers of settings over it."""
+    for settings in layers:
+        base = base.with_settings(settings)
+    return base
 
-    return preset(options.get("preset", "default"), **{k: v for k, v in options.items() if k != "preset"})
 
+def continued(config: TuneConfig, layers: Iterable[Mapping[str, Any]], folder: Path) -> TuneConfig:
+    """Return the configuration of the run in a folder with the given settings over it; `config` if no run is there.
 
-def continued(config: TuneConfig, options: dict[str, Any], folder: Path) -> TuneConfig:
-    """A run that is there goes on with its own options; those given again must be the same, and are checked later."""
+    Settings that differ from the run's own are refused later, by name.
+    """
     from sharpzo_mlx.runs.run import Run
 
-    return dataclasses.replace(Run.load(folder).config, **options) if Run.exists(folder) else config
+    return configured(Run.load(folder).config, layers) if Run.exists(folder) else config
 
 
 def as_record(run: Run) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.params import (
@@ -177,7 +177,7 @@ class TuneConfig:
         Raises:
             UserError: a setting is unknown or its value is refused.
         """
-        return cls().with_settings(dict(_flattened(content)))
+        return cls().with_settings(dict(flatten(content)))
 
 
 GROUPS = ("space", "stage1", "sharpness", "stage2", "pruning", "selection")
@@ -227,7 +227,8 @@ _GROUP_TYPES: dict[str, type] = {
 }
 
 
-def _flattened(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of `to_json`'s groups by name, such as `stage2.draws`."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{own}", inner) for own, inner in value.items())

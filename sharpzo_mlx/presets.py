@@ -1,4 +1,4 @@
-"""Named settings: the default, and the paper's own for each of its data sets.
+"""Named configurations: the default, and the paper's own for each of its data sets.
 
 SharpZO (arXiv 2506.20990), Table 8, with the change points and the spread of A that its released configurations
 give; plain `paper` is EuroSAT's column. The paper's box bound on w and its random start are left out: the search
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import OPTIMISER, TuneConfig
 from sharpzo_mlx.errors import UserError
 
+DEFAULT = "default"
 # data set: sigma, change point (generations of stage 1), learning rate of stage 2, std of A, mu of CGE in stage 1
 PAPER: dict[str, tuple[float, int, float, float, float]] = {
     "pets": (0.1, 100, 1e-3, 0.2, 1e-3),
@@ -31,71 +32,65 @@ PAPER: dict[str, tuple[float, int, float, float, float]] = {
 }
 
 
-def preset(name: str = "default", **changes: Any) -> TuneConfig:
-    """A configuration by name.
+def preset(name: str = DEFAULT, **changes: Any) -> TuneConfig:
+    """Return the configuration of a name.
 
     Args:
         name: "default", "paper", or "paper:" with one of the paper's data sets.
-        changes: options to set otherwise.
-
-    Returns:
-        The configuration, with `preset` set to the name.
+        changes: fields of TuneConfig to set otherwise.
 
     Raises:
-        UserError: no such preset, or a value that is refused.
-        TypeError: an option that does not exist.
+        UserError: there is no such preset, or a value is refused.
+        TypeError: there is no such field.
     """
-    if name == "default":
-        return TuneConfig(**changes)
+    kept = {key: value for key, value in preset_settings(name).items() if key.split(".")[0] not in changes}
+    return TuneConfig(**changes).with_settings(kept)
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """Return the settings that a preset changes from the default, by name.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if name == DEFAULT:
+        return {}
     family, colon, dataset = name.partition(":")
     dataset = dataset if colon else "eurosat"
     if family != "paper" or dataset not in PAPER:
         raise UserError(f"preset {name!r}: choose default, paper, or paper: and one of {', '.join(PAPER)}")
-    return TuneConfig(**{**_paper(dataset), "preset": name, **changes})
-
-
-def check(config: TuneConfig) -> None:
-    """Refuse a configuration that only carries a preset's name: the name alone sets nothing.
-
-    Raises:
-        UserError: no such preset, or less than half of its settings are there.
-    """
-    named, plain = preset(config.preset).to_dict(), TuneConfig().to_dict()
-    own = [key for key, value in named.items() if key != "preset" and value != plain[key]]
-    if 2 * sum(getattr(config, key) == named[key] for key in own) < len(own):
-        raise UserError(
-            f"preset {config.preset!r} is a name alone here: make the options with preset({config.preset!r})"
-        )
+    return _paper(dataset)
 
 
 def _paper(dataset: str) -> dict[str, Any]:
-    sigma, change_point, learning_rate, spread, mu = PAPER[dataset]
+    sigma, change_point, learning_rate, std, mu = PAPER[dataset]
     return {
-        "dimension": 512,
-        "projection_std": spread,
-        "population": 40,
-        "covariance": "full",
-        "sigma": sigma,
         "generations": change_point,
-        "patience": change_point,
-        "warmup_share": 1.0,
-        "rho": 0.1,
-        "sharpness": "cge",
-        "sharpness_mu": mu,
-        "sharpness_smoothing": 0.0,
         "steps": 20_000,
-        "learning_rate": learning_rate,
-        "rule": "sgd",
-        "schedule": "constant",
-        "estimator": "rge",
-        "draws": 1,
-        "mu": 1e-3,
-        "keep": 0.5,
-        "metric": "zscore-squared",
-        "mask_interval": 200,
-        "mask_estimator": "cge",
-        "mask_mu": 1e-5,
-        "validate_every": 20,
-        "averaging": 0.0,
-        "selection_slack": 0.0,
+        "space.dimension": 512,
+        "space.projection_std": std,
+        "stage1.population": 40,
+        "stage1.sigma": sigma,
+        "stage1.covariance": "full",
+        "stage1.patience": change_point,
+        "stage1.budget_share": 1.0,
+        "sharpness.rho": 0.1,
+        "sharpness.estimator": "cge",
+        "sharpness.mu": mu,
+        "sharpness.smoothing": 0.0,
+        OPTIMISER: "zo-sgd",
+        "stage2.learning_rate": learning_rate,
+        "stage2.rule": "sgd",
+        "stage2.schedule": "constant",
+        "stage2.estimator": "rge",
+        "stage2.draws": 1,
+        "stage2.mu": 1e-3,
+        "stage2.averaging": 0.0,
+        "pruning.keep": 0.5,
+        "pruning.metric": "zscore-squared",
+        "pruning.interval": 200,
+        "pruning.estimator": "cge",
+        "pruning.mu": 1e-5,
+        "selection.slack": 0.0,
+        "selection.every": 20,
     }
