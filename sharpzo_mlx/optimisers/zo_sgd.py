@@ -8,8 +8,8 @@ of fixed length, exact directional derivatives, schedules and an average of the 
 >>> state = init(params, w)  # doctest: +SKIP
 >>> for t in range(params.total_steps):  # doctest: +SKIP
 ...     if due(params, state):
-...         state = renew(params, state, loss, stream(seed, "mask", t))
-...     state, value = step(params, state, loss, stream(seed, "step", t))
+...         state = renew(params, state, loss, key_for(seed, "mask", t))
+...     state, value = step(params, state, loss, key_for(seed, "step", t))
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, zo_sgd
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.runtime.threads import small_products
 from sharpzo_mlx.tuning.selection import ROUNDING, Selection
@@ -226,9 +226,9 @@ class Search:
 
     def _generation(self) -> tuple[float, Score | None]:
         seed, number = self.config.seed, self.step
-        key = stream(seed, "sharpness", number)
+        key = key_for(seed, "sharpness", number)
         eps, sharp = sharpness.shift(self.sharp_params, self.sharp, self.loss, self.cma.mean, key)
-        candidates = cma.ask(self.cma_params, self.cma, stream(seed, "cma", number))
+        candidates = cma.ask(self.cma_params, self.cma, key_for(seed, "cma", number))
         fitness = self.loss.losses(candidates + eps)  # [S], eq. 3
         self.sharp = sharpness.observe(
             self.sharp_params, sharp, candidates, fitness, mean=self.cma.mean, sigma=self.cma.sigma
@@ -247,9 +247,9 @@ class Search:
     def _descent(self) -> tuple[float, Score | None]:
         params, seed = self.zo_params, self.config.seed
         if zo_sgd.due(params, self.zo) and self._buys(self.mask_cost() + self.step_cost):
-            self.zo = zo_sgd.renew(params, self.zo, self.loss, stream(seed, "mask", self.step))
+            self.zo = zo_sgd.renew(params, self.zo, self.loss, key_for(seed, "mask", self.step))
         with small_products():
-            self.zo, value = zo_sgd.step(params, self.zo, self.loss, stream(seed, "step", self.step))
+            self.zo, value = zo_sgd.step(params, self.zo, self.loss, key_for(seed, "step", self.step))
             mx.eval(_arrays(self.zo), value)
         self.step += 1
         last = self.step == self.total_steps
@@ -259,7 +259,7 @@ class Search:
     def try_step(self) -> mx.array:
         """A step of stage 2 from the present point, for its time; nothing is kept but the count of queries."""
         with small_products():
-            return zo_sgd.step(self.zo_params, self.zo, self.loss, stream(self.config.seed, "trial"))[0].w
+            return zo_sgd.step(self.zo_params, self.zo, self.loss, key_for(self.config.seed, "trial"))[0].w
 
     def _validate_descent(self) -> Score:
         self.validated = self.step
