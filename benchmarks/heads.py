@@ -38,7 +38,7 @@ from sharpzo_mlx.heads.head import with_head
 from sharpzo_mlx.objective.build import make_problem
 from sharpzo_mlx.objective.objective import score_logits
 from sharpzo_mlx.prompts.prompt import Prompt
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 RENDERED = {"day": "photo", "dusk": "dusk", "night": "night", "pencil": "pencil"}  # set -> style
 PICTURES = 60  # of a class in a rendered set
@@ -80,7 +80,7 @@ def images(name: str, testbed: Path, work: Path) -> Path:
     for living in LIVING:
         (folder / living).mkdir(parents=True)
         for index in range(PICTURES):
-            picture = paint(living, RENDERED[domain], numpy_stream(0, "heads", domain, living, index))
+            picture = paint(living, RENDERED[domain], generator_for(0, "heads", domain, living, index))
             picture.image.save(folder / living / f"{index:03}.png")
     return folder
 

@@ -32,7 +32,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import read_folder, split_folders
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.objective.build import make_problem, score_features
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 from sharpzo_mlx.tuning.search import Search
 
 SHOTS, VALIDATION = 16, 4
@@ -135,7 +135,7 @@ def pool(model: Path, folder: Path) -> Features:
 
 def draw(source: Source, dataset: str, seed: int) -> tuple[Features, Features, Features]:
     """The training, validation and test images of one seed."""
-    images, random = pool(source.model, source.folder), numpy_stream(seed, "study", dataset)
+    images, random = pool(source.model, source.folder), generator_for(seed, "study", dataset)
     count = len(images.folders)
     chosen = sorted(random.permutation(count)[: source.classes or count].tolist())
     train, val, test = [], [], []

@@ -42,7 +42,7 @@ from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, UNSEEN_STYLES, paint
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
-from sharpzo_mlx.rng import numpy_stream, stream
+from sharpzo_mlx.rng import generator_for, key_for
 
 IMAGE = 32
 PICTURES, STEPS, BATCH, RATE = 20_000, 2500, 64, 1.5e-3
@@ -120,7 +120,7 @@ def choose(rng: np.random.Generator) -> tuple[str, str]:
 
 def paint_one(index: int, seed: int) -> tuple[Subject, npt.NDArray[np.uint8]]:
     """Training picture number `index`: what it shows, and its pixels [IMAGE, IMAGE, 3]."""
-    rng = numpy_stream(seed, "training picture", index)
+    rng = generator_for(seed, "training picture", index)
     name, style = choose(rng)
     picture = paint(name, style, rng)
     return Subject(name, style, picture.colour, picture.ground, picture.small), shrink(picture.image)
@@ -215,7 +215,7 @@ def initialise(model: CLIPModel, seed: int) -> None:
             std = 0.2 if "vision" in path else 0.1
         if "out_proj" in path or "fc2" in path:
             std *= 8**-0.5
-        drawn: mx.array = std * mx.random.normal(weight.shape, key=stream(seed, "weights", path))
+        drawn: mx.array = std * mx.random.normal(weight.shape, key=key_for(seed, "weights", path))
         return drawn
 
     drawn = [(path, draw(path, weight)) for path, weight in parameters(model).items()]
@@ -263,7 +263,7 @@ def batches(pictures: Pictures, tokenizer: Tokenizer, options: Options, config: 
     """Draw pictures without repetition within an epoch, and a fresh caption each time one is shown."""
     order: list[int] = []
     for step in range(options.steps):
-        rng = numpy_stream(options.seed, "batch", step)
+        rng = generator_for(options.seed, "batch", step)
         if len(order) < options.batch:
             order = [int(index) for index in rng.permutation(len(pictures.subjects))]
         chosen, order = order[: options.batch], order[options.batch :]
@@ -320,7 +320,7 @@ def check(folder: Path, seed: int) -> Iterator[tuple[str, float]]:
     for style in (*DRAWN_STYLES, "photo", *UNSEEN_STYLES):
         right = 0
         for label, name in enumerate(LIVING):
-            rngs = [numpy_stream(seed, "check", style, name, index) for index in range(20)]
+            rngs = [generator_for(seed, "check", style, name, index) for index in range(20)]
             pixels = np.stack([shrink(paint(name, style, rng).image) for rng in rngs])
             features = clip.encode_pixels(prepare(pixels, clip.config.preprocessor))
             right += int(np.sum(np.array(mx.argmax(features @ texts.T, axis=-1)) == label))
@@ -332,7 +332,7 @@ def main() -> None:
     options, started = read_options(), time.monotonic()
     subjects, pixels = paint_all(options.pictures, options.seed)
     print(f"{options.pictures} pictures painted, {time.monotonic() - started:.0f} s", flush=True)
-    rng = numpy_stream(options.seed, "captions")
+    rng = generator_for(options.seed, "captions")
     tokenizer = learn_tokenizer([caption(subject, rng) for subject in subjects])
     config = make_config(tokenizer)
     model = CLIPModel(config)

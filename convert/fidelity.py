@@ -18,7 +18,7 @@ import numpy as np
 from sharpzo_mlx.clip.checkpoint import build_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 TEXTS = (
     "a photo of a dog.",
@@ -64,7 +64,7 @@ def compare_images(before: Model, after: Model) -> Cosines:
 def images(config: CLIPConfig) -> mx.array:
     """Smooth coloured patterns over all scales, prepared as the model wants them: [IMAGES, side, side, 3]."""
     side = config.vision.image_size
-    draw = numpy_stream(0, "fidelity")
+    draw = generator_for(0, "fidelity")
     y, x = np.mgrid[0:side, 0:side] / side
     picture = np.zeros((IMAGES, side, side, 3))
     for frequency in (1, 2, 4, 8, 16):

@@ -17,7 +17,7 @@ import pytest
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 TOLERANCE = 2e-5
 
@@ -140,7 +140,7 @@ def test_ask_has_the_covariance_of_the_state() -> None:
         basis=mx.array(vectors),
         scales=mx.array(np.sqrt(values)),
     )
-    x = np.array(cma.ask(params, state, stream(0, "ask")))
+    x = np.array(cma.ask(params, state, key_for(0, "ask")))
     np.testing.assert_allclose(x.mean(axis=0), [1, 2, 3], atol=0.03)
     np.testing.assert_allclose(np.cov(x.T) / 0.25, c, atol=0.15)
 
@@ -152,7 +152,7 @@ def test_reaches_the_optimum_of_an_ellipsoid(covariance: cma.Covariance, generat
     state = cma.init(params, mx.zeros(d), 0.5)
     scale = mx.array(np.logspace(0, 4, d).astype(np.float32))
     for g in range(generations):
-        x = cma.ask(params, state, stream(1, g))
+        x = cma.ask(params, state, key_for(1, g))
         state = cma.tell(params, state, x, mx.sum(scale * mx.square(x - 1), axis=1))
     np.testing.assert_allclose(np.array(state.mean), 1, atol=2e-3)
 
@@ -161,7 +161,7 @@ def test_reaches_the_optimum_of_rosenbrock() -> None:
     params = cma.cma_params(6, 16)
     state = cma.init(params, mx.zeros(6), 0.3)
     for g in range(450):
-        x = cma.ask(params, state, stream(2, g))
+        x = cma.ask(params, state, key_for(2, g))
         state = cma.tell(params, state, x, _rosenbrock(x))
         if g % 50 == 0:
             mx.eval(state.mean)
@@ -171,7 +171,7 @@ def test_reaches_the_optimum_of_rosenbrock() -> None:
 def test_a_lost_candidate_is_ranked_last_and_never_pulls_the_mean() -> None:
     params = cma.cma_params(4, 8)
     state = cma.init(params, mx.zeros(4), 1.0)
-    x = cma.ask(params, state, stream(0, "x"))
+    x = cma.ask(params, state, key_for(0, "x"))
     fitness = np.arange(8, dtype=np.float32)
     lost, worst = fitness.copy(), fitness.copy()
     lost[2], worst[2] = np.nan, 1e9
@@ -194,12 +194,12 @@ def test_only_lost_candidates_leave_the_mean_and_nothing_turns_nan(covariance: c
     start = mx.array([1.0, 2.0, 3.0, 4.0])
     state = cma.init(params, start, 1.0)
     for g in range(30):
-        x = cma.ask(params, state, stream(0, g))
+        x = cma.ask(params, state, key_for(0, g))
         state = cma.tell(params, state, x, mx.full(8, math.nan))
     np.testing.assert_array_equal(np.array(state.mean), np.array(start))
     for field in dataclasses.fields(cma.CMAState):
         assert np.isfinite(np.array(getattr(state, field.name))).all(), field.name
-    x = cma.ask(params, state, stream(0, "again"))  # and the search can go on
+    x = cma.ask(params, state, key_for(0, "again"))  # and the search can go on
     moved = cma.tell(params, state, x, mx.sum(mx.square(x), axis=1))
     assert not np.array_equal(np.array(moved.mean), np.array(start))
 
@@ -208,7 +208,7 @@ def test_a_converged_search_stays_finite() -> None:
     params = cma.cma_params(3, 8)
     state = cma.init(params, mx.zeros(3), 1e-3)
     for g in range(400):
-        x = cma.ask(params, state, stream(3, g))
+        x = cma.ask(params, state, key_for(3, g))
         state = cma.tell(params, state, x, mx.sum(mx.square(x - 1), axis=1))
         if g % 100 == 99:
             mx.eval(state.mean, state.covariance)
@@ -221,7 +221,7 @@ def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike() -> None
 
     def run(state: cma.CMAState, first: int, last: int) -> cma.CMAState:
         for g in range(first, last):
-            x = cma.ask(params, state, stream(4, g))
+            x = cma.ask(params, state, key_for(4, g))
             state = cma.tell(params, state, x, _rosenbrock(x))
         return state
 
@@ -237,7 +237,7 @@ def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike() -> None
 def test_inputs_are_not_changed() -> None:
     params = cma.cma_params(5, 8)
     state = cma.init(params, mx.zeros(5), 0.5)
-    x = cma.ask(params, state, stream(0))
+    x = cma.ask(params, state, key_for(0))
     before = np.array(x)
     after = cma.tell(params, state, x, mx.arange(8).astype(mx.float32))
     mx.eval(after.mean)

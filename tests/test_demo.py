@@ -18,14 +18,14 @@ from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, SIZE, UNSEEN_STYLES, paint
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
 from sharpzo_mlx.images.load import preprocess
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 from sharpzo_mlx.tuning.search import TuneStep
 
 FEW = Amounts(train=2, val=1, test=2, shifted=1)
 
 
 def pixels(name: str, style: str, *path: int | str) -> np.ndarray:
-    return np.asarray(paint(name, style, numpy_stream(3, *path)).image, np.float64)
+    return np.asarray(paint(name, style, generator_for(3, *path)).image, np.float64)
 
 
 def test_figures_are_drawn_within_reach() -> None:
@@ -39,7 +39,7 @@ def test_figures_are_drawn_within_reach() -> None:
 def test_a_pose_scales_with_the_picture() -> None:
     figure = FIGURES["boat"]
     small, large = (
-        pose(figure, numpy_stream(0, "pose"), size=size, place=Placement(0.5, 0.5, 0.4)) for size in (128, 1280)
+        pose(figure, generator_for(0, "pose"), size=size, place=Placement(0.5, 0.5, 0.4)) for size in (128, 1280)
     )
     for (role, near), (other, far) in zip(small, large, strict=True):
         assert role == other
@@ -112,7 +112,7 @@ def weights_of(folder: Path) -> dict[str, mx.array]:
 
 def zero_shot(clip: sz.Clip, style: str, count: int = 10) -> float:
     texts = np.array(clip.encode_texts([f"a photo of a {name}." for name in LIVING]))
-    pictures = [paint(name, style, numpy_stream(5, style, name, i)).image for name in LIVING for i in range(count)]
+    pictures = [paint(name, style, generator_for(5, style, name, i)).image for name in LIVING for i in range(count)]
     batch = np.stack([preprocess(picture, clip.config.preprocessor) for picture in pictures])
     guesses = (np.array(clip.encode_pixels(batch)) @ texts.T).argmax(1)
     return float(np.mean(guesses == np.repeat(np.arange(len(LIVING)), count)))

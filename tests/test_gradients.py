@@ -18,7 +18,7 @@ from sharpzo_mlx.optimisers.gradients import (
     random_directions,
     rge,
 )
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 class Images:
@@ -88,7 +88,7 @@ def test_fisher_is_the_mean_over_images_of_squared_gradients() -> None:
 def test_rge_is_unbiased_with_the_variance_it_states() -> None:
     loss, w, q, runs = Images(4, 6), _point(6), 3, 1500
     gradient = loss.per_image_gradients(w).mean(0)
-    estimates = np.array(mx.stack([rge(loss, w, stream(0, i), mu=1e-2, directions=q).vector for i in range(runs)]))
+    estimates = np.array(mx.stack([rge(loss, w, key_for(0, i), mu=1e-2, directions=q).vector for i in range(runs)]))
     variance = (gradient @ gradient + gradient**2) / q
     np.testing.assert_array_less(np.abs(estimates.mean(0) - gradient), 4 * np.sqrt(variance / runs))
     np.testing.assert_allclose(estimates.var(0), variance, rtol=0.25)
@@ -98,14 +98,14 @@ def test_rge_is_unbiased_with_the_variance_it_states() -> None:
 def test_rge_equals_the_sum_written_out() -> None:
     loss, w, mu = Images(4, 6), _point(6), 0.05
     mask = mx.array([1.0, 0, 1, 1, 0, 1])
-    u = np.array(random_directions(stream(1), 5, 6, mask))
+    u = np.array(random_directions(key_for(1), 5, 6, mask))
     assert not u[:, [1, 4]].any()
     assert u[:, [0, 2, 3, 5]].all()
     expected = np.zeros(6)
     for direction in u:
         pair = [float(np.array(loss.losses((w + s * mu * mx.array(direction))[None]))[0]) for s in (1, -1)]
         expected += (pair[0] - pair[1]) / (2 * mu) * direction / 5
-    ours = rge(loss, w, stream(1), mu=mu, directions=5, mask=mask)
+    ours = rge(loss, w, key_for(1), mu=mu, directions=5, mask=mask)
     np.testing.assert_allclose(np.array(ours.vector), expected, atol=1e-4)
 
 
@@ -121,9 +121,9 @@ def test_forward_mode_over_all_coordinates_is_exact() -> None:
 
 def test_forward_mode_along_random_directions_is_the_limit_of_rge() -> None:
     loss, w = Images(5, 7, cubic=0.5), _point(7)
-    forward = np.array(forward_mode(loss, w, stream(2), directions=4).vector)
+    forward = np.array(forward_mode(loss, w, key_for(2), directions=4).vector)
     np.testing.assert_allclose(
-        np.array(rge(loss, w, stream(2), mu=1e-2, directions=4).vector), forward, rtol=2e-3, atol=2e-3
+        np.array(rge(loss, w, key_for(2), mu=1e-2, directions=4).vector), forward, rtol=2e-3, atol=2e-3
     )
 
 
@@ -141,12 +141,12 @@ def test_a_lost_pair_contributes_nothing() -> None:
 
 def test_rge_averages_over_the_pairs_that_are_left() -> None:
     loss, w = Lossy(5, 7), mx.array([0.99, 0.0, 0.0, 0.2, 0.3, 0.4, 0.5])
-    u = random_directions(stream(5), 8, 7)
+    u = random_directions(key_for(5), 8, 7)
     slopes = difference_slopes(loss, w, u, 0.02)
     kept = np.array(slopes.finite)
     assert 0 < kept.sum() < 8
     expected = (np.array(slopes.values)[kept, None] * np.array(u)[kept]).mean(0)
-    ours = rge(loss, w, stream(5), mu=0.02, directions=8).vector
+    ours = rge(loss, w, key_for(5), mu=0.02, directions=8).vector
     np.testing.assert_allclose(np.array(ours), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -154,12 +154,12 @@ def test_nothing_but_lost_pairs_is_a_zero_gradient() -> None:
     w = mx.array([5.0, 0, 0, 0, 0, 0, 0])
     loss = Lossy(5, 7)
     for kind in ("cge", "rge", "forward"):
-        vector = np.array(estimate(kind, loss, w, stream(0), mu=0.1).vector)
+        vector = np.array(estimate(kind, loss, w, key_for(0), mu=0.1).vector)
         np.testing.assert_array_equal(vector, np.zeros(7))
 
 
 def test_estimate_calls_the_estimator_it_names() -> None:
-    loss, w, key = Images(5, 20), _point(20), stream(9)
+    loss, w, key = Images(5, 20), _point(20), key_for(9)
     pairs = [
         (estimate("cge", loss, w, key, mu=0.1, fisher=True), cge(loss, w, mu=0.1, fisher=True)),
         (estimate("rge", loss, w, key, mu=0.1), rge(loss, w, key, mu=0.1, directions=2)),
@@ -172,7 +172,7 @@ def test_estimate_calls_the_estimator_it_names() -> None:
 
 def test_the_same_key_gives_the_same_numbers_and_another_key_others() -> None:
     loss, w = Images(5, 7), _point(7)
-    first, again, other = (np.array(rge(loss, w, stream(0, step), mu=0.1, directions=2).vector) for step in (1, 1, 2))
+    first, again, other = (np.array(rge(loss, w, key_for(0, step), mu=0.1, directions=2).vector) for step in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
@@ -186,4 +186,4 @@ def test_settings_are_checked(kind: Any, mu: float, directions: int | None) -> N
 
 def test_only_cge_sees_single_images() -> None:
     with pytest.raises(UserError, match="use 'cge'"):
-        estimate("rge", Images(5, 7), _point(7), stream(0), mu=0.1, fisher=True)
+        estimate("rge", Images(5, 7), _point(7), key_for(0), mu=0.1, fisher=True)

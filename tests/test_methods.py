@@ -20,7 +20,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import cma, sharpness, zo_sgd
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.tuning.search import Search
 
 SEARCHES = tuple(method.name for method in searches.METHODS if method.name != "zero-shot")
@@ -96,7 +96,7 @@ def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: cma.Covariance, t
     params = cma.cma_params(d, 20, covariance)
     state = cma.init(params, mx.zeros(d), 1.0)
     for generation in range(15):
-        candidates = cma.ask(params, state, stream(task.config.seed, "cma", generation))
+        candidates = cma.ask(params, state, key_for(task.config.seed, "cma", generation))
         state = cma.tell(params, state, candidates, loss.losses(candidates))
     np.testing.assert_array_equal(search.cma.mean, state.mean)
     np.testing.assert_array_equal(search.cma.sigma, state.sigma)
@@ -108,7 +108,7 @@ def descended(search: Search, mask: mx.array) -> np.ndarray:
     config, steps = search.config, search.total_steps
     w = mx.zeros(16)
     for t in range(steps):
-        u = mask * mx.random.normal((1, 16), key=stream(config.seed, "step", t))[0]
+        u = mask * mx.random.normal((1, 16), key=key_for(config.seed, "step", t))[0]
         up, down = search.loss.losses(mx.stack([w + config.mu * u, w - config.mu * u]))
         rate = config.learning_rate * ((1 + np.cos(np.pi * t / steps)) / 2 if config.schedule == "cosine" else 1)
         w = w - rate * (up - down) / (2 * config.mu) * u
@@ -169,9 +169,9 @@ def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, t
     state = cma.init(search.cma_params, mx.zeros(16), search.config.sigma)
     moved = 0.0
     for generation in range(task.query_budget // search.generation_cost):
-        key = stream(task.config.seed, "sharpness", generation)
+        key = key_for(task.config.seed, "sharpness", generation)
         shift, seen = sharpness.shift(search.sharp_params, sharp, loss, state.mean, key)
-        candidates = cma.ask(search.cma_params, state, stream(task.config.seed, "cma", generation))
+        candidates = cma.ask(search.cma_params, state, key_for(task.config.seed, "cma", generation))
         values = loss.losses(candidates + shift)
         sharp = sharpness.observe(search.sharp_params, seen, candidates, values, mean=state.mean, sigma=state.sigma)
         state = cma.tell(search.cma_params, state, candidates, values)

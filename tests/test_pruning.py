@@ -14,7 +14,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import pruning
 from sharpzo_mlx.optimisers.gradients import Gradient
 from sharpzo_mlx.optimisers.ranking import ranks
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 def _vectors(seed: int = 0, d: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def _vectors(seed: int = 0, d: int = 50) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def _score(metric: Any, w: np.ndarray, g: np.ndarray, fisher: np.ndarray) -> np.ndarray:
     gradient = Gradient(mx.array(g.astype(np.float32)), mx.array(fisher.astype(np.float32)))
-    return np.array(pruning.scores(metric, mx.array(w.astype(np.float32)), stream(0), gradient))
+    return np.array(pruning.scores(metric, mx.array(w.astype(np.float32)), key_for(0), gradient))
 
 
 def test_scores_equal_the_formulas_in_numpy() -> None:
@@ -86,7 +86,7 @@ def test_keep_one_is_all_ones_whatever_the_score() -> None:
 def test_random_scores_follow_the_key() -> None:
     w = mx.zeros(64)
     first, again, other = (
-        np.array(pruning.mask(pruning.scores("random", w, stream(0, step)), 0.5)) for step in (1, 1, 2)
+        np.array(pruning.mask(pruning.scores("random", w, key_for(0, step)), 0.5)) for step in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert first.sum() == other.sum() == 32
@@ -118,8 +118,8 @@ def test_what_a_metric_needs_is_asked_for() -> None:
     }
     for metric in ("zscore-squared", "zscore-fisher", "gradient"):
         with pytest.raises(ValueError, match="needs a gradient"):
-            pruning.scores(metric, mx.zeros(4), stream(0))
+            pruning.scores(metric, mx.zeros(4), key_for(0))
     with pytest.raises(ValueError, match="Fisher"):
-        pruning.scores("zscore-fisher", mx.zeros(4), stream(0), Gradient(mx.zeros(4)))
+        pruning.scores("zscore-fisher", mx.zeros(4), key_for(0), Gradient(mx.zeros(4)))
     with pytest.raises(UserError, match="choose one of"):
-        pruning.scores("best", mx.zeros(4), stream(0))  # type: ignore[arg-type]
+        pruning.scores("best", mx.zeros(4), key_for(0))  # type: ignore[arg-type]

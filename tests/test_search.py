@@ -14,7 +14,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.optimisers.averaging import average
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.tuning.search import Search, TuneStep
 
 D = 12
@@ -98,7 +98,7 @@ def test_stage_one_without_rho_is_plain_cma_exactly() -> None:
     params = cma.cma_params(D, 8, "full")
     state, loss = cma.init(params, mx.zeros(D), 0.3), Bowl()
     for generation in range(5):
-        x = cma.ask(params, state, stream(0, "cma", generation))
+        x = cma.ask(params, state, key_for(0, "cma", generation))
         state = cma.tell(params, state, x, loss.losses(x))
     np.testing.assert_array_equal(search.cma.mean, state.mean)
     np.testing.assert_array_equal(search.cma.sigma, state.sigma)
@@ -110,7 +110,7 @@ def test_fitness_is_read_at_the_shifted_points_and_told_for_the_unshifted() -> N
     finish(search)
     params = cma.cma_params(D, 8, "full")
     state = cma.init(params, mx.zeros(D), 0.3)
-    x = cma.ask(params, state, stream(0, "cma", 0))
+    x = cma.ask(params, state, key_for(0, "cma", 0))
     away = -TARGET / mx.linalg.norm(TARGET)  # the gradient of the bowl at zero
     np.testing.assert_allclose(loss.told[-1] - x, mx.broadcast_to(0.7 * away, x.shape), atol=2e-3)
     np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def test_dense_stage_two_is_plain_zo_sgd() -> None:
     w = np.zeros(D)
     target = np.array(TARGET, np.float64)
     for t in range(20):
-        u = np.array(mx.random.normal((1, D), key=stream(0, "step", t)), np.float64)[0]
+        u = np.array(mx.random.normal((1, D), key=key_for(0, "step", t)), np.float64)[0]
         up, down = (np.sum((w + s * 0.1 * u - target) ** 2) for s in (1, -1))
         w = w - 0.05 * (up - down) / 0.2 * u
     np.testing.assert_allclose(search.zo.w, w, rtol=1e-4, atol=1e-5)

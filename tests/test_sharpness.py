@@ -13,7 +13,7 @@ import pytest
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma, sharpness
 from sharpzo_mlx.optimisers.sharpness import SharpnessParams
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 class Bowl:
@@ -47,7 +47,7 @@ def _cosine(a: Any, b: Any) -> float:
 def test_the_shift_is_rho_long_and_uphill(estimator: Any, queries: int) -> None:
     loss, mean = Bowl(10), mx.array(np.linspace(-1, 2, 10).astype(np.float32))
     params = SharpnessParams(rho=0.3, estimator=estimator, mu=1e-2)
-    eps, state = sharpness.shift(params, sharpness.init(10), loss, mean, stream(0))
+    eps, state = sharpness.shift(params, sharpness.init(10), loss, mean, key_for(0))
     expected = 0.3 * loss.gradient(mean) / np.linalg.norm(loss.gradient(mean))
     np.testing.assert_allclose(np.array(eps), expected, atol=1e-4)
     assert loss.queries == queries
@@ -62,7 +62,7 @@ def test_random_directions_find_the_direction_when_averaged() -> None:
     for name, params in (("rough", rough), ("smooth", smooth)):
         state = sharpness.init(10)
         for generation in range(60):
-            eps, state = sharpness.shift(params, state, loss, mean, stream(1, generation))
+            eps, state = sharpness.shift(params, state, loss, mean, key_for(1, generation))
         assert float(np.linalg.norm(np.array(eps))) == pytest.approx(1.0, abs=1e-5)
         cosines[name] = _cosine(eps, loss.gradient(mean))
     assert cosines["smooth"] > 0.95 > cosines["rough"]
@@ -74,7 +74,7 @@ def test_the_average_is_corrected_for_its_start() -> None:
     for generation in range(3):
         mean = mx.full(4, float(generation))
         gradients.append(loss.gradient(mean))
-        _, state = sharpness.shift(params, state, loss, mean, stream(0))
+        _, state = sharpness.shift(params, state, loss, mean, key_for(0))
     weights = 0.1 * 0.9 ** np.array([2, 1, 0])
     expected = weights @ np.array(gradients) / weights.sum()
     np.testing.assert_allclose(np.array(sharpness.direction(params, state)), expected, atol=2e-3)
@@ -82,7 +82,7 @@ def test_the_average_is_corrected_for_its_start() -> None:
 
 def test_a_zero_gradient_gives_no_shift() -> None:
     params = SharpnessParams(rho=0.5, mu=2.0**-7)  # a power of two: both sides of the bottom round alike
-    eps, _ = sharpness.shift(params, sharpness.init(6), Bowl(6), mx.ones(6), stream(0))
+    eps, _ = sharpness.shift(params, sharpness.init(6), Bowl(6), mx.ones(6), key_for(0))
     np.testing.assert_array_equal(np.array(eps), np.zeros(6))
     tiny = np.array(sharpness.worst_case(mx.array([3e-30, -4e-30]), 0.5))
     np.testing.assert_allclose(tiny, [0.3, -0.4], rtol=1e-5)
@@ -93,11 +93,11 @@ def _search(params: SharpnessParams | None, loss: Bowl, generations: int = 25) -
     strategy = cma.cma_params(6, 10)
     state, sharp = cma.init(strategy, mx.zeros(6), 0.3), sharpness.init(6)
     for g in range(generations):
-        candidates = cma.ask(strategy, state, stream(8, "ask", g))
+        candidates = cma.ask(strategy, state, key_for(8, "ask", g))
         if params is None:
             state = cma.tell(strategy, state, candidates, loss.losses(candidates))
             continue
-        eps, sharp = sharpness.shift(params, sharp, loss, state.mean, stream(8, "shift", g))
+        eps, sharp = sharpness.shift(params, sharp, loss, state.mean, key_for(8, "shift", g))
         fitness = loss.losses(candidates + eps)
         sharp = sharpness.observe(params, sharp, candidates, fitness, mean=state.mean, sigma=state.sigma)
         state = cma.tell(strategy, state, candidates, fitness)
@@ -136,7 +136,7 @@ def test_the_populations_gradient_is_unbiased() -> None:
     loss, mean, sigma = Bowl(5), mx.zeros(5), 0.2
     estimates = []
     for i in range(600):
-        x = mean + sigma * mx.random.normal((12, 5), key=stream(2, i))
+        x = mean + sigma * mx.random.normal((12, 5), key=key_for(2, i))
         estimates.append(sharpness.population_gradient(x, loss.losses(x), mean=mean, sigma=sigma))
     found = np.array(mx.stack(estimates))
     error = np.abs(found.mean(0) - loss.gradient(mean))  # a quadratic, smoothed, has the same gradient
@@ -159,7 +159,7 @@ def test_the_populations_gradient_equals_the_sum_written_out_over_the_finite() -
 
 def test_only_the_population_estimator_observes() -> None:
     state = sharpness.init(3)
-    x, fitness = mx.random.normal((4, 3), key=stream(0)), mx.arange(4).astype(mx.float32)
+    x, fitness = mx.random.normal((4, 3), key=key_for(0)), mx.arange(4).astype(mx.float32)
     for estimator, count in (("cge", 0), ("none", 0), ("population", 1)):
         params = SharpnessParams(rho=0.1, estimator=estimator)  # type: ignore[arg-type]
         after = sharpness.observe(params, state, x, fitness, mean=mx.zeros(3), sigma=1.0)
@@ -188,7 +188,7 @@ def test_the_shifted_loss_prefers_the_flat_minimum() -> None:
     shifted = {}
     for x in (-0.999, 0.999):  # just off the two minima, where a gradient is left
         w = mx.array([x, 0.0, 0.0])
-        eps, _ = sharpness.shift(params, sharpness.init(3), loss, w, stream(0))
+        eps, _ = sharpness.shift(params, sharpness.init(3), loss, w, key_for(0))
         shifted[x] = float(np.array(loss.losses((w + eps)[None]))[0])
     narrow, wide = (float(np.array(loss.losses(mx.array([[x, 0.0, 0.0]])))[0]) for x in (-1.0, 1.0))
     assert narrow < wide

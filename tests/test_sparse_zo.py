@@ -13,7 +13,7 @@ import pytest
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import zo_sgd
 from sharpzo_mlx.optimisers.zo_sgd import ZOParams, ZOState
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 class Bowl:
@@ -63,8 +63,8 @@ def _run(params: ZOParams, loss: Any, w: mx.array, steps: int, seed: int = 0) ->
 def _continue(params: ZOParams, loss: Any, state: ZOState, first: int, last: int, *, seed: int = 0) -> ZOState:
     for t in range(first, last):
         if zo_sgd.due(params, state):
-            state = zo_sgd.renew(params, state, loss, stream(seed, "mask", t))
-        state, value = zo_sgd.step(params, state, loss, stream(seed, "step", t))
+            state = zo_sgd.renew(params, state, loss, key_for(seed, "mask", t))
+        state, value = zo_sgd.step(params, state, loss, key_for(seed, "step", t))
         if t % 25 == 0:
             mx.eval(state.w, value)
     return state
@@ -81,7 +81,7 @@ def test_keep_one_is_dense_zo_sgd_written_out_in_numpy(draws: int) -> None:
 
     state = zo_sgd.init(params, mx.array(w.astype(np.float32)))
     for t in range(40):
-        key = stream(0, "step", t)
+        key = key_for(0, "step", t)
         u = np.array(mx.random.normal((draws, 6), key=key), np.float64)
         slopes = [(value(w + 1e-2 * d) - value(w - 1e-2 * d)) / 2e-2 for d in u]
         pair_mean = np.mean([(value(w + 1e-2 * d) + value(w - 1e-2 * d)) / 2 for d in u])
@@ -100,7 +100,7 @@ def test_the_mask_is_the_paper_s_and_the_rest_of_w_stands_still() -> None:
     start = mx.array(np.array([0.5, -0.4, 0.3, 0.2, -0.3, 0.6, 0.1, 0.9], np.float32))
     state = zo_sgd.init(params, start)
     assert zo_sgd.due(params, state)
-    state = zo_sgd.renew(params, state, loss, stream(0))
+    state = zo_sgd.renew(params, state, loss, key_for(0))
     assert loss.batches == [16]
     w = np.array(start, np.float64)
     squared = (np.array(loss.scale) * (w - 1)) ** 2
@@ -110,7 +110,7 @@ def test_the_mask_is_the_paper_s_and_the_rest_of_w_stands_still() -> None:
     np.testing.assert_array_equal(np.array(state.mask), expected)
     for t in range(10):
         assert zo_sgd.due(params, state) == (t == 0)
-        state, _ = zo_sgd.step(params, state, loss, stream(0, t))
+        state, _ = zo_sgd.step(params, state, loss, key_for(0, t))
     assert zo_sgd.due(params, state)
     moved = np.array(state.w) != np.array(start)
     np.testing.assert_array_equal(moved, expected == 1)
@@ -132,7 +132,7 @@ def test_what_a_mask_costs_and_keeps(metric: Any, estimator: Any, queries: list[
     params = ZOParams(metric=metric, mask_estimator=estimator, keep=0.3, mu=1e-2)
     loss = Bowl(20)
     w = mx.array(np.random.default_rng(0).standard_normal(20).astype(np.float32))
-    state = zo_sgd.renew(params, zo_sgd.init(params, w), loss, stream(0))
+    state = zo_sgd.renew(params, zo_sgd.init(params, w), loss, key_for(0))
     mask = np.array(state.mask)
     assert loss.batches == queries
     assert mask.sum() == (20 if metric == "none" else 6)
@@ -194,7 +194,7 @@ def test_rosenbrock_goes_down_its_valley() -> None:
 
 def test_normalised_steps_have_the_length_of_the_learning_rate() -> None:
     params = ZOParams(learning_rate=0.25, mu=1e-2, keep=1.0, rule="normalised", betas=(0.0, 0.0))
-    state, _ = zo_sgd.step(params, zo_sgd.init(params, mx.zeros(8)), Bowl(8), stream(0))
+    state, _ = zo_sgd.step(params, zo_sgd.init(params, mx.zeros(8)), Bowl(8), key_for(0))
     assert float(np.linalg.norm(np.array(state.w))) == pytest.approx(0.25, rel=1e-5)
 
 
@@ -203,11 +203,11 @@ def test_adam_equals_adam_in_numpy() -> None:
     loss, w, m, v = Bowl(5), np.zeros(5), np.zeros(5), np.zeros(5)
     state = zo_sgd.init(params, mx.zeros(5))
     for t in range(1, 15):
-        u = np.array(mx.random.normal((1, 5), key=stream(3, t)), np.float64)[0]
+        u = np.array(mx.random.normal((1, 5), key=key_for(3, t)), np.float64)[0]
         g = (np.array(loss.scale) * (w - 1)) @ u * u
         m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
         w = w - 0.1 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-12)
-        state, _ = zo_sgd.step(params, state, loss, stream(3, t))
+        state, _ = zo_sgd.step(params, state, loss, key_for(3, t))
     np.testing.assert_allclose(np.array(state.w), w, atol=1e-4)
 
 
@@ -215,7 +215,7 @@ def test_a_moment_does_not_move_what_the_mask_has_left() -> None:
     params = ZOParams(learning_rate=0.1, mu=1e-2, keep=0.5, rule="momentum")
     state = _run(dataclasses.replace(params, keep=1.0), Bowl(4), mx.zeros(4), 5)
     state = dataclasses.replace(state, mask=mx.array([1.0, 1.0, 0.0, 0.0]))
-    after, _ = zo_sgd.step(params, state, Bowl(4), stream(1))
+    after, _ = zo_sgd.step(params, state, Bowl(4), key_for(1))
     moved = np.array(after.w) != np.array(state.w)
     np.testing.assert_array_equal(moved, [True, True, False, False])
 
@@ -244,12 +244,12 @@ def test_the_average_is_nearer_than_the_iterates_of_a_noisy_search() -> None:
 def test_a_lost_pair_does_not_move_w_and_is_left_out_of_the_estimate() -> None:
     params = ZOParams(learning_rate=0.1, mu=1e-2, keep=1.0)
     state = zo_sgd.init(params, mx.zeros(4))
-    after, estimate = zo_sgd.step(params, state, Cliff(4), stream(0))  # every pair has a side over the edge
+    after, estimate = zo_sgd.step(params, state, Cliff(4), key_for(0))  # every pair has a side over the edge
     np.testing.assert_array_equal(np.array(after.w), np.zeros(4))
     assert math.isnan(float(np.array(estimate)))
     assert int(np.array(after.step)) == 1
     masked = dataclasses.replace(state, mask=mx.array([0.0, 1.0, 1.0, 1.0]))
-    after, estimate = zo_sgd.step(params, masked, Cliff(4), stream(0))
+    after, estimate = zo_sgd.step(params, masked, Cliff(4), key_for(0))
     assert np.isfinite(np.array(after.w)).all()
     assert math.isfinite(float(np.array(estimate)))
 

@@ -18,7 +18,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.optimisers.spsa import SPSAParams, clip, init, perturbations, step
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 D = 6
 PLAIN = SPSAParams(learning_rate=1.0, mu=0.1, decay=0.0, mu_decay=0.0, draws=3)
@@ -186,7 +186,7 @@ def test_a_search_validates_the_average_and_keeps_the_best(quadratic: Quadratic)
             break
     state, expected = init(start), [start]
     for number in range(3):
-        state, _ = step(params, state, quadratic, stream(3, "spsa", number))
+        state, _ = step(params, state, quadratic, key_for(3, "spsa", number))
         expected += [state.average] if number else []
     np.testing.assert_array_equal(mx.stack(seen), mx.stack(expected))
     assert [record.queries for record in records] == [0, 12, 18]

@@ -14,7 +14,7 @@ from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
 from sharpzo_mlx.objective.build import make_problem
 from sharpzo_mlx.optimisers.gradients import cge, forward_mode
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 BUDGET = 2000
 
@@ -47,7 +47,7 @@ def test_objective_on_real_weights(clip: sz.Clip, testbed: Path) -> None:
     photo = testbed / "pacs" / "photo"
     train, val = (encode(clip, read_folder(photo / split)) for split in ("train", "val"))
     objective = make_problem(clip, train, val, sz.TuneConfig(dimension=24)).objective
-    w = 0.4 * mx.random.normal((3, 24), key=stream(0, "test"))
+    w = 0.4 * mx.random.normal((3, 24), key=key_for(0, "test"))
     # the plain path: whole texts through the text tower, softmax in float64
     for row, loss in zip(w, objective.losses(w), strict=True):
         context = objective.space.contexts(row[None])[0]
@@ -68,7 +68,7 @@ def test_estimators_see_the_true_gradient_on_real_weights(clip: sz.Clip, testbed
     photo = testbed / "pacs" / "photo"
     train, val = (encode(clip, read_folder(photo / split)) for split in ("train", "val"))
     objective = make_problem(clip, train, val, sz.TuneConfig(dimension=24)).objective
-    w = 0.2 * mx.random.normal((24,), key=stream(1, "test"))
+    w = 0.2 * mx.random.normal((24,), key=key_for(1, "test"))
     true = np.array(mx.grad(lambda x: objective.losses(x[None])[0])(w), np.float64)
 
     def cosine(estimate: mx.array) -> float:

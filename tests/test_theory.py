@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, zo_sgd
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def test_steps_of_that_rate_contract_as_the_polyak_lojasiewicz_constant_says() -
     for seed in range(12):
         state = zo_sgd.init(params, POINT)
         for t in range(steps):
-            state, _ = zo_sgd.step(params, state, BOWL, stream(seed, "step", t))
+            state, _ = zo_sgd.step(params, state, BOWL, key_for(seed, "step", t))
         gaps.append(float(BOWL.losses(state.w)))
     assert np.mean(gaps) <= (1 - eta * min(BOWL.h)) ** steps * float(BOWL.losses(POINT))
 
@@ -162,8 +162,8 @@ def stage_one(
     state, sharp = cma.init(params, start, sigma), sharpness.init(start.shape[0])
     means = [state.mean]
     for t in range(generations):
-        eps, sharp = sharpness.shift(sharp_params, sharp, loss, state.mean, stream(seed, "sharpness", t))
-        candidates = cma.ask(params, state, stream(seed, "cma", t))
+        eps, sharp = sharpness.shift(sharp_params, sharp, loss, state.mean, key_for(seed, "sharpness", t))
+        candidates = cma.ask(params, state, key_for(seed, "cma", t))
         state = cma.tell(params, state, candidates, loss.losses(candidates + eps))
         state = state if adapted else replace(state, sigma=mx.array(sigma))
         mx.eval(state.mean, state.sigma, state.path_sigma, state.path_c)

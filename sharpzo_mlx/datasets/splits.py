@@ -30,7 +30,7 @@ from sharpzo_mlx.datasets.folder import (
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.names import NAMES_FILE
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 DEFAULT_SHOTS = 16  # the paper's setting
 VALIDATION_SHOTS = 4
@@ -97,7 +97,7 @@ def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, I
     rows: list[int] = []
     start = 0
     for name, count in zip(val.folders, val.counts(), strict=True):
-        order = numpy_stream(seed, "validation", name).permutation(count) + start
+        order = generator_for(seed, "validation", name).permutation(count) + start
         rows += sorted(order[: min(shots, VALIDATION_SHOTS)].tolist())
         start += count
     given = {"val": val.take(rows), "test": parts["test"]}
@@ -138,7 +138,7 @@ def _draw(pool: ImageSet, others: dict[str, ImageSet], *, shots: int | None, see
     rows: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     start = 0
     for name, count in zip(pool.folders, pool.counts(), strict=True):
-        order = numpy_stream(seed, "split", name).permutation(count) + start
+        order = generator_for(seed, "split", name).permutation(count) + start
         part = share(count)
         rows["train"] += sorted(order[: part.train].tolist())
         rows["val"] += sorted(order[part.train : part.train + part.val].tolist())

@@ -4,7 +4,7 @@ A figure lives in the square [-1, 1] x [-1, 1] with y pointing down. Each part c
 light) and leaves the colours to the painter. `pose` places a figure in a picture: turned, stretched, mirrored and
 bent a little, so that no two drawings of a thing are alike.
 
->>> parts = pose(FIGURES["cat"], numpy_stream(0, "cat"), size=128)  # doctest: +SKIP
+>>> parts = pose(FIGURES["cat"], generator_for(0, "cat"), size=128)  # doctest: +SKIP
 """
 
 from __future__ import annotations

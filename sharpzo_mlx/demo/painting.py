@@ -4,7 +4,7 @@ A figure's parts become coverage masks, drawn at twice the size and averaged; a 
 ground, light and grain in NumPy and Pillow. Every number is drawn from the generator that the caller gives, so a
 picture is a function of its seed.
 
->>> picture = paint("cat", "photo", numpy_stream(0, "cat", 1))  # doctest: +SKIP
+>>> picture = paint("cat", "photo", generator_for(0, "cat", 1))  # doctest: +SKIP
 >>> picture.image.size  # doctest: +SKIP
 (64, 64)
 """

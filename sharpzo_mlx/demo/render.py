@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sharpzo_mlx.demo.figures import ANIMALS, PLANTS
 from sharpzo_mlx.demo.painting import paint
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 LIVING: tuple[str, ...] = (*ANIMALS, *PLANTS)
 DATASET = "dusk"
@@ -73,6 +73,6 @@ def render(
             for index in range(count):
                 path = folder / name / f"{index:03}.png"
                 # the folder's name is part of the stream: no picture stands in two splits
-                paint(name, style, numpy_stream(seed, "demo", folder.name, name, index)).image.save(path)
+                paint(name, style, generator_for(seed, "demo", folder.name, name, index)).image.save(path)
                 done += 1
                 yield Rendered(root, path, done, total)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sharpzo_mlx.datasets.evaluation_sets import ScoredSet
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 RESAMPLES = 10_000
 BINS = 15
@@ -118,7 +118,7 @@ def pooled_interval(changes: Sequence[np.ndarray]) -> tuple[float, float]:
     """
     values, counts = np.unique(np.sum(changes, axis=0, dtype=int), return_counts=True)
     images = int(counts.sum())
-    drawn = numpy_stream(0, "bootstrap").multinomial(images, counts / images, size=RESAMPLES)
+    drawn = generator_for(0, "bootstrap").multinomial(images, counts / images, size=RESAMPLES)
     return interval(drawn @ values / (images * len(changes)))
 
 
@@ -132,7 +132,7 @@ def _resampled(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Accuracies of both on the same resampled images, [RESAMPLES] each."""
     case = 2 * one.astype(int) + other
     counts = np.bincount(case, minlength=4)
-    drawn = numpy_stream(0, "bootstrap").multinomial(len(case), counts / len(case), size=RESAMPLES) / len(case)
+    drawn = generator_for(0, "bootstrap").multinomial(len(case), counts / len(case), size=RESAMPLES) / len(case)
     return drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]
 
 

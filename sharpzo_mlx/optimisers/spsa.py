@@ -7,7 +7,7 @@ estimate's length is held to sqrt(d) (ZIP's intrinsic-dimensional clipping, arXi
 
 >>> state = init(w)  # doctest: +SKIP
 >>> for t in range(500):  # doctest: +SKIP
-...     state, value = step(params, state, loss, stream(seed, "spsa", t))
+...     state, value = step(params, state, loss, key_for(seed, "spsa", t))
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_path
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.text import TextModel
@@ -122,7 +122,7 @@ def make_space(
     """
     initial = text_model.embeddings.token_embedding(mx.array(tokens.prefix)).astype(mx.float32)
     std = projection_std or relative_scale * embedding_spread(text_model) / math.sqrt(dimension)
-    projection = std * mx.random.normal((initial.size, dimension), key=stream(seed, "projection"))
+    projection = std * mx.random.normal((initial.size, dimension), key=key_for(seed, "projection"))
     mx.eval(initial, projection)
     return PromptSpace(initial, projection)
 

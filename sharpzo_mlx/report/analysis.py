@@ -23,7 +23,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.objective.build import make_problem
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.run import Run
 
 GRID = 9  # points a side
@@ -156,7 +156,7 @@ def _landscape(run: Run, clip: Clip) -> Landscape:
     w, d = run.prompt.w, objective.dimension
     length = float(np.linalg.norm(np.array(w)))
     reach = length or run.config.sigma * math.sqrt(d)
-    directions = mx.random.normal((SLOPES + 2, d), key=stream(run.config.seed, "landscape"))
+    directions = mx.random.normal((SLOPES + 2, d), key=key_for(run.config.seed, "landscape"))
     one = w / length if length else directions[0] / mx.linalg.norm(directions[0])
     other = directions[1] - (directions[1] @ one) * one
     other = other / mx.linalg.norm(other)

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 
 COARSE = 1e-5  # between full float32 (2e-7) and TF32 (3e-4)
 _ROWS, _INNER = 64, 512
@@ -37,7 +37,7 @@ def product_error(
     Returns:
         Frobenius norm of the difference to NumPy's float64 product, over that product's norm.
     """
-    draw = numpy_stream(0, "precision")
+    draw = generator_for(0, "precision")
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=dtype)  # [rows, inner]
     right = mx.array(draw.standard_normal((_INNER, _ROWS)), dtype=dtype)  # [inner, rows]
     measured = _float64(multiply(left, right))
@@ -47,7 +47,7 @@ def product_error(
 
 def quantised_product_error(bits: int, group_size: int) -> float:
     """The same of a product with a quantised matrix, against the numbers that it stands for."""
-    draw = numpy_stream(0, "precision")
+    draw = generator_for(0, "precision")
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=mx.float32)
     packed, scales, biases = mx.quantize(mx.array(draw.standard_normal((_ROWS, _INNER)), mx.float32), group_size, bits)
     measured = _float64(mx.quantized_matmul(left, packed, scales, biases, group_size=group_size, bits=bits))

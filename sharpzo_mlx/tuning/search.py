@@ -24,7 +24,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness
 from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.step_log import StepRecord
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.runtime.threads import small_products
@@ -107,7 +107,7 @@ class Search:
     def try_step(self) -> mx.array:
         """Take a step of stage 2 to measure its time; nothing is kept but the count of queries."""
         with small_products():
-            state, _ = self.optimiser.step(self.descent, self.loss, stream(self.config.seed, "trial"))
+            state, _ = self.optimiser.step(self.descent, self.loss, key_for(self.config.seed, "trial"))
         return cast(mx.array, state.w)
 
     def state(self) -> SearchState:
@@ -137,10 +137,10 @@ class Search:
     def _generation(self) -> tuple[float, Score | None]:
         """Carry out one generation of stage 1; return its lowest loss and the score at the mean."""
         seed, number = self.config.seed, self.now.step
-        key = stream(seed, "sharpness", number)
+        key = key_for(seed, "sharpness", number)
         params = self.config.sharpness
         eps, sharp = sharpness.shift(params, self.sharp, self.loss, self.cma.mean, key)
-        candidates = cma.ask(self.cma_params, self.cma, stream(seed, "cma", number))
+        candidates = cma.ask(self.cma_params, self.cma, key_for(seed, "cma", number))
         fitness = self.loss.losses(candidates + eps)  # [S], eq. 3
         self.sharp = sharpness.observe(params, sharp, candidates, fitness, mean=self.cma.mean, sigma=self.cma.sigma)
         self.cma = cma.tell(self.cma_params, self.cma, candidates, fitness)
@@ -159,9 +159,9 @@ class Search:
         seed, now = self.config.seed, self.now
         costs = budget.mask_cost(self.config) + budget.step_cost(self.config)
         if self.optimiser.mask_is_due(self.descent) and self._buys(costs):
-            self.descent = self.optimiser.renew_mask(self.descent, self.loss, stream(seed, "mask", now.step))
+            self.descent = self.optimiser.renew_mask(self.descent, self.loss, key_for(seed, "mask", now.step))
         with small_products():
-            self.descent, value = self.optimiser.step(self.descent, self.loss, stream(seed, "step", now.step))
+            self.descent, value = self.optimiser.step(self.descent, self.loss, key_for(seed, "step", now.step))
             mx.eval(arrays_of(self.descent), value)
         now.step += 1
         due = now.step == now.total_steps or now.step % self.config.selection.every == 0

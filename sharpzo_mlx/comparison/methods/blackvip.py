@@ -32,8 +32,7 @@ from sharpzo_mlx.images.load import Batch, normalise, stream
 from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.objective.objective import Score, cross_entropies, score
 from sharpzo_mlx.optimisers.spsa import SPSAParams
-from sharpzo_mlx.rng import numpy_stream
-from sharpzo_mlx.rng import stream as random_stream
+from sharpzo_mlx.rng import generator_for, key_for
 
 
 @dataclass(frozen=True)
@@ -176,11 +175,11 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
     coordinator = Coordinator(clip.config.vision.image_size, int(task.train.embeddings.shape[1]))
     painter = Painter(clip, coordinator, chosen.weight)
     train, val = (PaintedImages(painter, features, classifier) for features in (task.train, task.val))
-    first = coordinator.start(random_stream(seed, "blackvip"))
+    first = coordinator.start(key_for(seed, "blackvip"))
     silent = coordinator.silenced(first)
 
     def minibatch(step: int) -> MinibatchLoss:
-        draw = numpy_stream(seed, "minibatch", step)
+        draw = generator_for(seed, "minibatch", step)
         return MinibatchLoss(train, mx.array(draw.permutation(len(train))[: chosen.minibatch]))
 
     search = Descent(

@@ -25,7 +25,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.objective.objective import Objective, Score, cross_entropies
 from sharpzo_mlx.optimisers.averaging import average
-from sharpzo_mlx.rng import numpy_stream
+from sharpzo_mlx.rng import generator_for
 from sharpzo_mlx.tuning.selection import Selection
 
 WARMUP_RATE = 1e-5  # of the first epoch, as in the authors' configuration
@@ -92,7 +92,7 @@ def _batches(images: int, batch: int, seed: int) -> Iterator[mx.array | None]:
     """Rows of one minibatch after the other, a new order each epoch; None where a batch is all there is."""
     epoch = 0
     while True:
-        order = numpy_stream(seed, "coop", epoch).permutation(images).astype(np.int32)
+        order = generator_for(seed, "coop", epoch).permutation(images).astype(np.int32)
         for start in range(0, images - batch + 1, batch):
             yield None if batch == images else mx.array(order[start : start + batch])
         epoch += 1

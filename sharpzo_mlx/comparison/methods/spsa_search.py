@@ -20,7 +20,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers.gradients import Values
 from sharpzo_mlx.optimisers.spsa import SPSAParams, init, step
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.tuning.selection import Selection
 
 
@@ -81,7 +81,7 @@ def descend(task: Task, search: Descent) -> Steps:
     yield Progress(0, score, selection.best, partial(search.predictor, best), search.image_passes())
     state = init(search.start)
     for number in range(steps):
-        state, value = step(params, state, search.loss_at(number), stream(task.config.seed, "spsa", number))
+        state, value = step(params, state, search.loss_at(number), key_for(task.config.seed, "spsa", number))
         mx.eval(state.w, state.velocity, state.average, value)
         if (number + 1) % search.validate_every and number + 1 < steps:
             continue

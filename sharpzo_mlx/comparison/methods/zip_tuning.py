@@ -25,7 +25,7 @@ from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 from sharpzo_mlx.prompts.prompt import tokenise_prompts
-from sharpzo_mlx.rng import stream
+from sharpzo_mlx.rng import key_for
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
     """The search; see `method.Method`."""
     chosen = ZipOptions(**options)
     problem, space = make_zip_problem(task, chosen)
-    first = space.start(stream(task.config.seed, "zip"))
+    first = space.start(key_for(task.config.seed, "zip"))
     params = SPSAParams(
         learning_rate=chosen.learning_rate,
         mu=chosen.mu,
