@@ -62,9 +62,7 @@ class Stage1Params:
     covariance: Covariance = option("diagonal", "covariance model")
     patience: int = option(10, "generations without improvement before stage 2 begins", minimum=1)
     min_improvement: float = option(0.01, "gain in validation accuracy that counts as improvement", minimum=0)
-    budget_share: float = option(
-        0.25, "share of a query or time budget that stage 1 may use", minimum=0, maximum=1
-    )
+    budget_share: float = option(0.25, "share of a query or time budget that stage 1 may use", minimum=0, maximum=1)
 
     def __post_init__(self) -> None:
         check(self)

@@ -60,7 +60,9 @@ class Limits:
             ("must be above", self.above, lambda bound: value <= bound),
             ("must be below", self.below, lambda bound: value >= bound),
         )
-        broken = (f"{words} {bound:g}" for words, bound, is_outside in bounds if bound is not None and is_outside(bound))
+        broken = (
+            f"{words} {bound:g}" for words, bound, is_outside in bounds if bound is not None and is_outside(bound)
+        )
         return next(broken, None)
 
 
@@ -105,9 +107,7 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 def declared(owner: type) -> tuple[Option, ...]:
     """Return the options that a dataclass declares, in the order of its fields."""
     hints = get_type_hints(owner)
-    return tuple(
-        _read(item, hints[item.name]) for item in dataclasses.fields(owner) if "limits" in item.metadata
-    )
+    return tuple(_read(item, hints[item.name]) for item in dataclasses.fields(owner) if "limits" in item.metadata)
 
 
 def check(values: Any) -> None:

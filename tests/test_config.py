@@ -1,65 +1,160 @@
-"""Options are checked when they are made, survive their file, and presets are the paper's table."""
+"""Settings are checked when they are made, are reached by name and survive their file; presets are the paper's."""
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import TuneConfig, names
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.optimisers.params import GaussNewtonParams, ZOSGDParams
 from sharpzo_mlx.presets import PAPER, preset
+from sharpzo_mlx.runs.settings_file import as_toml, read_settings
+
+SGD = {"stage2.optimiser": "zo-sgd"}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"shots": 0}, "shots 0: must be at least 1"),
-        ({"rho": -0.1}, r"rho -0\.1: must be at least 0"),
-        ({"sigma": 0.0}, "sigma 0.0: must be above 0"),
-        ({"keep": 1.5}, "keep 1.5: must be at most 1"),
-        ({"sigma": float("nan")}, "finite"),
-        ({"rule": "newton"}, "choose one of sgd"),
+        ({"sharpness.rho": -0.1}, r"sharpness.rho -0\.1: must be at least 0"),
+        ({"stage1.sigma": 0.0}, r"stage1.sigma 0\.0: must be above 0"),
+        ({"pruning.keep": 1.5}, r"pruning.keep 1\.5: must be at most 1"),
+        ({"stage1.sigma": float("nan")}, "finite"),
+        ({**SGD, "stage2.rule": "newton"}, "choose one of sgd"),
+        ({**SGD, "stage2.beta1": 1.0}, "must be below 1"),
+        ({"stage2.exploration": 1.5}, "must be at most 1"),
+        ({"stage2.exploration_steps": 0}, "must be at least 1"),
+        ({"stage2.optimiser": "newton"}, "choose one of gauss-newton, zo-sgd"),
         ({"seed": 1.5}, "whole number"),
         ({"seed": True}, "whole number"),
-        ({"population": None}, "a value is needed"),
-        ({"learning_rate": "fast"}, "give a number"),
-        ({"dimension": 20_000_000}, "dimension 20000000: must be at most 65536"),
-        ({"dimension": 5000, "covariance": "full"}, "dimension 5000: must be at most 4096 with covariance full"),
+        ({"seed": "one"}, "seed 'one': give a whole number"),
+        ({"stage1.population": None}, "a value is needed"),
+        ({"stage2.radius": "fast"}, "give a number"),
+        ({"space.dimension": 20_000_000}, "space.dimension 20000000: must be at most 65536"),
+        (
+            {"space.dimension": 5000, "stage1.covariance": "full"},
+            "space.dimension 5000: must be at most 4096 with stage1.covariance full",
+        ),
         ({"template": "a photo"}, "write {} once"),
         ({"template": 5}, "write {} once"),
         ({"template": "{} and {}"}, "write {} once"),
+        ({"time_budget": "soon"}, "90s, 5m or 1h"),
+        ({"memory_budget": "lots"}, "512MB"),
     ],
 )
 def test_bad_values_are_named_with_what_is_allowed(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
+        TuneConfig().with_settings(changes)
+
+
+@pytest.mark.parametrize("changes", [{"shots": 0}, {"seed": 1.5}, {"template": "a photo"}, {"steps": True}])
+def test_fields_are_checked_where_they_are_given(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(changes))):
         TuneConfig(**changes)
 
 
-def test_options_survive_their_file() -> None:
-    config = TuneConfig(shots=3, rho=0.25, query_budget=99)
-    assert TuneConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(UserError, match="unknown option speed"):
-        TuneConfig.from_dict({**config.to_dict(), "speed": 1})
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("stage2.drws", r"did you mean stage2\.draws\?"),
+        ("draws", r"did you mean stage2\.draws\?"),
+        ("rho", r"did you mean sharpness\.rho\?"),
+        ("query_budgt", "did you mean query_budget"),
+        ("stage2.learning_rate", r"a setting of stage2\.optimiser zo-sgd; gauss-newton has .*stage2\.radius"),
+        ("zzz", "no such setting; .*options.md"),
+        ("", "no such setting"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_right_one(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=hint):
+        TuneConfig().with_settings({name: 1})
 
 
-def test_every_option_explains_itself() -> None:
-    for item in dataclasses.fields(TuneConfig):
-        assert item.metadata["help"], item.name
-        assert item.metadata["group"], item.name
+def test_settings_are_read_from_text() -> None:
+    given = {
+        "shots": "4", "time_budget": "1.5m", "memory_budget": "512MB", "pruning.directions": "none",
+        "stage1.covariance": "full", "sharpness.rho": "0", "template": "a {}",
+    }  # fmt: skip
+    config = TuneConfig().with_settings(given)
+    assert (config.shots, config.time_budget, config.memory_budget) == (4, 90.0, 512_000_000)
+    assert (config.pruning.directions, config.stage1.covariance, config.sharpness.rho) == (None, "full", 0.0)
+    assert config.template == "a {}"
+
+
+def test_another_optimiser_begins_with_its_own_defaults() -> None:
+    config = TuneConfig().with_settings({"stage2.draws": 7}).with_settings({**SGD, "stage2.rule": "adam"})
+    assert config.stage2 == ZOSGDParams(rule="adam")
+    assert config.with_settings({"stage2.optimiser": "gauss-newton"}).stage2 == GaussNewtonParams()
+    assert config.with_settings({"stage2.optimiser": "zo-sgd"}) == config
+
+
+def test_settings_survive_their_files(tmp_path: Path) -> None:
+    changed = {"shots": 3, "sharpness.rho": 0.25, "query_budget": 99, "pruning.directions": None, **SGD}
+    for config in (TuneConfig(), TuneConfig().with_settings(changed), preset("paper:dtd", seed=7)):
+        assert TuneConfig.from_json(config.to_json()) == config
+        path = tmp_path / "config.toml"
+        path.write_text(as_toml(config))
+        assert TuneConfig().with_settings(read_settings(path)) == config
+    with pytest.raises(UserError, match="speed: no such setting"):
+        TuneConfig.from_json({**TuneConfig().to_json(), "speed": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shots = ", "not a TOML file"),
+        ("a" * (1 << 21), "too large"),
+        (None, "no such settings file"),
+        (b"\xff", "TOML"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, text: str | bytes | None, message: str
+) -> None:
+    path = tmp_path / "bad.toml"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message) as error:
+        read_settings(path)
+    assert str(path) in str(error.value)
+
+
+def test_every_setting_explains_itself_and_is_one_that_works() -> None:
+    for optimiser in ("gauss-newton", "zo-sgd"):
+        base = TuneConfig().with_settings({"stage2.optimiser": optimiser})
+        for name, one in names(optimiser):
+            assert one.limits.help, name
+            assert base.with_settings({name: base.settings()[name]}) == base
 
 
 def test_the_papers_settings() -> None:
     config = preset("paper", seed=4)
-    assert (config.population, config.dimension, config.rho, config.steps) == (40, 512, 0.1, 20_000)
-    assert (config.sharpness, config.covariance, config.rule, config.keep) == ("cge", "full", "sgd", 0.5)
-    assert (config.sigma, config.generations, config.seed, config.preset) == (0.4, 500, 4, "paper")
-    dtd = preset("paper:dtd", keep=0.1)
-    assert (dtd.sharpness_mu, dtd.projection_std, dtd.generations, dtd.keep) == (1e-5, 1.0, 300, 0.1)
+    assert (config.stage1.population, config.space.dimension, config.sharpness.rho, config.steps) == (
+        40,
+        512,
+        0.1,
+        20_000,
+    )
+    assert (config.sharpness.estimator, config.stage1.covariance, config.pruning.keep) == ("cge", "full", 0.5)
+    assert config.stage2 == ZOSGDParams(
+        learning_rate=1e-3, rule="sgd", schedule="constant", draws=1, mu=1e-3, averaging=0.0
+    )
+    assert (config.stage1.sigma, config.generations, config.seed) == (0.4, 500, 4)
+    dtd = preset("paper:dtd").with_settings({"pruning.keep": 0.1})
+    assert (dtd.sharpness.mu, dtd.space.projection_std, dtd.generations, dtd.pruning.keep) == (1e-5, 1.0, 300, 0.1)
     assert len(PAPER) == 11
-    for name in PAPER:
-        assert preset(f"paper:{name}").preset == f"paper:{name}"
+    for name, (sigma, *_) in PAPER.items():
+        assert preset(f"paper:{name}").stage1.sigma == sigma
+
+
+def test_what_is_given_beside_a_preset_is_kept() -> None:
+    own = GaussNewtonParams(draws=8)
+    assert preset("paper", stage2=own, generations=3).stage2 == own
+    assert preset("paper", generations=3).generations == 3
 
 
 @pytest.mark.parametrize("name", ["papers", "paper:mnist", "paper:", "default:", ":", ""])

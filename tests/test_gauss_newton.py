@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from linear_features import Linear
 
-from sharpzo_mlx.optimisers import gauss_newton, zo_sgd
-from sharpzo_mlx.optimisers.zo_sgd import ZOParams, ZOState
+from sharpzo_mlx.optimisers import gauss_newton, trust_region
+from sharpzo_mlx.optimisers.gauss_newton import GaussNewton, GNState
+from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams
 
 
-def params(**changes: object) -> ZOParams:
-    options = {"rule": "gauss-newton", "learning_rate": 1.0, "draws": 5, "keep": 1.0}
-    options |= {"total_steps": 40, "exploration": 0.0}
-    return ZOParams(**(options | changes))  # type: ignore[arg-type]
+def optimiser(
+    *, keep: float = 1.0, mask_interval: int = 10, total_steps: int = 40, metric: Any = "zscore-squared", **steps: Any
+) -> GaussNewton:
+    """An optimiser with few directions that never explores, some settings changed."""
+    params = GaussNewtonParams(**{"radius": 1.0, "least_probe": 1e-3, "draws": 5, "exploration": 0.0, **steps})
+    pruning = PruningParams(keep=keep, metric=metric, interval=mask_interval)
+    return GaussNewton(params, pruning, total_steps)
 
 
 def test_directions_are_orthonormal_inside_the_mask_and_begin_with_the_last_step() -> None:
@@ -38,7 +42,7 @@ def test_the_balls_minimum_is_the_lowest_of_many_points(radius: float) -> None:
     draw = np.random.default_rng(1)
     half = draw.standard_normal((4, 6))
     hessian, slope = half.T @ half, half.T @ draw.standard_normal(4)  # of rank 4: flat in two directions
-    x = gauss_newton.in_ball(slope, hessian, radius)
+    x = trust_region.in_ball(slope, hessian, radius)
     assert np.linalg.norm(x) <= radius * (1 + 1e-6)
 
     def value(point: np.ndarray) -> float:
@@ -53,8 +57,8 @@ def test_the_balls_minimum_is_the_lowest_of_many_points(radius: float) -> None:
 
 
 def test_a_zero_slope_and_a_model_that_is_not_finite_move_nothing() -> None:
-    assert np.all(gauss_newton.in_ball(np.zeros(3), np.eye(3), 1.0) == 0)
-    lost = gauss_newton.minimise(lambda a: (np.nan, np.full(3, np.nan), np.eye(3)), 1.0, np.zeros(3))
+    assert np.all(trust_region.in_ball(np.zeros(3), np.eye(3), 1.0) == 0)
+    lost = trust_region.minimise(lambda a: (np.nan, np.full(3, np.nan), np.eye(3)), 1.0, np.zeros(3))
     assert np.all(lost == 0)
 
 
@@ -69,16 +73,16 @@ def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
     problem = Linear()
     model = problem.linearised(*problem.feature_slopes(mx.zeros(12), mx.eye(12)))
     radii = (0.3, 0.6, 1.2)
-    found = gauss_newton.minima(model, model(np.zeros(12)), radii)
+    found = trust_region.minima(model, model(np.zeros(12)), radii)
     for a, radius in zip(found, radii, strict=True):
         assert np.linalg.norm(a) == pytest.approx(radius, rel=1e-3)  # the loss falls to the rim of each
-        np.testing.assert_allclose(a, gauss_newton.minimise(model, radius, np.zeros(12)), atol=3e-3 * radius)
+        np.testing.assert_allclose(a, trust_region.minimise(model, radius, np.zeros(12)), atol=3e-3 * radius)
 
 
 def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
     problem = Linear()
-    options = params(draws=12, learning_rate=0.4)  # the trial of twice that is the lowest
-    state, value = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
+    options = optimiser(draws=12, radius=0.4)  # the trial of twice that is the lowest
+    state, value = options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
     w = np.array(state.w, np.float64)
     assert np.linalg.norm(w) == pytest.approx(0.8, rel=1e-3)
     assert value.item() == pytest.approx(problem.plain(np.zeros(12)), rel=1e-6)
@@ -90,35 +94,35 @@ def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
 
 def test_a_step_costs_a_query_a_direction_one_and_three_trials() -> None:
     for estimator, cost in (("rge", 9), ("forward", 14)):
-        problem, options = Linear(), params(estimator=estimator)
-        zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
-        assert problem.queries == cost == zo_sgd.step_cost(options, 12)
-    assert zo_sgd.step_cost(params(draws=32, keep=0.5), 12) == 10  # a mask of six coordinates
+        problem, options = Linear(), optimiser(estimator=estimator)
+        options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
+        assert problem.queries == cost == options.step_cost(12)
+    assert optimiser(draws=32, keep=0.5).step_cost(12) == 10  # a mask of six coordinates
 
 
 def test_differences_and_derivatives_agree_where_features_are_linear() -> None:
     ends = []
     for estimator in ("rge", "forward"):
-        problem, options = Linear(), params(estimator=estimator)
-        state = zo_sgd.init(options, mx.zeros(12))
+        problem, options = Linear(), optimiser(estimator=estimator)
+        state = options.init(mx.zeros(12))
         for t in range(6):
-            state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
+            state, _ = options.step(state, problem, mx.random.key(t))
         ends.append(np.array(state.w))
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-4)
 
 
 def test_it_descends_with_half_the_coordinates_and_chooses_them_without_a_query() -> None:
-    problem, options = Linear(), params(keep=0.5, mask_interval=5)
-    state = zo_sgd.init(options, mx.zeros(12))
-    assert not zo_sgd.due(options, state)  # nothing has been seen of the gradient yet
+    problem, options = Linear(), optimiser(keep=0.5, mask_interval=5)
+    state = options.init(mx.zeros(12))
+    assert not options.mask_is_due(state)  # nothing has been seen of the gradient yet
     for t in range(20):
-        if zo_sgd.due(options, state):
+        if options.mask_is_due(state):
             before = problem.queries
-            state = zo_sgd.renew(options, state, problem, mx.random.key(100 + t))
+            state = options.renew_mask(state, problem, mx.random.key(100 + t))
             assert problem.queries == before
             assert mx.sum(state.mask).item() == 6
         held = state
-        state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
+        state, _ = options.step(state, problem, mx.random.key(t))
         assert mx.all((state.w - held.w) * (1 - held.mask) == 0).item()
     assert problem.plain(np.array(state.w)) < 0.7 * problem.plain(np.zeros(12))
 
@@ -128,20 +132,20 @@ def test_minima_in_wide_balls_are_not_above_those_in_narrow_ones() -> None:
     problem = Linear()
     model = problem.linearised(*problem.feature_slopes(mx.zeros(12), 8 * mx.eye(12)))
     radii = (0.5, 4.0, 8.0, 16.0)
-    values = [model(a)[0] for a in gauss_newton.minima(model, model(np.zeros(12)), radii)]
+    values = [model(a)[0] for a in trust_region.minima(model, model(np.zeros(12)), radii)]
     assert np.all(np.diff(values) < 1e-5)
     assert values[0] < model(np.zeros(12))[0]
     for radius, value in zip(radii, values, strict=True):
-        assert model(gauss_newton.minimise(model, radius, np.zeros(12)))[0] == pytest.approx(value, rel=0.05)
+        assert model(trust_region.minimise(model, radius, np.zeros(12)))[0] == pytest.approx(value, rel=0.05)
 
 
 def test_a_step_that_moves_nowhere_is_none() -> None:
-    problem, options = Broken(), params(exploration=1.0)
+    problem, options = Broken(), optimiser(exploration=1.0)
     problem.everything = True
-    start = zo_sgd.init(options, mx.zeros(12))
-    start = dataclasses.replace(start, first_moment=mx.ones(12))
-    after, _ = zo_sgd.step(options, start, problem, mx.random.key(0))
-    assert mx.array_equal(after.first_moment, start.first_moment).item()
+    start = options.init(mx.zeros(12))
+    start = dataclasses.replace(start, last_move=mx.ones(12))
+    after, _ = options.step(start, problem, mx.random.key(0))
+    assert mx.array_equal(after.last_move, start.last_move).item()
     assert after.radius.item() == 0.25
 
 
@@ -156,36 +160,36 @@ class Bent(Linear):
 
 @pytest.mark.parametrize("far", [100.0, np.nan])
 def test_a_step_without_a_lower_loss_stays_and_shrinks_its_radius(far: float) -> None:
-    problem, options = Bent(), params()
+    problem, options = Bent(), optimiser()
     problem.far = far
-    start = zo_sgd.init(options, mx.ones(12))
-    after, value = zo_sgd.step(options, start, problem, mx.random.key(0))
+    start = options.init(mx.ones(12))
+    after, value = options.step(start, problem, mx.random.key(0))
     assert mx.array_equal(after.w, start.w).item()
     assert after.radius.item() == 0.25 == 0.25 * start.radius.item()
     assert value.item() == pytest.approx(problem.plain(np.ones(12)), rel=1e-6)
-    assert mx.array_equal(after.first_moment, start.first_moment).item()
+    assert mx.array_equal(after.last_move, start.last_move).item()
     assert after.step.item() == 1
 
 
 def test_exploring_steps_are_taken_whatever_the_loss_and_begin_with_the_first_radius() -> None:
-    problem, options = Bent(), params(exploration=0.05)  # two steps of forty
-    state = zo_sgd.init(options, mx.zeros(12))
+    problem, options = Bent(), optimiser(exploration=0.05)  # two steps of forty
+    state = options.init(mx.zeros(12))
     for t, (moved, radius) in enumerate([(True, 2.0), (True, 2.0), (False, 0.5)]):
-        after, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
+        after, _ = options.step(state, problem, mx.random.key(t))
         assert bool(mx.any(after.w != state.w).item()) == moved
         assert after.radius.item() == radius
         state = after
     for problem.far in (np.nan, np.inf):  # but not to where there is no loss
-        lost, _ = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        lost, _ = options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
         assert not mx.any(lost.w).item()
 
 
-def steps_that_move(problem: Bent, options: ZOParams, *, free: int | None = None) -> list[int]:
+def steps_that_move(problem: Bent, options: GaussNewton, *, free: int | None = None) -> list[int]:
     """The steps that moved w; in the one that is `free` a lower loss is found."""
-    state, moved = zo_sgd.init(options, mx.zeros(12)), []
+    state, moved = options.init(mx.zeros(12)), []
     for t in range(options.total_steps):
         problem.far = 0.0 if t == free else 100.0
-        after, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
+        after, _ = options.step(state, problem, mx.random.key(t))
         moved += [t] if mx.any(after.w != state.w).item() else []
         state = after
     return moved
@@ -199,35 +203,35 @@ def test_a_search_at_rest_explores_again_where_steps_are_left_to_descend_from_th
 
     The third quartering is the first of the six. At step 30 it is done only where twice as many would be left after.
     """
-    options = params(exploration=0.05, exploration_steps=2, total_steps=steps, learning_rate=4.0)
+    options = optimiser(exploration=0.05, exploration_steps=2, total_steps=steps, radius=4.0)
     assert steps_that_move(Bent(), options) == [0, 1, 10, 11, 20, 21, *again]
 
 
 def test_only_steps_in_a_row_are_rest() -> None:
     """Six end at the least radius from step 4 on, but for a move at step 8: the six begin anew behind it."""
-    options = params(exploration=0.05, exploration_steps=2, total_steps=30, learning_rate=4.0)
+    options = optimiser(exploration=0.05, exploration_steps=2, total_steps=30, radius=4.0)
     assert steps_that_move(Bent(), options, free=8)[:5] == [0, 1, 8, 15, 16]
 
 
 @pytest.mark.parametrize("cut", [5, 9, 10, 11, 13])
 def test_a_search_that_was_roused_goes_on_from_a_file_alike(cut: int, tmp_path: Path) -> None:
-    options, problem = params(exploration=0.05, exploration_steps=2, learning_rate=4.0), Bent()
-    state = zo_sgd.init(options, mx.zeros(12))
+    options, problem = optimiser(exploration=0.05, exploration_steps=2, radius=4.0), Bent()
+    state = options.init(mx.zeros(12))
     for t in range(30):
         if t == cut:
             mx.save_safetensors(
                 str(tmp_path / "state.safetensors"), {f.name: getattr(state, f.name) for f in fields(state)}
             )
-        state, _ = zo_sgd.step(options, state, problem, mx.random.key(t))
-    again = ZOState(**cast("dict[str, mx.array]", mx.load(str(tmp_path / "state.safetensors"))))
+        state, _ = options.step(state, problem, mx.random.key(t))
+    again = GNState(**cast("dict[str, mx.array]", mx.load(str(tmp_path / "state.safetensors"))))
     for t in range(cut, 30):
-        again, _ = zo_sgd.step(options, again, problem, mx.random.key(t))
+        again, _ = options.step(again, problem, mx.random.key(t))
     for field in fields(state):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(state, field.name), err_msg=field.name)
 
 
 def test_a_search_that_never_explores_stays_at_rest() -> None:
-    assert steps_that_move(Bent(), params(exploration=0.0, exploration_steps=2)) == []
+    assert steps_that_move(Bent(), optimiser(exploration=0.0, exploration_steps=2)) == []
 
 
 def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:
@@ -237,8 +241,8 @@ def test_the_distance_of_the_probes_is_a_share_of_the_radius() -> None:
             return super().features(w)
 
     for share, distance in ((0.3, 0.3), (1e-4, 1e-3)):  # mu at least
-        problem, options = Seen(), params(probe_share=share)
-        zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        problem, options = Seen(), optimiser(probe_share=share)
+        options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
         assert problem.distance == pytest.approx(distance, rel=1e-4)
 
 
@@ -251,8 +255,8 @@ class Narrow(Linear):
 
 def test_the_radius_of_the_lowest_trial_is_the_next_one() -> None:
     for problem, radius in ((Linear(), 2.0), (Narrow(), 0.5)):
-        options = params(draws=12)
-        state, _ = zo_sgd.step(options, zo_sgd.init(options, mx.zeros(12)), problem, mx.random.key(0))
+        options = optimiser(draws=12)
+        state, _ = options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
         assert state.radius.item() == radius
         assert np.linalg.norm(np.array(state.w)) == pytest.approx(radius, rel=1e-3)
 
@@ -268,14 +272,14 @@ class Broken(Linear):
 
 
 def test_a_lost_probe_costs_its_direction_alone() -> None:
-    problem, options = Broken(), params()
-    state = zo_sgd.init(options, mx.zeros(12))
-    after, _ = zo_sgd.step(options, state, problem, mx.random.key(0))
-    u = gauss_newton.directions(mx.random.key(0), 5, state.mask, state.first_moment)
+    problem, options = Broken(), optimiser()
+    state = options.init(mx.zeros(12))
+    after, _ = options.step(state, problem, mx.random.key(0))
+    u = gauss_newton.directions(mx.random.key(0), 5, state.mask, state.last_move)
     along = np.array(u @ after.w)
     assert abs(along[1]) < 1e-6
     assert np.all(np.abs(np.delete(along, 1)) > 1e-6)
     problem.everything = True
-    stayed, value = zo_sgd.step(options, after, problem, mx.random.key(1))
+    stayed, value = options.step(after, problem, mx.random.key(1))
     assert mx.array_equal(stayed.w, after.w).item()
     assert np.isnan(value.item())

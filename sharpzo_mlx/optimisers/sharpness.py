@@ -20,6 +20,7 @@ import mlx.core as mx
 from sharpzo_mlx.optimisers.gradients import Loss, estimate
 from sharpzo_mlx.optimisers.params import Estimator, SharpnessParams
 
+
 @dataclass(frozen=True)
 class SharpnessState:
     """The running average of gradients [d] before bias correction, and how many went into it (int32, 0-d)."""

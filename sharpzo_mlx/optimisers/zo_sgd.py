@@ -1,9 +1,9 @@
 """Stage 2 by sparse zeroth-order SGD: the paper's steps along random directions inside a mask.
 
 Every step draws u ~ N(0, I) * Omega, estimates ghat = [L(w + mu u) - L(w - mu u)] / (2 mu) u and moves w against it
-(SharpZO section 3.2, eq. 5); every K steps the mask Omega is chosen anew (eq. 4, `masks`). With rule "sgd" and one draw
-it is the paper's; with keep = 1 it is dense ZO-SGD. More draws, momentum, Adam, steps of fixed length, exact directional
-derivatives, schedules and an average of the iterates are settings.
+(SharpZO section 3.2, eq. 5); every K steps the mask Omega is chosen anew (eq. 4, `masks`). With rule "sgd" and one
+draw it is the paper's; with keep = 1 it is dense ZO-SGD. More draws, momentum, Adam, steps of fixed length, exact
+directional derivatives, schedules and an average of the iterates are settings.
 
 >>> optimiser = ZOSGD(ZOSGDParams(), PruningParams(keep=0.5), total_steps=1000)
 >>> state = optimiser.init(w)  # doctest: +SKIP
