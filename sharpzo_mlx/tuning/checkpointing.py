@@ -10,7 +10,6 @@ written, and the best prompt with it. An interrupt in the middle of a step falls
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,9 @@ from typing import Any
 import mlx.core as mx
 
 from sharpzo_mlx.objective.build import Problem
-from sharpzo_mlx.runs.run import Run, StepLog, load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.step_log import StepLog
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.search import Search, TuneStep
 
@@ -64,7 +65,7 @@ class Recorder:
         """Go on to the search's end; the folder is whole after every record."""
         written = time.monotonic()
         for step in self.search.steps():
-            self.log.append(dataclasses.asdict(step))
+            self.log.append(step)
             self._hold()
             if time.monotonic() - written > CHECKPOINT_SECONDS:
                 self.save()

@@ -29,8 +29,9 @@ from sharpzo_mlx.heads.head import with_head
 from sharpzo_mlx.objective.build import Problem, make_problem
 from sharpzo_mlx.objective.objective import Objective, score_logits
 from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
-from sharpzo_mlx.runs.run import CHECKPOINT, Run, locked
+from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
 from sharpzo_mlx.tuning.search import Search, TuneStep, check_budget

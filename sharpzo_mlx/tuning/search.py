@@ -28,6 +28,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness, zo_sgd
 from sharpzo_mlx.rng import stream
+from sharpzo_mlx.runs.step_log import StepRecord
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.runtime.threads import small_products
 from sharpzo_mlx.tuning.selection import ROUNDING, Selection
@@ -50,24 +51,7 @@ class CountedLoss(gradients.Loss, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TuneStep:
-    """One generation of stage 1 or one step of stage 2."""
-
-    stage: int
-    step: int  # within its stage, from 1
-    of: int  # steps of the stage, at most
-    loss: (
-        float  # stage 1: the best of the generation, at the shifted points; stage 2: of the probes, or before the step
-    )
-    val_accuracy: float | None  # None where this step was not validated
-    val_loss: float | None
-    best_val: float
-    queries: int
-    val_queries: int
-    sigma: float | None  # stage 1 only
-    seconds: float
-    peak_memory_mb: float
+TuneStep: TypeAlias = StepRecord  # one generation of stage 1 or one step of stage 2
 
 
 @dataclass(frozen=True)
