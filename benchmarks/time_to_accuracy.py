@@ -32,7 +32,8 @@ from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
 from sharpzo_mlx.objective.build import make_problem
 from sharpzo_mlx.prompts.prompt import tokenise_prompts
-from sharpzo_mlx.runs.run import Run, read_steps
+from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.step_log import StepRecord, read_steps
 
 SETS = ("pacs/photo", "tiny-superclasses")
 PAPER_SET, GENERATIONS = "pacs/photo", 100
@@ -80,19 +81,19 @@ def _ours(objective: Any, w: mx.array, batch: int) -> float:
     return (time.perf_counter() - start) / len(w)
 
 
-def curve(folder: Path) -> list[dict[str, float]]:
+def curve(folder: Path) -> list[StepRecord]:
     """What a run had spent, and its accuracy, at every validation."""
-    return [step for step in read_steps(folder) if step["val_accuracy"] is not None]
+    return [step for step in read_steps(folder) if step.val_accuracy is not None]
 
 
-def reached(points: Sequence[dict[str, float]], threshold: float) -> dict[str, float] | None:
+def reached(points: Sequence[StepRecord], threshold: float) -> StepRecord | None:
     """The first validation at or above the threshold."""
-    return next((point for point in points if point["val_accuracy"] >= threshold - 1e-9), None)
+    return next((point for point in points if (point.val_accuracy or 0) >= threshold - 1e-9), None)
 
 
-def threshold_of(curves: Sequence[Sequence[dict[str, float]]], zero_shot: float) -> float:
+def threshold_of(curves: Sequence[Sequence[StepRecord]], zero_shot: float) -> float:
     """Zero-shot plus 95 % of the lowest gain that any run ends with."""
-    gains = [max(point["val_accuracy"] for point in points) - zero_shot for points in curves]
+    gains = [max(point.val_accuracy or 0 for point in points) - zero_shot for points in curves]
     return zero_shot + SHARE * max(0.0, min(gains))
 
 
@@ -107,9 +108,9 @@ def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[di
     for name, points in curves.items():
         point = reached(points, threshold)
         assert point is not None, "the threshold is below what every run ends with"
-        queries, validations = int(point["queries"]), int(point["val_queries"])
+        queries, validations = point.queries, point.val_queries
         row: dict[str, Any] = {"run": name, "dataset": dataset, "zero_shot": zero_shot, "threshold": threshold}
-        row |= {"queries": queries, "seconds": point["seconds"], "final": max(p["val_accuracy"] for p in points)}
+        row |= {"queries": queries, "seconds": point.seconds, "final": max(p.val_accuracy or 0 for p in points)}
         if price:
             row["seconds_by_queries"] = queries * price["ours_in_40"] + validations * price["ours_alone"]
             row["oracle_seconds"] = (queries + validations) * price["oracle"]

@@ -60,10 +60,8 @@ class Limits:
             ("must be above", self.above, lambda bound: value <= bound),
             ("must be below", self.below, lambda bound: value >= bound),
         )
-        broken = (
-            f"{words} {bound:g}" for words, bound, is_outside in bounds if bound is not None and is_outside(bound)
-        )
-        return next(broken, None)
+        given = [(words, bound, is_outside) for words, bound, is_outside in bounds if bound is not None]
+        return next((f"{words} {bound:g}" for words, bound, is_outside in given if is_outside(bound)), None)
 
 
 @dataclass(frozen=True)

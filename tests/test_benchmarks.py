@@ -14,6 +14,7 @@ import pytest
 
 from sharpzo_mlx.clip import cpu_layers
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.runs.step_log import StepRecord
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = ("estimators", "heads", "memory", "queries", "scaling", "time_to_accuracy")
@@ -63,8 +64,12 @@ def test_an_imagenet_class_is_a_prompt(scripts: dict[str, ModuleType]) -> None:
 
 def test_threshold_and_first_to_reach_it(scripts: dict[str, ModuleType]) -> None:
     timing = scripts["time_to_accuracy"]
-    slow = [{"val_accuracy": 0.2, "queries": 5.0}, {"val_accuracy": 0.3, "queries": 10.0}]
-    fast = [{"val_accuracy": 0.31, "queries": 2.0}, {"val_accuracy": 0.6, "queries": 4.0}]
+
+    def validated(accuracy: float, queries: int) -> StepRecord:
+        return StepRecord(1, 1, 1, 1.0, accuracy, 1.0, accuracy, queries, 1, None, 0.0, 0.0)
+
+    slow = [validated(0.2, 5), validated(0.3, 10)]
+    fast = [validated(0.31, 2), validated(0.6, 4)]
     threshold = timing.threshold_of([slow, fast], 0.1)
     assert threshold == pytest.approx(0.1 + 0.95 * 0.2)
     assert timing.reached(slow, threshold) == slow[1]

@@ -222,7 +222,7 @@ def test_an_exact_gain_counts_whatever_the_fractions() -> None:
             scores = iter([Score(right / n, 1.0, n), Score((right + n // 100) / n, 1.0, n)])
             search = Search(
                 config(generations=1, steps=0, stage1__min_improvement=0.01), Bowl(), lambda w: next(scores)
-            )  # noqa: B023
+            )
             finish(search)
             assert search.now.stale == 0, (right, n)
 

@@ -20,7 +20,6 @@ from types import MappingProxyType
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.config import NO_HEAD
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads.closed_form import Fit, Linear, discriminant
 from sharpzo_mlx.heads.ensemble import Shares, by_loss, joined
@@ -38,7 +37,7 @@ def with_head(prompt: Prompt, kind: str, train: Features, val: Features) -> Prom
         train: what the classifier is fitted to, every class present.
         val: what chooses the shares.
     """
-    if kind == NO_HEAD:
+    if kind == "none":
         return replace(prompt, head=None)
     fitted = FITS[kind](np.array(train.embeddings), train.labels, len(prompt.class_names))
     text = np.array(prompt.text_logits(val.embeddings))

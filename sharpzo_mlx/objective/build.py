@@ -12,7 +12,7 @@ are mostly noise, and the estimators are replaced by forward-mode derivatives, w
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -86,9 +86,9 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
     space = make_space(
         tower.text_model,
         tokens,
-        dimension=config.dimension,
-        relative_scale=config.relative_scale,
-        projection_std=config.projection_std,
+        dimension=config.space.dimension,
+        relative_scale=config.space.relative_scale,
+        projection_std=config.space.projection_std,
         seed=config.seed,
     )
     text = specialise(tower.text_model, tower.text_projection, tokens)
@@ -99,7 +99,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         train.labels.tolist(),
         logit_scale=clip.logit_scale,
         memory_budget=config.memory_budget,
-        directions=config.draws if config.most_steps and config.rule == "gauss-newton" else 0,
+        directions=config.stage2.draws if config.most_steps and config.stage2.optimiser == "gauss-newton" else 0,
     )
     safe = _safe_estimators(config, tower.text_model, on_host=text.host is not None)
     del tower
@@ -112,29 +112,34 @@ def _safe_estimators(config: TuneConfig, text_model: TextModel, *, on_host: bool
     reason = _coarse(text_model, on_host)
     if not reason:
         return config
-    changed: dict[str, Any] = {}
-    if config.rho and config.sharpness in ("cge", "rge"):
-        changed |= {"sharpness": "forward", "sharpness_directions": _directions(config.sharpness, config, "sharpness")}
-    if config.most_steps and config.estimator == "rge":
-        changed["estimator"] = "forward"
-    if config.most_steps and config.keep < 1 and config.metric in ("zscore-squared", "zscore-fisher", "gradient"):
-        if config.metric == "zscore-fisher":  # it is made from differences of single images' losses
-            changed["metric"] = "zscore-squared"
-        if config.rule != "gauss-newton" and config.mask_estimator != "forward":
-            changed |= {
-                "mask_estimator": "forward",
-                "mask_directions": _directions(config.mask_estimator, config, "mask"),
-            }
+    changed = safe_settings(config)
     if changed:
-        told = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in changed.items() if value)
+        told = ", ".join(f"{name} {value}" for name, value in changed.items() if value)
         _log.warning(f"{reason}: differences of losses would be noise; used instead: {told}")
-    return replace(config, **changed)
+    return config.with_settings(changed)
 
 
-def _directions(kind: str, config: TuneConfig, room: str) -> int | None:
-    """As many directions as the replaced estimate took: None, all coordinates, in place of CGE."""
-    given: int | None = getattr(config, f"{room}_directions")
-    return None if kind == "cge" else given or max(1, config.dimension // 10)
+def safe_settings(config: TuneConfig) -> dict[str, Any]:
+    """Return the settings that replace differences of losses by forward-mode derivatives."""
+    changed: dict[str, Any] = {}
+    sharpness, mask, dimension = config.sharpness, config.pruning, config.space.dimension
+    if sharpness.rho and sharpness.estimator in ("cge", "rge"):
+        count = _directions(sharpness.estimator, sharpness.directions, dimension)
+        changed |= {"sharpness.estimator": "forward", "sharpness.directions": count}
+    if config.most_steps and config.stage2.estimator == "rge":
+        changed["stage2.estimator"] = "forward"
+    if config.most_steps and mask.keep < 1 and mask.metric in ("zscore-squared", "zscore-fisher", "gradient"):
+        if mask.metric == "zscore-fisher":  # it is made from differences of single images' losses
+            changed["pruning.metric"] = "zscore-squared"
+        if config.stage2.optimiser != "gauss-newton" and mask.estimator != "forward":
+            count = _directions(mask.estimator, mask.directions, dimension)
+            changed |= {"pruning.estimator": "forward", "pruning.directions": count}
+    return changed
+
+
+def _directions(kind: str, given: int | None, dimension: int) -> int | None:
+    """Return as many directions as the replaced estimate took: None, all coordinates, in place of CGE."""
+    return None if kind == "cge" else given or max(1, dimension // 10)
 
 
 def _coarse(text_model: TextModel, on_host: bool) -> str | None:

@@ -29,7 +29,9 @@ from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.report.analysis import ChangedImage, Findings, look_at
 from sharpzo_mlx.report.plots import as_svg, draw_all, save_png, shown_classes
-from sharpzo_mlx.runs.run import CHECKPOINT, PROMPT, RECORD, STEPS, Run, read_steps
+from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
+from sharpzo_mlx.runs.step_log import STEPS, read_steps
 
 PAGE = "report.html"
 OF_RUNS = (RECORD, PROMPT, STEPS, CHECKPOINT, EVALUATIONS)  # names that no page takes in a run's folder
@@ -73,7 +75,7 @@ def write_report(
     environment.filters |= {"percent": _percent, "points": _points}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     plots = {name.replace("-", "_"): as_svg(figure) for name, figure in figures.items()}
-    switched = len({step["stage"] for step in steps}) > 1
+    switched = len({step.stage for step in steps}) > 1
     atomic_write(path, template.render(**_content(run, findings), plots=plots, switched=switched))
     if png:
         save_png(figures, path.parent)

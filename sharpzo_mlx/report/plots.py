@@ -10,6 +10,7 @@ Lines and letters of the SVG take the colour of the text around them, so that on
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.report.analysis import Findings, Landscape
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.step_log import StepRecord
 
 INK = "#010203"  # becomes the colour of the text around in SVG
 BEFORE, AFTER = "#8a8f98", "#2f7ed8"
@@ -35,7 +37,7 @@ STYLE: Any = {  # matplotlib types its keys one by one
 }  # fmt: skip
 
 
-def draw_all(run: Run, steps: Sequence[dict[str, Any]], findings: Findings | None) -> dict[str, Figure]:
+def draw_all(run: Run, steps: Sequence[StepRecord], findings: Findings | None) -> dict[str, Figure]:
     """Every plot that there is something for, by name."""
     drawers: dict[str, Callable[[], Figure]] = {}
     if steps:
@@ -74,7 +76,7 @@ def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
     return paths
 
 
-def _curves(steps: Sequence[dict[str, Any]], axis: str) -> Figure:
+def _curves(steps: Sequence[StepRecord], axis: str) -> Figure:
     """Loss, validation and sigma against queries or seconds; the switch of the stages is marked."""
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
@@ -87,8 +89,8 @@ def _curves(steps: Sequence[dict[str, Any]], axis: str) -> Figure:
     _line(panels[2], steps, axis, "sigma", colour=AFTER)
     panels[2].set_ylabel("sigma")
     panels[2].set_xlabel(axis)
-    switch = next((step[axis] for step in steps if step["stage"] == 2), None)
-    if switch is not None and steps[0]["stage"] == 1:
+    switch = next((getattr(step, axis) for step in steps if step.stage == 2), None)
+    if switch is not None and steps[0].stage == 1:
         for panel in panels:
             panel.axvline(switch, color=INK, linestyle=":", linewidth=1)
         panels[0].annotate("stage 2", (switch, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
@@ -96,9 +98,10 @@ def _curves(steps: Sequence[dict[str, Any]], axis: str) -> Figure:
     return figure
 
 
-def _line(axes: Axes, steps: Sequence[dict[str, Any]], axis: str, name: str, *, colour: str, scale: float = 1) -> None:
-    found = [(step[axis], scale * step[name]) for step in steps if step.get(name) is not None]
-    axes.plot([x for x, _ in found], [y for _, y in found], color=colour, linewidth=1.2)
+def _line(axes: Axes, steps: Sequence[StepRecord], axis: str, name: str, *, colour: str, scale: float = 1) -> None:
+    values = [(getattr(step, axis), getattr(step, name)) for step in steps]
+    known = [(x, scale * y) for x, y in values if y is not None and math.isfinite(y)]
+    axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linewidth=1.2)
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:

@@ -23,13 +23,12 @@ from typing import Any
 import mlx.core as mx
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import OPTIMISER, TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet
 from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.datasets.templates import PLAIN, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
-from sharpzo_mlx.presets import check
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runtime import startup
 
@@ -59,8 +58,6 @@ def open_run(
     Raises:
         UserError: the folder is taken, or the run there was made with something else.
     """
-    if config is not None:
-        check(config)
     if Run.exists(folder):
         if not resume:
             raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
@@ -139,17 +136,18 @@ def _check_dataset(run: Run, dataset: Path) -> None:
 
 
 def _same_options(run: Run, config: TuneConfig) -> TuneConfig:
-    for item in dataclasses.fields(TuneConfig):
-        old, new = getattr(run.config, item.name), getattr(config, item.name)
+    before, now = run.config.settings(), config.settings()
+    for item in dict.fromkeys((OPTIMISER, *now, *before)):  # another optimiser is named before its settings
+        old, new = before.get(item), now.get(item)
         if old == new:
             continue
-        name = item.name.replace("_", "-")
+        name = item if "." in item else item.replace("_", "-")
         if run.finished:
             raise UserError(
                 f"{run.folder}: finished with {name} {old}, not {new}, and a finished run cannot be prolonged; "
                 "choose another --output for a new one"
             )
-        if item.name not in CHANGEABLE:
+        if item not in CHANGEABLE:
             raise UserError(
                 f"{run.folder}: was begun with {name} {old}, not {new}; "
                 "leave the option out to go on, or choose another --output"

@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
-
-import mlx.core as mx
+from typing import Any
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import (
-    atomic_path,
     atomic_write,
     check_spelling,
     missing,
@@ -36,9 +32,10 @@ from sharpzo_mlx.files import (
     remove_leftovers,
 )
 from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 
-RECORD, PROMPT, STEPS, CHECKPOINT = "run.json", "prompt.safetensors", "steps.jsonl", "checkpoint.safetensors"
-FORMAT = 1
+RECORD, PROMPT = "run.json", "prompt.safetensors"
+FORMAT = 2
 _KINDS: dict[str, type] = {
     "status": str, "dataset": str, "model": dict, "images": dict, "class_names": list, "class_folders": list,
     "versions": dict,
@@ -46,7 +43,6 @@ _KINDS: dict[str, type] = {
 _OF_MODEL: dict[str, type] = {"folder": str, "fingerprint": str}
 _OF_IMAGES: dict[str, type] = {"train": list, "val": list}
 _RESULTS = ("zero_shot", "val", "test", "queries", "val_queries", "seconds", "peak_memory_mb")
-_OF_STEPS = ("stage", "step", "queries", "seconds")
 
 
 @dataclass
@@ -97,7 +93,7 @@ class Run:
 
     def save(self) -> None:
         """Write run.json whole."""
-        content = {"format": FORMAT, "config": self.config.to_dict(), **self.record, "results": self.results}
+        content = {"format": FORMAT, "config": self.config.to_json(), **self.record, "results": self.results}
         text = json.dumps(content, indent=2, allow_nan=False)
         atomic_write(self.folder / RECORD, text + "\n")
 
@@ -118,7 +114,7 @@ class Run:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("format") != FORMAT:
                 raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
-            config, results = TuneConfig.from_dict(content.pop("config")), content.pop("results")
+            config, results = TuneConfig.from_json(content.pop("config")), content.pop("results")
             _check_record(content, results)
         except OSError as error:
             raise UserError(_unreadable(folder, error)) from error
@@ -192,75 +188,3 @@ def _lock(handle: int, folder: Path) -> None:
         raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
     for name in (RECORD, PROMPT, CHECKPOINT):
         remove_leftovers(folder / name)
-
-
-class StepLog:
-    """steps.jsonl: one JSON object a line, appended; `size` is what a checkpoint remembers of it.
-
-    Args:
-        folder: the run's.
-        size: bytes to keep; what came after the checkpoint is done again.
-    """
-
-    def __init__(self, folder: Path, size: int = 0) -> None:
-        self.handle = (folder / STEPS).open("ab")
-        self.size = min(size, self.handle.tell())
-        self.handle.truncate(self.size)
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add one step; losses that are not finite are written as null."""
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self.size += self.handle.write(json.dumps(plain).encode() + b"\n")
-
-    def flush(self) -> None:
-        """Bring what was appended to the disk."""
-        self.handle.flush()
-        os.fsync(self.handle.fileno())
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self.handle.close()
-
-
-def read_steps(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a run so far; a line that is half written is left out.
-
-    Raises:
-        UserError: a line is damaged.
-    """
-    path = folder / STEPS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [_step(line, path, number) for number, line in enumerate(lines, 1)]
-
-
-def _step(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        step: dict[str, Any] = json.loads(line)
-        if all(isinstance(step[name], (int, float)) for name in _OF_STEPS):
-            return step
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path}: line {number} is damaged; delete that line, or tune again")
-
-
-def save_checkpoint(folder: Path, arrays: Mapping[str, mx.array], facts: Mapping[str, Any]) -> None:
-    """Write the optimisers' state: arrays, and plain facts as JSON in the metadata."""
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        mx.save_safetensors(str(temporary), dict(arrays), metadata={"facts": json.dumps(dict(facts))})
-
-
-def load_checkpoint(folder: Path) -> tuple[dict[str, mx.array], dict[str, Any]] | None:
-    """What `save_checkpoint` wrote, or None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
-    try:
-        loaded = mx.load(str(path), return_metadata=True)
-        arrays, metadata = cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
-        return arrays, json.loads(metadata["facts"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: damaged; delete it to start this run again") from error

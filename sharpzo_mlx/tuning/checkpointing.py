@@ -10,7 +10,6 @@ written, and the best prompt with it. An interrupt in the middle of a step falls
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +17,12 @@ from typing import Any
 import mlx.core as mx
 
 from sharpzo_mlx.objective.build import Problem
-from sharpzo_mlx.runs.run import Run, StepLog, load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.step_log import StepLog
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.search import Search, TuneStep
+from sharpzo_mlx.tuning.search_state import SearchState
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -64,7 +66,7 @@ class Recorder:
         """Go on to the search's end; the folder is whole after every record."""
         written = time.monotonic()
         for step in self.search.steps():
-            self.log.append(dataclasses.asdict(step))
+            self.log.append(step)
             self._hold()
             if time.monotonic() - written > CHECKPOINT_SECONDS:
                 self.save()
@@ -73,32 +75,32 @@ class Recorder:
         self._hold()
 
     def _hold(self) -> None:
-        facts = {**self.search.facts(), "log_size": self.log.size}
-        self.snapshot = (self.search.arrays(), facts)
+        self.snapshot = (self.search.state(), self.log.size)
 
     def save(self) -> None:
         """Write the state after the last whole step, the best prompt so far, and what it cost."""
-        arrays, facts = self.snapshot
+        state, log_size = self.snapshot
         self.log.flush()  # the checkpoint counts on the log's bytes
-        save_checkpoint(self.run.folder, arrays, facts)
-        if arrays["best_w"] is not self.saved_best:
-            self.saved_best = arrays["best_w"]
+        save_checkpoint(self.run.folder, state.arrays(), {**state.to_json(), "log_size": log_size})
+        if state.best_w is not self.saved_best:
+            self.saved_best = state.best_w
             self.run.keep_prompt(self.problem.prompt(self.saved_best))
-        self.run.results = costs(facts, self.run)
+        self.run.results = costs(state, self.run)
         self.run.save()
 
 
-def costs(facts: dict[str, Any], run: Run) -> dict[str, Any]:
-    """The results of a run before its test images are read."""
+def costs(state: SearchState, run: Run) -> dict[str, Any]:
+    """Return the results of a run before its test images are read."""
+    assert state.selection.best is not None, "zero-shot is validated first"
     earlier = run.results.get("peak_memory_mb", 0.0)
     return {
         "zero_shot": run.record["zero_shot_val"],
-        "val": facts["best"]["accuracy"],
+        "val": state.selection.best.accuracy,
         "test": None,
         "zero_shot_val": run.record["zero_shot_val"],
-        "queries": facts["queries"],
-        "val_queries": facts["val_queries"],
-        "seconds": round(facts["elapsed"], 3),
+        "queries": state.counters.queries,
+        "val_queries": state.counters.val_queries,
+        "seconds": round(state.counters.elapsed, 3),
         "peak_memory_mb": round(max(earlier, memory.mlx_peak() / 2**20), 1),
         "process_memory_mb": round(memory.process_peak() / 2**20, 1),
     }

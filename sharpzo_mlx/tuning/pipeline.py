@@ -19,7 +19,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.config import NO_HEAD, TuneConfig
+from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.folder import ImageSet, notice
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import UserError
@@ -29,11 +29,20 @@ from sharpzo_mlx.heads.head import with_head
 from sharpzo_mlx.objective.build import Problem, make_problem
 from sharpzo_mlx.objective.objective import Objective, score_logits
 from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
-from sharpzo_mlx.runs.run import CHECKPOINT, Run, locked
+from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.tuning.budget import (
+    affordable_generations,
+    check_budget,
+    generation_cost,
+    mask_cost,
+    planned_queries,
+    step_cost,
+)
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
-from sharpzo_mlx.tuning.search import Search, TuneStep, check_budget
+from sharpzo_mlx.tuning.search import Search, TuneStep
 
 LONG_SECONDS = 0.5
 
@@ -148,7 +157,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     search = Search(problem.config, problem.objective, problem.validate)
     seconds = _Seconds.measure(problem, search)
     search.step_seconds = seconds.step
-    search.check_budget()
+    check_budget(problem.config)
     with memory.wired_limit(), Recorder(run, problem, search) as recorder:
         yield _plan(run, problem, search, seconds)
         yield from recorder.steps()
@@ -205,11 +214,11 @@ class _Seconds:
     @classmethod
     def measure(cls, problem: Problem, search: Search) -> _Seconds:
         c, loss = problem.config, problem.objective
-        population = c.population if loss.chunk >= c.population else loss.chunk
+        population = min(c.stage1.population, loss.chunk)
         query = _time(loss, lambda: loss.losses(mx.zeros((population, loss.dimension)))) / population
-        validation = _time(loss, lambda: loss.losses(mx.zeros((1, loss.dimension)))) / c.validate_every
+        validation = _time(loss, lambda: loss.losses(mx.zeros((1, loss.dimension)))) / c.selection.every
         step = _time(loss, search.try_step)
-        return cls(query, step + validation + query * search.mask_cost() / c.mask_interval)
+        return cls(query, step + validation + query * mask_cost(c) / c.pruning.interval)
 
 
 def _time(loss: Objective, work: Callable[[], mx.array]) -> float:
@@ -226,29 +235,31 @@ def _time(loss: Objective, work: Callable[[], mx.array]) -> float:
 
 
 def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan:
-    c, queries = problem.config, search.planned_queries()
+    c = problem.config
+    queries = planned_queries(c, search.step_seconds)
     left = max(0, queries - problem.objective.queries)
-    stage_one = min(left, (search.generations - search.step) * search.generation_cost) if search.stage == 1 else 0
-    estimate = stage_one * seconds.query + (left - stage_one) / search.step_cost * seconds.step
+    generations = affordable_generations(c) - search.now.step if search.now.stage == 1 else 0
+    stage_one = min(left, generations * generation_cost(c))
+    estimate = stage_one * seconds.query + (left - stage_one) / step_cost(c) * seconds.step
     return Plan(
         run=run.folder,
         classes=len(problem.class_names),
         train_images=int(problem.objective.labels.shape[0]),
         val_images=len(problem.val.paths),
         queries=left,
-        seconds=min(estimate, max(0.0, (c.time_budget or math.inf) - search.elapsed)),
+        seconds=min(estimate, max(0.0, (c.time_budget or math.inf) - search.now.elapsed)),
         zero_shot_val=run.record["zero_shot_val"],
     )
 
 
 def _join_head(run: Run, train: Features, val: Features) -> None:
     """Join the best prompt with the head that was asked for; before the test images are there to be looked at."""
-    if run.config.head != NO_HEAD:
+    if run.config.head != "none":
         run.keep_prompt(with_head(run.prompt, run.config.head, train, val))
 
 
 def _finish(run: Run, search: Search, *, val: Features, test: Features | None) -> None:
-    prompt, results = run.prompt, costs(search.facts(), run)
+    prompt, results = run.prompt, costs(search.state(), run)
     if prompt.head is not None:
         shares = {"kind": prompt.head.kind, "text": prompt.head.text_share, "image": prompt.head.image_share}
         results |= {"val": _accuracy(prompt.logits, val), "val_text": results["val"], "head": shares}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import mlx.core as mx
 
@@ -32,7 +32,7 @@ from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.search_state import Counters, SearchState, arrays_of
 from sharpzo_mlx.tuning.selection import ROUNDING, Selection
 
-TuneStep = StepRecord
+TuneStep: TypeAlias = StepRecord  # one generation of stage 1 or one step of stage 2
 
 
 class CountedLoss(gradients.Loss, Protocol):
