@@ -36,7 +36,7 @@ def pooled(dataset: Path, target: Path) -> Path:
 
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The results of one run."""
-    run = sz.tune(clip, dataset, sz.preset(**options, shots=16, seed=seed), output=folder)
+    run = sz.tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
     return {"seed": seed, **run.results}
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")
     parser.add_argument("--sets", nargs="+", default=SETS, help="data sets below the testbed")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--options", type=json.loads, default={}, help='options of tune as JSON: {"rho": 0}')
+    parser.add_argument("--options", type=json.loads, default={}, help='settings of tune as JSON: {"sharpness.rho": 0}')
     parser.add_argument("--output", type=Path, default=Path("accuracy.json"))
     given = parser.parse_args()
     clip, results = sz.load(given.model), {}

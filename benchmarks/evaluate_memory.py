@@ -23,8 +23,10 @@ import numpy as np
 from PIL import Image
 
 CLASSES, SIDE = 10, 64
-OPTIONS = {"shots": 4, "generations": 2, "population": 8, "steps": 2, "dimension": 32}
-BUDGET = ["--no-report", *(f"--{name}={value}" for name, value in OPTIONS.items())]
+BUDGET = [
+    *("--no-report", "--shots=4", "--generations=2", "--steps=2"),
+    *("--set=stage1.population=8", "--set=space.dimension=32"),
+]
 PROGRAM = [sys.executable, "-c", "import sys; from sharpzo_mlx.cli.main import run; sys.exit(run(sys.argv[1:]))"]
 
 

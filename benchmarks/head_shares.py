@@ -132,7 +132,7 @@ def measure(clip: sz.Clip, folder: Path, shots: int, seed: int) -> dict[str, tup
     assert split.test is not None
     train, val, test = (encode(clip, part) for part in (split.train, split.val, split.test))
     config = sz.TuneConfig(shots=shots, seed=seed)
-    prompt = make_problem(clip, train, val, config).prompt(mx.zeros(config.dimension))
+    prompt = make_problem(clip, train, val, config).prompt(mx.zeros(config.space.dimension))
     words = by_words("words", prompt, train, val)["words"]
     fitted = discriminant(np.array(train.embeddings), train.labels, len(train.class_names))
     rows, out_of_fold = by_other_folds(train)

@@ -130,7 +130,7 @@ def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, see
         targets[other] = encode(clip, match_classes(shifted, train.class_names, train.folders))
     config = sz.TuneConfig(shots=shots, seed=seed, query_budget=QUERIES)
     problem = make_problem(clip, train, val, config)
-    zero_shot = problem.prompt(mx.zeros(config.dimension))
+    zero_shot = problem.prompt(mx.zeros(config.space.dimension))
     found = by_words("zero-shot", zero_shot, train, val) | by_images(Task(clip, train, val, config, QUERIES))
     if seed < TUNED_SEEDS.get(name, SLOW):
         output = given.work / "runs" / f"{name.replace('/', '-')}-{shots}-{seed}"

@@ -95,8 +95,8 @@ def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str,
     if graph:
         as_on_a_gpu()
     # few queries, in batches of the usual size: memory does not depend on how often
-    few = {"generations": 2, "steps": steps, "validate_every": 20, "draws": 1, "mask_directions": 4}
-    config = sz.preset(shots=SHOTS, population=population, **few)
+    few = {"selection.every": 20, "stage2.draws": 1, "pruning.directions": 4, "stage1.population": population}
+    config = sz.TuneConfig(shots=SHOTS, generations=2, steps=steps).with_settings(few)
     with tempfile.TemporaryDirectory() as scratch:
         run = sz.tune(sz.load(model), data, config, output=Path(scratch) / "run")
     return {"mlx_mb": memory.mlx_peak() / 1e6, "process_mb": memory.process_peak() / 1e6, **_cost(run)}

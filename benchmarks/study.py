@@ -171,7 +171,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Run one cell: a search from zero-shot, judged on the test images when it has ended."""
     source = Source.read(**cell.source)
     train, val, test = draw(source, cell.dataset, cell.seed)
-    config = sz.preset(**cell.options, seed=cell.seed, query_budget=cell.budget)
+    config = sz.TuneConfig(seed=cell.seed, query_budget=cell.budget).with_settings(cell.options)
     problem = make_problem(checkpoint(source.model), train, val, config)
     started = time.process_time()
     search = Search(problem.config, problem.objective, problem.validate)

@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def configuration(part: str, seed: int) -> sz.TuneConfig:
     """The options of one run."""
     if part == "default":
         return sz.preset(seed=seed)
-    return sz.preset("paper", seed=seed, generations=GENERATIONS, patience=GENERATIONS, steps=0)
+    paper = sz.preset("paper", seed=seed, generations=GENERATIONS, steps=0)
+    return paper.with_settings({"stage1.patience": GENERATIONS})
 
 
 def folder_of(work: Path, part: str, dataset: str, seed: int) -> Path:
@@ -57,7 +59,7 @@ def folder_of(work: Path, part: str, dataset: str, seed: int) -> Path:
 def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
     """Seconds a query on this data set's problem: ours in the batches of both stages, and the oracle's."""
     train, config = encode(clip, read_folder(dataset / "train")), configuration("paper", 0)
-    problem = make_problem(clip, train, train, config.__class__(**{**config.to_dict(), "template": "a photo of a {}."}))
+    problem = make_problem(clip, train, train, replace(config, template="a photo of a {}."))
     objective, half = problem.objective, load_model(clip.folder, towers=("text",))
     tokens = tokenise_prompts(clip.tokenizer, problem.template, problem.class_names)
     w = 0.1 * mx.random.normal((TIMED, objective.dimension), key=mx.random.key(0))

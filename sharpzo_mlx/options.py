@@ -20,10 +20,10 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from sharpzo_mlx.errors import UserError
 
@@ -102,8 +102,9 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 
 @cache
-def declared(owner: type) -> tuple[Option, ...]:
+def declared(owner: Hashable) -> tuple[Option, ...]:
     """Return the options that a dataclass declares, in the order of its fields."""
+    assert isinstance(owner, type)
     hints = get_type_hints(owner)
     return tuple(_read(item, hints[item.name]) for item in dataclasses.fields(owner) if "limits" in item.metadata)
 
@@ -118,7 +119,7 @@ def check(values: Any) -> None:
         UserError: a value is of the wrong kind or out of range; the message names the option and what is allowed.
     """
     group = getattr(values, "group", "")
-    for one in declared(type(values)):
+    for one in declared(cast(Hashable, type(values))):
         value = getattr(values, one.name)
         if reason := violation(one, value):
             name = f"{group}.{one.name}" if group else one.flag

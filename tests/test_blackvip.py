@@ -217,7 +217,7 @@ def test_queries_and_image_passes_are_counted(task: Task) -> None:
     val = len(task.val.paths)
     assert [record.queries for record in records] == [0, 20, 40, 48]  # 50 buy twelve steps of four
     assert [record.image_passes for record in records] == [0, 100 + val, 200 + 2 * val, 240 + 3 * val]
-    assert records[0].score == task.problem().validate(mx.zeros(task.config.dimension))
+    assert records[0].score == task.problem().validate(mx.zeros(task.config.space.dimension))
 
 
 def test_a_minibatch_beyond_the_images_is_all_of_them(task: Task) -> None:

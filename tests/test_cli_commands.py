@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
+from tiny_settings import EIGHT_FLAGS
 
 import sharpzo_mlx
 from sharpzo_mlx.cli import doctor, main
@@ -31,7 +32,19 @@ from sharpzo_mlx.runtime import precision, startup
 Capture = pytest.CaptureFixture[str]
 ON_CPU = mx.default_device() == mx.Device(mx.cpu)
 CLASSES = {"red": (220, 30, 30), "green_leaf": (30, 200, 30), "blue": (30, 30, 220)}
-QUICK = ["--query-budget", "60", "--population", "6", "--dimension", "8", "--steps", "10", "--seed", "0", "--no-report"]
+QUICK = [
+    "--query-budget",
+    "60",
+    "--set",
+    "stage1.population=6",
+    "--set",
+    "space.dimension=8",
+    "--steps",
+    "10",
+    "--seed",
+    "0",
+    "--no-report",
+]
 
 
 def tokenizer_json() -> str:
@@ -153,16 +166,16 @@ import os, signal, sys
 from sharpzo_mlx.cli.main import run
 from sharpzo_mlx.tuning.search import Search
 
-plain, told = Search._record, 0
+plain, saved = Search.state, 0
 
-def record(*given):
-    global told
-    told += 1
-    if told == 100:
+def state(search):
+    global saved
+    saved += 1
+    if saved == 100:
         os.kill(os.getpid(), signal.SIGINT)
-    return plain(*given)
+    return plain(search)
 
-Search._record = record
+Search.state = state
 sys.exit(run(sys.argv[1:]))
 """
 
@@ -172,10 +185,7 @@ def test_interrupted_tune_is_usable_and_goes_on(model: Path, photos: Path, tmp_p
     options = [
         "--query-budget",
         "1600",
-        "--population",
-        "6",
-        "--dimension",
-        "8",
+        *EIGHT_FLAGS,
         "--steps",
         "1200",
         "--json",

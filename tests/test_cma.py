@@ -17,6 +17,7 @@ import pytest
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma
+from sharpzo_mlx.optimisers.params import Covariance
 from sharpzo_mlx.rng import key_for
 
 TOLERANCE = 2e-5
@@ -86,7 +87,7 @@ def _compare(state: cma.CMAState, es: Any, covariance: str) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_equals_cma_over_50_generations(d: int, population: int, covariance: cma.Covariance, active: bool) -> None:
+def test_equals_cma_over_50_generations(d: int, population: int, covariance: Covariance, active: bool) -> None:
     es = _oracle(d, population, covariance, active)
     params = cma.cma_params(d, population, covariance, active=active)
     state = cma.init(params, mx.array(es.mean.astype(np.float32)), 0.4)
@@ -146,7 +147,7 @@ def test_ask_has_the_covariance_of_the_state() -> None:
 
 
 @pytest.mark.parametrize(("covariance", "generations"), [("full", 260), ("diagonal", 150)])
-def test_reaches_the_optimum_of_an_ellipsoid(covariance: cma.Covariance, generations: int) -> None:
+def test_reaches_the_optimum_of_an_ellipsoid(covariance: Covariance, generations: int) -> None:
     d = 12
     params = cma.cma_params(d, 20, covariance)
     state = cma.init(params, mx.zeros(d), 0.5)
@@ -189,7 +190,7 @@ def test_a_lost_candidate_is_ranked_last_and_never_pulls_the_mean() -> None:
 
 
 @pytest.mark.parametrize("covariance", cma.COVARIANCES)
-def test_only_lost_candidates_leave_the_mean_and_nothing_turns_nan(covariance: cma.Covariance) -> None:
+def test_only_lost_candidates_leave_the_mean_and_nothing_turns_nan(covariance: Covariance) -> None:
     params = cma.cma_params(4, 8, covariance)
     start = mx.array([1.0, 2.0, 3.0, 4.0])
     state = cma.init(params, start, 1.0)

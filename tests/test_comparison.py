@@ -28,7 +28,9 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.objective.objective import Score
 
-CONFIG = sz.TuneConfig(shots=4, dimension=8, relative_scale=20.0, query_budget=40, population=6)
+CONFIG = sz.TuneConfig(shots=4, query_budget=40).with_settings(
+    {"space.dimension": 8, "space.relative_scale": 20.0, "stage1.population": 6}
+)
 CLOCK = ("seconds", "peak_memory_mb")
 Capture = pytest.CaptureFixture[str]
 
@@ -70,7 +72,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> 
     plain = registry.method
 
     def start(task: Task, options: Mapping[str, Any]) -> Steps:
-        score = task.problem(dimension=8).validate(mx.zeros(8))
+        score = task.problem({"space.dimension": 8}).validate(mx.zeros(8))
         yield Progress(0, score, score, lambda: CosineClassifier(mx.zeros((3, 24)), 1.0))
         raise error
 

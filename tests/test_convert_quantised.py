@@ -110,7 +110,9 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
     layers = load_model(folder, towers=("text",)).text_model.modules()
     assert sum(isinstance(layer, nn.QuantizedLinear) for layer in layers) == 3 * 6
-    config = TuneConfig(shots=4, seed=0, dimension=8, generations=2, population=6, steps=3, estimator="rge")
+    config = TuneConfig(shots=4, seed=0, generations=2, steps=3).with_settings(
+        {"space.dimension": 8, "stage1.population": 6}
+    )
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
         tuned = tune(load(folder), photos, config, output=tmp_path / "run")
     assert ("quantised matrices: differences of losses would be noise" in caplog.text) == told

@@ -150,11 +150,11 @@ def test_a_known_data_set_is_tuned_with_its_template(tiny_model: Path, photos: P
     """And a template that is given overrides it; the run that goes on keeps its own."""
     named = tmp_path / "sets" / "oxford_pets"
     shutil.copytree(photos, named)
-    small: dict[str, Any] = {"shots": 4, "dimension": 8, "generations": 1, "population": 4, "steps": 0}
+    small: dict[str, Any] = {"shots": 4, "space.dimension": 8, "generations": 1, "stage1.population": 4, "steps": 0}
     clip = sz.load(tiny_model)
-    run = sz.tune(clip, named, sz.TuneConfig(**small), output=tmp_path / "run")
+    run = sz.tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run")
     assert run.prompt.template == run.config.template == "a photo of a {}, a type of pet."
-    again = sz.tune(clip, named, sz.TuneConfig(**small), output=tmp_path / "run", resume=True)
+    again = sz.tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run", resume=True)
     assert again.config == run.config
-    given = sz.tune(clip, named, sz.TuneConfig(**small, template="my {}."), output=tmp_path / "other")
+    given = sz.tune(clip, named, sz.TuneConfig(template="my {}.").with_settings(small), output=tmp_path / "other")
     assert given.prompt.template == "my {}."

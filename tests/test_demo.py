@@ -127,7 +127,7 @@ def test_the_model_knows_drawings_and_is_unsure_at_dusk() -> None:
 
 def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tenth of the queries: the command ends, tuned is above zero-shot, and the run is left for use."""
-    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=30, patience=30, steps=0))
+    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=30, steps=0).with_settings({"stage1.patience": 30}))
     monkeypatch.setattr(demo, "AMOUNTS", Amounts(train=12, val=6, test=15, shifted=4))
     output = tmp_path / "kept"
     assert main.run(["demo", "--output", str(output)]) == 0
@@ -157,7 +157,7 @@ def test_records_say_how_far_it_is(tmp_path: Path) -> None:
 
 def test_what_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C between two pictures, and between two steps of the search; but never as another demonstration."""
-    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=6, patience=6, steps=0))
+    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=6, steps=0).with_settings({"stage1.patience": 6}))
     monkeypatch.setattr(demo, "AMOUNTS", FEW)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main.run(["demo", "--output", str(whole)]) == 0

@@ -25,7 +25,9 @@ from sharpzo_mlx.features.extract import EncodeProgress, Features, encode_steps
 
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
-    config = sz.TuneConfig(shots=4, dimension=16, generations=20, population=6, steps=0, relative_scale=20.0)
+    config = sz.TuneConfig(shots=4, generations=20, steps=0).with_settings(
+        {"space.dimension": 16, "stage1.population": 6, "space.relative_scale": 20.0}
+    )
     return sz.tune(sz.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run")
 
 

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from method_runs import finished
+from tiny_settings import TINY
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
@@ -30,7 +31,7 @@ from sharpzo_mlx.runs.resume import open_run
 from sharpzo_mlx.runs.run import Run
 
 SMALL: dict[str, Any] = {
-    "shots": 4, "dimension": 16, "generations": 8, "population": 6, "steps": 0, "relative_scale": 20.0, "head": "gda",
+    **TINY, "shots": 4, "generations": 8, "steps": 0, "head": "gda",
 }  # fmt: skip
 
 
@@ -54,8 +55,8 @@ def runs(tiny_model: Path, hard: Path, tmp_path_factory: pytest.TempPathFactory)
     folder, clip = tmp_path_factory.mktemp("runs"), sz.load(tiny_model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHARPZO_MLX_CACHE", str(folder / "cache"))
-        one = sz.tune(clip, hard, sz.TuneConfig(**SMALL), output=folder / "head")
-        plain = sz.tune(clip, hard, sz.TuneConfig(**{**SMALL, "head": "none"}), output=folder / "plain")
+        one = sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=folder / "head")
+        plain = sz.tune(clip, hard, sz.TuneConfig().with_settings({**SMALL, "head": "none"}), output=folder / "plain")
     return Run.load(one.folder), Run.load(plain.folder)
 
 
@@ -119,7 +120,7 @@ def test_the_images_of_the_test_play_no_part(
     shutil.copytree(hard, copy)
     for path, _label in run.record["images"]["test"]:
         shutil.copyfile(hard / run.record["images"]["train"][0][0], copy / path)
-    other = sz.tune(sz.load(tiny_model), copy, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    other = sz.tune(sz.load(tiny_model), copy, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert other.results["test"] != run.results["test"]
     assert other.prompt.head is not None
     assert run.prompt.head is not None
@@ -215,7 +216,7 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
     with monkeypatch.context() as patch:
         patch.setattr("sharpzo_mlx.tuning.pipeline._finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            sz.tune(clip, hard, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+            sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert not Run.load(tmp_path / "run").finished
     again = sz.tune(clip, hard, output=tmp_path / "run", resume=True)
     assert again.prompt.head is not None

@@ -10,7 +10,7 @@ import pytest
 from linear_features import SCALE, Linear
 
 from sharpzo_mlx.objective.linearised import LinearisedLoss, keeps, step_bytes
-from sharpzo_mlx.optimisers import gauss_newton
+from sharpzo_mlx.optimisers import trust_region
 
 
 def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None
     features = mx.random.normal((q + 1, classes, width))
     base, slopes = features[0], (features[1:] - features[0]) / 0.5
     model = LinearisedLoss(base, slopes, embeddings, labels, logit_scale=SCALE, keep=kept)
-    gauss_newton.minima(model, model(np.zeros(q)), (0.5, 1.0, 2.0))
+    trust_region.minima(model, model(np.zeros(q)), (0.5, 1.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
     tracemalloc.stop()
     assert planned / 4 < peak < 1.1 * planned

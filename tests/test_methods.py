@@ -19,19 +19,21 @@ from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, M
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.build import score_features
 from sharpzo_mlx.objective.objective import Objective
-from sharpzo_mlx.optimisers import cma, sharpness, zo_sgd
+from sharpzo_mlx.optimisers import cma, masks, sharpness
+from sharpzo_mlx.optimisers.params import Covariance, ZOSGDParams
 from sharpzo_mlx.rng import key_for
+from sharpzo_mlx.tuning.budget import affordable_generations, generation_cost, planned_queries
 from sharpzo_mlx.tuning.search import Search
 
 SEARCHES = tuple(method.name for method in searches.METHODS if method.name != "zero-shot")
 VARIANTS = ("tuned", "published")
-SMALL: dict[str, Any] = {"shots": 4, "dimension": 16, "relative_scale": 20.0, "mask_directions": 2}
+SMALL: dict[str, Any] = {"shots": 4, "space.dimension": 16, "space.relative_scale": 20.0, "pruning.directions": 2}
 
 
 @pytest.fixture(scope="module")
 def task(tiny_model: Path, photos: Path) -> Task:
     """Four shots of three classes; d = 16."""
-    return small_task(tiny_model, photos, query_budget=300, config=sz.TuneConfig(**SMALL))
+    return small_task(tiny_model, photos, query_budget=300, config=sz.TuneConfig().with_settings(SMALL))
 
 
 def run(method: Method, task: Task, options: Mapping[str, Any]) -> tuple[list[Progress], CosineClassifier]:
@@ -88,11 +90,11 @@ def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Tas
 
 
 @pytest.mark.parametrize(("variant", "d", "covariance"), [("tuned", 16, "diagonal"), ("published", 500, "full")])
-def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: cma.Covariance, task: Task, traces: Traces) -> None:
+def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: Covariance, task: Task, traces: Traces) -> None:
     """To the end of the budget of 15 generations, and no step of stage 2; A as its paper draws it, where published."""
     search = traces["bbt", variant].search
-    own = {"dimension": 500, "projection_std": (3 * 500) ** -0.5} if variant == "published" else {}
-    loss = task.problem(**own).objective
+    own = {"space.dimension": 500, "space.projection_std": (3 * 500) ** -0.5} if variant == "published" else {}
+    loss = task.problem(own).objective
     params = cma.cma_params(d, 20, covariance)
     state = cma.init(params, mx.zeros(d), 1.0)
     for generation in range(15):
@@ -100,18 +102,20 @@ def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: cma.Covariance, t
         state = cma.tell(params, state, candidates, loss.losses(candidates))
     np.testing.assert_array_equal(search.cma.mean, state.mean)
     np.testing.assert_array_equal(search.cma.sigma, state.sigma)
-    assert (search.stage, search.step) == (2, 0)
+    assert (search.now.stage, search.now.step) == (2, 0)
 
 
 def descended(search: Search, mask: mx.array) -> np.ndarray:
     """Plain SGD along one random pair a step, from zero-shot, by its formula (SharpZO eq. 5)."""
-    config, steps = search.config, search.total_steps
+    config, steps = search.config, search.now.total_steps
+    settings = config.stage2
+    assert isinstance(settings, ZOSGDParams)
     w = mx.zeros(16)
     for t in range(steps):
         u = mask * mx.random.normal((1, 16), key=key_for(config.seed, "step", t))[0]
-        up, down = search.loss.losses(mx.stack([w + config.mu * u, w - config.mu * u]))
-        rate = config.learning_rate * ((1 + np.cos(np.pi * t / steps)) / 2 if config.schedule == "cosine" else 1)
-        w = w - rate * (up - down) / (2 * config.mu) * u
+        up, down = search.loss.losses(mx.stack([w + settings.mu * u, w - settings.mu * u]))
+        rate = settings.learning_rate * ((1 + np.cos(np.pi * t / steps)) / 2 if settings.schedule == "cosine" else 1)
+        w = w - rate * (up - down) / (2 * settings.mu) * u
     return np.array(w)
 
 
@@ -124,8 +128,10 @@ def tolerance(variant: str) -> float:
 def test_dense_zo_is_sgd_from_zero_shot(variant: str, rate: float, schedule: str, traces: Traces) -> None:
     search = traces["zo", variant].search
     np.testing.assert_array_equal(search.cma.mean, np.zeros(16))  # no generation
-    assert (search.config.learning_rate, search.config.schedule, search.total_steps) == (rate, schedule, 150)
-    w = np.array(search.zo.w)
+    settings = search.config.stage2
+    assert isinstance(settings, ZOSGDParams)
+    assert (settings.learning_rate, settings.schedule, search.now.total_steps) == (rate, schedule, 150)
+    w = np.array(search.descent.w)
     assert np.all(w != 0)
     np.testing.assert_allclose(w, descended(search, mx.ones(16)), atol=tolerance(variant) * np.abs(w).max())
 
@@ -134,9 +140,9 @@ def test_dense_zo_is_sgd_from_zero_shot(variant: str, rate: float, schedule: str
 @pytest.mark.parametrize("metric", ["magnitude", "gradient", "random", "zscore-squared"])
 def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, traces: Traces) -> None:
     search = traces[f"szo-{metric.removesuffix('-squared')}", variant].search
-    assert search.config.metric == metric
+    assert search.config.pruning.metric == metric
     np.testing.assert_array_equal(search.cma.mean, np.zeros(16))
-    mask, w = search.zo.mask, np.array(search.zo.w)
+    mask, w = search.descent.mask, np.array(search.descent.w)
     assert float(mx.sum(mask)) == 8
     assert np.count_nonzero(w) == 8  # one mask only at this budget
     np.testing.assert_allclose(w, descended(search, mask), atol=tolerance(variant) * np.abs(w).max())
@@ -145,45 +151,45 @@ def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, 
 @pytest.mark.parametrize("name", registry.HOMES["pruning"])
 def test_masks_change_but_for_magnitude(name: str, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands still stays the smallest: from w = 0 the coordinates that magnitude keeps first are kept for good."""
-    masks: list[tuple[float, ...]] = []
-    renew = zo_sgd.renew
+    chosen: list[tuple[float, ...]] = []
+    choose = masks.choose
 
-    def watched(*given: Any) -> zo_sgd.ZOState:
-        state = renew(*given)
-        masks.append(tuple(np.array(state.mask).tolist()))
-        return state
+    def watched(*given: Any, **named: Any) -> mx.array:
+        mask = choose(*given, **named)
+        chosen.append(tuple(np.array(mask).tolist()))
+        return mask
 
-    monkeypatch.setattr(zo_sgd, "renew", watched)
-    run(registry.method(name), task, {**registry.method(name).tuned, "mask_interval": 20})
-    assert len(masks) >= 3
-    assert (len(set(masks)) == 1) == (name == "szo-magnitude")
+    monkeypatch.setattr(masks, "choose", watched)
+    run(registry.method(name), task, {**registry.method(name).tuned, "pruning.interval": 20})
+    assert len(chosen) >= 3
+    assert (len(set(chosen)) == 1) == (name == "szo-magnitude")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, traces: Traces) -> None:
     """Every candidate is judged where the shift puts it, and CMA-ES is told the candidate itself (eq. 3 and 9)."""
     search = traces["sam-cma", variant].search
-    assert search.config.rho > 0
-    assert (search.stage, search.step) == (2, 0)
+    assert search.config.sharpness.rho > 0
+    assert (search.now.stage, search.now.step) == (2, 0)
     loss, sharp = task.problem().objective, sharpness.init(16)
-    state = cma.init(search.cma_params, mx.zeros(16), search.config.sigma)
+    state = cma.init(search.cma_params, mx.zeros(16), search.config.stage1.sigma)
     moved = 0.0
-    for generation in range(task.query_budget // search.generation_cost):
+    for generation in range(task.query_budget // generation_cost(search.config)):
         key = key_for(task.config.seed, "sharpness", generation)
-        shift, seen = sharpness.shift(search.sharp_params, sharp, loss, state.mean, key)
+        shift, seen = sharpness.shift(search.config.sharpness, sharp, loss, state.mean, key)
         candidates = cma.ask(search.cma_params, state, key_for(task.config.seed, "cma", generation))
         values = loss.losses(candidates + shift)
-        sharp = sharpness.observe(search.sharp_params, seen, candidates, values, mean=state.mean, sigma=state.sigma)
+        sharp = sharpness.observe(search.config.sharpness, seen, candidates, values, mean=state.mean, sigma=state.sigma)
         state = cma.tell(search.cma_params, state, candidates, values)
         moved = max(moved, float(mx.linalg.norm(shift)))
-    assert moved == pytest.approx(search.config.rho, rel=1e-5)
+    assert moved == pytest.approx(search.config.sharpness.rho, rel=1e-5)
     np.testing.assert_array_equal(search.cma.mean, state.mean)
 
 
 def test_sharpzo_is_the_default_configuration(task: Task, traces: Traces) -> None:
     trace = traces["sharpzo", "tuned"]
     budget = task.query_budget
-    assert trace.search.config.to_dict() == {**task.config.to_dict(), "query_budget": budget}
+    assert trace.search.config == task.config.with_settings({"query_budget": budget})
     assert {step.queries <= budget / 2 for step in trace.told} == {True, False}  # both stages had their share
 
 
@@ -191,27 +197,27 @@ def test_the_papers_steps_follow_the_default_stage_one(task: Task, traces: Trace
     """The same generations as the default's, then plain SGD on the coordinates of a mask."""
     own, default = traces["sharpzo-sgd", "tuned"].search, traces["sharpzo", "tuned"].search
     np.testing.assert_array_equal(own.cma.mean, default.cma.mean)
-    assert (own.stage, own.config.rule, own.config.metric) == (2, "sgd", "zscore-squared")
-    assert float(mx.sum(own.zo.mask)) == 8
-    assert np.count_nonzero(np.array(own.zo.w - own.cma.mean)) == 8
+    assert (own.now.stage, own.config.stage2.optimiser, own.config.pruning.metric) == (2, "zo-sgd", "zscore-squared")
+    assert float(mx.sum(own.descent.mask)) == 8
+    assert np.count_nonzero(np.array(own.descent.w - own.cma.mean)) == 8
 
 
 def test_the_papers_schedule_has_our_scale_of_a(task: Task, traces: Traces) -> None:
     paper, given = sz.preset("paper"), traces["sharpzo-paper", "tuned"].search.config
-    assert given.projection_std is None
-    assert given.relative_scale == task.config.relative_scale
-    for name in ("population", "covariance", "sigma", "rho", "sharpness", "rule", "keep", "draws"):
-        assert getattr(given, name) == getattr(paper, name)
-    assert traces["sharpzo-paper", "published"].search.config.projection_std == paper.projection_std
+    assert given.space.projection_std is None
+    assert given.space.relative_scale == task.config.space.relative_scale
+    own = ("stage1.population", "stage1.covariance", "stage1.sigma", "sharpness.rho", "sharpness.estimator")
+    for name in (*own, "stage2.optimiser", "stage2.rule", "stage2.draws", "pruning.keep"):
+        assert given.settings()[name] == paper.settings()[name]
+    assert traces["sharpzo-paper", "published"].search.config.space.projection_std == paper.space.projection_std
 
 
 def test_the_papers_schedule_is_whole_where_the_budget_buys_it(task: Task) -> None:
     """500 generations of 40 candidates and 512 coordinates, 20 000 steps with a mask by CGE every 200."""
     for options in (registry.method("sharpzo-paper").tuned, registry.method("sharpzo-paper").published):
-        problem = task.problem(**{**options, "dimension": 512, "query_budget": 700_000})
-        search = Search(problem.config, problem.objective, problem.validate)
-        assert search.generations == 500
-        assert search.planned_queries() == 500 * (40 + 1024) + 20_000 * 2 + 100 * 1024
+        config = task.config.with_settings({**options, "space.dimension": 512, "query_budget": 700_000})
+        assert affordable_generations(config) == 500
+        assert planned_queries(config) == 500 * (40 + 1024) + 20_000 * 2 + 100 * 1024
 
 
 def test_every_method_searches_the_same_space(traces: Traces) -> None:
@@ -239,7 +245,7 @@ def test_zero_shot_is_the_plain_classifier(task: Task) -> None:
 
 def test_the_gradient_of_coop_is_that_of_the_objective(task: Task) -> None:
     """Against central differences of the losses that all other methods see, along random directions of w."""
-    objective = task.problem(dimension=16, relative_scale=20.0).objective
+    objective = task.problem({"space.dimension": 16, "space.relative_scale": 20.0}).objective
     w = 0.3 * mx.random.normal((16,), key=mx.random.key(1))
     context = objective.space.contexts(w[None])[0]
     slope = mx.grad(lambda x: coop.context_loss(objective, x))(context)
@@ -326,11 +332,12 @@ def test_trials_are_equally_many_and_the_compared_options_are_one_of_them() -> N
 
 def test_the_average_of_the_iterates_is_alike_for_all_that_make_steps() -> None:
     """SharpZO has it as the default of `tune`; CMA-ES validates its mean."""
-    assert sz.TuneConfig().averaging == AVERAGING
+    assert sz.TuneConfig().stage2.averaging == AVERAGING
     steppers = ("zo", *registry.HOMES["pruning"], "sharpzo-paper", "zip", "blackvip", "coop")
     for method in map(registry.method, steppers):
-        assert [options["averaging"] for options in (method.tuned, *method.trials)] == [AVERAGING] * 5
-        assert method.published["averaging"] == 0
+        key = "averaging" if method.name in ("zip", "blackvip", "coop") else "stage2.averaging"
+        assert [options[key] for options in (method.tuned, *method.trials)] == [AVERAGING] * 5
+        assert method.published[key] == 0
 
 
 def test_names_and_groups() -> None:

@@ -18,7 +18,7 @@ from sharpzo_mlx.features.cache import features_folder
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
-CONFIG = sz.TuneConfig(shots=4, dimension=8, generations=3, population=6, steps=4)
+CONFIG = sz.TuneConfig(shots=4, generations=3, steps=4).with_settings({"space.dimension": 8, "stage1.population": 6})
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_data_set_whose_name_is_not_utf8(tiny_model: Path, photos: Path, tmp_p
     except OSError:
         pytest.skip("this file system knows no such names")
     words = [str(data), "--model", str(tiny_model), "--shots", "4", "--query-budget", "60"]
-    tuning = ["--dimension", "8", "--population", "6", "--output", str(tmp_path / "r")]
+    tuning = ["--set", "space.dimension=8", "--set", "stage1.population=6", "--output", str(tmp_path / "r")]
     assert main.run(["tune", *words, *tuning]) == 0
     assert "bad?" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     compared = ["--methods", "bbt", "--seeds", "1", "--output", str(tmp_path / "c")]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_settings import TINY
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
@@ -27,16 +28,19 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"]
 
 
+STEPS = {
+    "stage2.optimiser": "zo-sgd", "stage2.rule": "normalised", "stage2.learning_rate": 0.5, "stage2.draws": 2,
+    "selection.every": 5,
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
     """A run of both stages on images whose folder has a name that HTML must not take for markup."""
     folder = tmp_path_factory.mktemp("runs")
     data = shutil.copytree(photos, folder / "a <b>& photos")
     (data / "cat").rename(data / "<i>cat")
-    config = sz.TuneConfig(
-        shots=4, dimension=16, generations=6, population=6, steps=20, relative_scale=20.0, validate_every=5,
-        rule="normalised", learning_rate=0.5, draws=2,  # weak: some images are to be lost
-    )  # fmt: skip
+    config = sz.TuneConfig(shots=4, generations=6, steps=20).with_settings({**TINY, **STEPS})
     return sz.tune(sz.load(tiny_model), data, config, output=folder / "run")
 
 
@@ -185,7 +189,9 @@ def test_a_hundred_classes_stay_readable(tiny_model: Path, tmp_path: Path) -> No
         place.mkdir(parents=True)
         for name in ("a", "b", "c"):
             Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(place / f"{name}.png")
-    config = sz.TuneConfig(shots=1, dimension=8, generations=4, population=6, steps=0, relative_scale=30.0)
+    config = sz.TuneConfig(shots=1, generations=4, steps=0).with_settings(
+        {"space.dimension": 8, "stage1.population": 6, "space.relative_scale": 30.0}
+    )
     run = sz.tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")
     page = read(write_report(run, landscape=False, png=True))
     assert {path.stem for path in run.folder.glob("*.png")} == {"curves", "curves-seconds", "classes"}

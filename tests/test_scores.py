@@ -31,7 +31,9 @@ CLASSES = ("barn owl", "cat", "dog")
 
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
-    config = sz.TuneConfig(shots=4, dimension=16, generations=20, population=6, steps=0, relative_scale=20.0)
+    config = sz.TuneConfig(shots=4, generations=20, steps=0).with_settings(
+        {"space.dimension": 16, "stage1.population": 6, "space.relative_scale": 20.0}
+    )
     return sz.tune(sz.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run")
 
 
@@ -202,7 +204,9 @@ def test_the_table_sets_the_shifted_folders_apart(show: Show, run: sz.Run, photo
 def test_several_runs_give_mean_and_spread(
     show: Show, run: sz.Run, tiny_model: Path, photos: Path, shifted: Path, tmp_path: Path
 ) -> None:
-    config = sz.TuneConfig(shots=4, dimension=16, generations=20, population=6, steps=0, relative_scale=20.0, seed=1)
+    config = sz.TuneConfig(shots=4, generations=20, steps=0, seed=1).with_settings(
+        {"space.dimension": 16, "stage1.population": 6, "space.relative_scale": 20.0}
+    )
     other = sz.tune(sz.load(tiny_model), photos, config, output=tmp_path / "other")
     record = json.loads(show(other.folder, shifted / "plain", "--json"))
     accuracies = [sz.evaluate(one, shifted / "plain").tuned for one in (run, other)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -81,6 +83,11 @@ def config(**changes: Any) -> TuneConfig:
     if given.setdefault("stage2.optimiser", "zo-sgd") == "zo-sgd":
         values |= {"stage2.learning_rate": 0.05, "stage2.schedule": "constant"}
     return TuneConfig().with_settings({**values, **given})
+
+
+def next_of(scores: Iterator[Score], w: mx.array) -> Score:
+    """The next of some scores, whatever w is."""
+    return next(scores)
 
 
 def finish(search: Search) -> list[TuneStep]:
@@ -220,9 +227,8 @@ def test_an_exact_gain_counts_whatever_the_fractions() -> None:
     for n in (100, 200, 400):
         for right in range(0, n - n // 100, 7):
             scores = iter([Score(right / n, 1.0, n), Score((right + n // 100) / n, 1.0, n)])
-            search = Search(
-                config(generations=1, steps=0, stage1__min_improvement=0.01), Bowl(), lambda w: next(scores)
-            )
+            options = config(generations=1, steps=0, stage1__min_improvement=0.01)
+            search = Search(options, Bowl(), partial(next_of, scores))
             finish(search)
             assert search.now.stale == 0, (right, n)
 

@@ -12,8 +12,14 @@ import pytest
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import cma, sharpness
-from sharpzo_mlx.optimisers.sharpness import SharpnessParams
+from sharpzo_mlx.optimisers.params import SharpnessParams
 from sharpzo_mlx.rng import key_for
+
+
+def settings(**changes: Any) -> SharpnessParams:
+    """The paper's settings, some changed."""
+    paper: dict[str, Any] = {"rho": 0.1, "estimator": "cge", "mu": 1e-3, "smoothing": 0.0}
+    return SharpnessParams(**{**paper, **changes})
 
 
 class Bowl:
@@ -46,7 +52,7 @@ def _cosine(a: Any, b: Any) -> float:
 @pytest.mark.parametrize(("estimator", "queries"), [("cge", 20), ("forward", 10)])
 def test_the_shift_is_rho_long_and_uphill(estimator: Any, queries: int) -> None:
     loss, mean = Bowl(10), mx.array(np.linspace(-1, 2, 10).astype(np.float32))
-    params = SharpnessParams(rho=0.3, estimator=estimator, mu=1e-2)
+    params = settings(rho=0.3, estimator=estimator, mu=1e-2)
     eps, state = sharpness.shift(params, sharpness.init(10), loss, mean, key_for(0))
     expected = 0.3 * loss.gradient(mean) / np.linalg.norm(loss.gradient(mean))
     np.testing.assert_allclose(np.array(eps), expected, atol=1e-4)
@@ -56,7 +62,7 @@ def test_the_shift_is_rho_long_and_uphill(estimator: Any, queries: int) -> None:
 
 def test_random_directions_find_the_direction_when_averaged() -> None:
     loss, mean = Bowl(10), mx.zeros(10)
-    rough = SharpnessParams(rho=1.0, estimator="rge", mu=1e-2, directions=4)
+    rough = settings(rho=1.0, estimator="rge", mu=1e-2, directions=4)
     smooth = dataclasses.replace(rough, smoothing=0.95)
     cosines = {}
     for name, params in (("rough", rough), ("smooth", smooth)):
@@ -69,7 +75,7 @@ def test_random_directions_find_the_direction_when_averaged() -> None:
 
 
 def test_the_average_is_corrected_for_its_start() -> None:
-    params = SharpnessParams(rho=1.0, estimator="cge", mu=1e-2, smoothing=0.9)
+    params = settings(rho=1.0, estimator="cge", mu=1e-2, smoothing=0.9)
     loss, state, gradients = Bowl(4), sharpness.init(4), []
     for generation in range(3):
         mean = mx.full(4, float(generation))
@@ -81,7 +87,7 @@ def test_the_average_is_corrected_for_its_start() -> None:
 
 
 def test_a_zero_gradient_gives_no_shift() -> None:
-    params = SharpnessParams(rho=0.5, mu=2.0**-7)  # a power of two: both sides of the bottom round alike
+    params = settings(rho=0.5, mu=2.0**-7)  # a power of two: both sides of the bottom round alike
     eps, _ = sharpness.shift(params, sharpness.init(6), Bowl(6), mx.ones(6), key_for(0))
     np.testing.assert_array_equal(np.array(eps), np.zeros(6))
     tiny = np.array(sharpness.worst_case(mx.array([3e-30, -4e-30]), 0.5))
@@ -108,27 +114,27 @@ def _search(params: SharpnessParams | None, loss: Bowl, generations: int = 25) -
 def test_rho_zero_is_plain_cma_es_to_the_last_bit_and_costs_nothing(estimator: Any) -> None:
     plain, shifted = Bowl(6), Bowl(6)
     expected = _search(None, plain)
-    ours = _search(SharpnessParams(rho=0.0, estimator=estimator), shifted)
+    ours = _search(settings(rho=0.0, estimator=estimator), shifted)
     for field in dataclasses.fields(cma.CMAState):
         np.testing.assert_array_equal(np.array(getattr(ours, field.name)), np.array(getattr(expected, field.name)))
     assert shifted.queries == plain.queries == 250
 
 
 def test_no_estimator_is_plain_cma_es_too() -> None:
-    ours = _search(SharpnessParams(rho=0.4, estimator="none"), Bowl(6))
+    ours = _search(settings(rho=0.4, estimator="none"), Bowl(6))
     np.testing.assert_array_equal(np.array(ours.mean), np.array(_search(None, Bowl(6)).mean))
 
 
 @pytest.mark.parametrize("estimator", ["cge", "forward", "population"])
 def test_a_shift_changes_the_search_and_still_finds_the_bowl(estimator: Any) -> None:
-    ours = _search(SharpnessParams(rho=0.05, estimator=estimator, mu=1e-2), Bowl(6), generations=70)
+    ours = _search(settings(rho=0.05, estimator=estimator, mu=1e-2), Bowl(6), generations=70)
     assert not np.array_equal(np.array(ours.mean), np.array(_search(None, Bowl(6), generations=70).mean))
     np.testing.assert_allclose(np.array(ours.mean), 1, atol=0.1)
 
 
 def test_the_population_is_told_nothing_more_than_it_has_paid() -> None:
     loss = Bowl(6)
-    _search(SharpnessParams(rho=0.1, estimator="population"), loss)
+    _search(settings(rho=0.1, estimator="population"), loss)
     assert loss.queries == 250
 
 
@@ -161,7 +167,7 @@ def test_only_the_population_estimator_observes() -> None:
     state = sharpness.init(3)
     x, fitness = mx.random.normal((4, 3), key=key_for(0)), mx.arange(4).astype(mx.float32)
     for estimator, count in (("cge", 0), ("none", 0), ("population", 1)):
-        params = SharpnessParams(rho=0.1, estimator=estimator)  # type: ignore[arg-type]
+        params = settings(rho=0.1, estimator=estimator)
         after = sharpness.observe(params, state, x, fitness, mean=mx.zeros(3), sigma=1.0)
         assert int(np.array(after.count)) == count
 
@@ -184,7 +190,7 @@ class Valleys:
 
 
 def test_the_shifted_loss_prefers_the_flat_minimum() -> None:
-    loss, params = Valleys(), SharpnessParams(rho=0.1, estimator="cge", mu=1e-3)
+    loss, params = Valleys(), settings(rho=0.1, estimator="cge", mu=1e-3)
     shifted = {}
     for x in (-0.999, 0.999):  # just off the two minima, where a gradient is left
         w = mx.array([x, 0.0, 0.0])
@@ -196,7 +202,7 @@ def test_the_shifted_loss_prefers_the_flat_minimum() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "changes",
     [
         {"rho": -0.1},
         {"rho": math.nan},
@@ -206,6 +212,6 @@ def test_the_shifted_loss_prefers_the_flat_minimum() -> None:
         {"estimator": "rge", "directions": 0},
     ],
 )
-def test_settings_are_checked(settings: dict[str, Any]) -> None:
+def test_settings_are_checked(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        SharpnessParams(**settings)
+        settings(**changes)

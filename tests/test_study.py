@@ -34,10 +34,10 @@ def plan_file(tmp_path: Path, tiny_model: Path) -> Path:
         "seeds": [0, 1],
         "budgets": [60],
         "configurations": {
-            "reference": {"dimension": 8, "population": 4, "mask_directions": 2},
-            "dense": {"keep": 1.0},
-            "the same": {"keep": 0.5},
-            "again": {"keep": 1.0},
+            "reference": {"space.dimension": 8, "stage1.population": 4, "pruning.directions": 2},
+            "dense": {"pruning.keep": 1.0},
+            "the same": {"pruning.keep": 0.5},
+            "again": {"pruning.keep": 1.0},
         },
     }
     path = tmp_path / "plan.json"
@@ -109,7 +109,12 @@ def test_a_cell_is_a_search_within_its_budget(study: ModuleType, plan_file: Path
     (record,) = [json.loads(line) for line in output.read_text().splitlines()]
     assert 40 < record["queries"] <= 60
     assert record["test_images"] == 9
-    assert record["options"] == {"dimension": 8, "population": 4, "mask_directions": 2, "keep": 1.0}
+    assert record["options"] == {
+        "space.dimension": 8,
+        "stage1.population": 4,
+        "pruning.directions": 2,
+        "pruning.keep": 1.0,
+    }
     assert all(0 <= record[key] <= 1 for key in ("zero_shot", "test", "last", "val"))
 
 

@@ -46,7 +46,7 @@ def test_tuning_photographs_gains_and_its_run_can_be_used(clip: sz.Clip, testbed
 def test_objective_on_real_weights(clip: sz.Clip, testbed: Path) -> None:
     photo = testbed / "pacs" / "photo"
     train, val = (encode(clip, read_folder(photo / split)) for split in ("train", "val"))
-    objective = make_problem(clip, train, val, sz.TuneConfig(dimension=24)).objective
+    objective = make_problem(clip, train, val, sz.TuneConfig().with_settings({"space.dimension": 24})).objective
     w = 0.4 * mx.random.normal((3, 24), key=key_for(0, "test"))
     # the plain path: whole texts through the text tower, softmax in float64
     for row, loss in zip(w, objective.losses(w), strict=True):
@@ -67,7 +67,7 @@ def test_objective_on_real_weights(clip: sz.Clip, testbed: Path) -> None:
 def test_estimators_see_the_true_gradient_on_real_weights(clip: sz.Clip, testbed: Path) -> None:
     photo = testbed / "pacs" / "photo"
     train, val = (encode(clip, read_folder(photo / split)) for split in ("train", "val"))
-    objective = make_problem(clip, train, val, sz.TuneConfig(dimension=24)).objective
+    objective = make_problem(clip, train, val, sz.TuneConfig().with_settings({"space.dimension": 24})).objective
     w = 0.2 * mx.random.normal((24,), key=key_for(1, "test"))
     true = np.array(mx.grad(lambda x: objective.losses(x[None])[0])(w), np.float64)
 

@@ -13,7 +13,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx.optimisers import cma, gradients, sharpness, zo_sgd
+from sharpzo_mlx.optimisers import cma, gradients, sharpness
+from sharpzo_mlx.optimisers.params import PruningParams, SharpnessParams, ZOSGDParams
+from sharpzo_mlx.optimisers.zo_sgd import ZOSGD
 from sharpzo_mlx.rng import key_for
 
 
@@ -133,12 +135,13 @@ def test_the_limit_is_of_the_right_order() -> None:
 def test_steps_of_that_rate_contract_as_the_polyak_lojasiewicz_constant_says() -> None:
     """Mean gap after T steps <= (1 - eta mu)^T of the first: the recursion in the proof of Theorem 1."""
     steps, eta = 60, 1 / (2 * max(BOWL.h) * (D + 4))
-    params = zo_sgd.ZOParams(learning_rate=eta, mu=0.1, draws=1, keep=1, rule="sgd", total_steps=steps)
+    params = ZOSGDParams(learning_rate=eta, mu=0.1, draws=1, rule="sgd", schedule="constant")
+    optimiser = ZOSGD(params, PruningParams(keep=1.0), steps)
     gaps = []
     for seed in range(12):
-        state = zo_sgd.init(params, POINT)
+        state = optimiser.init(POINT)
         for t in range(steps):
-            state, _ = zo_sgd.step(params, state, BOWL, key_for(seed, "step", t))
+            state, _ = optimiser.step(state, BOWL, key_for(seed, "step", t))
         gaps.append(float(BOWL.losses(state.w)))
     assert np.mean(gaps) <= (1 - eta * min(BOWL.h)) ** steps * float(BOWL.losses(POINT))
 
@@ -158,7 +161,7 @@ def stage_one(
 ) -> mx.array:
     """The means [generations + 1, d] of sharpness-aware CMA-ES; sigma is held where it is not `adapted`."""
     params = cma.cma_params(start.shape[0], 12, "identity")
-    sharp_params = sharpness.SharpnessParams(rho=rho, estimator="cge", mu=1e-2)
+    sharp_params = SharpnessParams(rho=rho, estimator="cge", mu=1e-2, smoothing=0.0)
     state, sharp = cma.init(params, start, sigma), sharpness.init(start.shape[0])
     means = [state.mean]
     for t in range(generations):

@@ -17,18 +17,21 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from tiny_settings import TINY
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.report import page
 from sharpzo_mlx.runs.run import Run, locked
+from sharpzo_mlx.runs.settings_file import read_settings
 from sharpzo_mlx.runs.step_log import read_steps
 from sharpzo_mlx.tuning import checkpointing
 from sharpzo_mlx.tuning.pipeline import Done, Encoding, Plan, tune_steps
-from sharpzo_mlx.tuning.search import TuneStep
+from sharpzo_mlx.tuning.search import Search, TuneStep
+from sharpzo_mlx.tuning.search_state import SearchState
 
 SMALL: dict[str, Any] = {
-    "shots": 4, "dimension": 16, "generations": 5, "population": 6, "patience": 100, "steps": 30,
-    "mask_interval": 10, "mask_directions": 2, "validate_every": 5, "relative_scale": 20.0, "draws": 1, "keep": 0.5,
+    **TINY, "shots": 4, "generations": 5, "stage1.patience": 100, "steps": 30, "pruning.interval": 10,
+    "pruning.directions": 2, "pruning.keep": 0.5, "selection.every": 5, "stage2.draws": 1,
 }  # fmt: skip
 LONG = {**SMALL, "steps": 900}
 
@@ -45,7 +48,7 @@ def same_prompt(one: Path, other: Path) -> None:
 
 
 def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    events = list(tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run"))
+    events = list(tune_steps(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run"))
     kinds = [type(event) for event in events]
     assert kinds[0] is Encoding
     assert kinds[-1] is Done
@@ -69,7 +72,7 @@ def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos
 
 
 def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     for split in ("val", "test"):
         rows = run.record["images"][split]
         features = np.array(clip.encode_images([photos / path for path, _ in rows]))
@@ -83,7 +86,7 @@ def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, 
 
 
 def test_tuning_lowers_the_training_loss(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig(**{**SMALL, "generations": 40}), output=tmp_path / "run")
+    run = sz.tune(clip, photos, sz.TuneConfig().with_settings({**SMALL, "generations": 40}), output=tmp_path / "run")
     losses = [step.loss for step in read_steps(run.folder) if step.stage == 1]
     assert losses[-1] < losses[0] - 0.05
     assert run.results["val"] >= run.results["zero_shot_val"]
@@ -91,7 +94,7 @@ def test_tuning_lowers_the_training_loss(clip: sz.Clip, photos: Path, tmp_path: 
 
 def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        sz.tune(clip, photos, sz.TuneConfig(**SMALL, seed=seed), output=tmp_path / name)
+        sz.tune(clip, photos, sz.TuneConfig(seed=seed).with_settings(SMALL), output=tmp_path / name)
     same_prompt(tmp_path / "a", tmp_path / "b")
     a, c = (Run.load(tmp_path / name) for name in ("a", "c"))
     assert float(mx.max(mx.abs(a.prompt.context - c.prompt.context))) > 0
@@ -100,10 +103,11 @@ def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, phot
 
 SCRIPT = """
 import sys, sharpzo_mlx as sz
+from sharpzo_mlx.runs.settings_file import read_settings
 from sharpzo_mlx.tuning import checkpointing
 checkpointing.CHECKPOINT_SECONDS = 0.05
 model, photos, output, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
-sz.tune(sz.load(model), photos, sz.TuneConfig(**options), output=output, resume=True)
+sz.tune(sz.load(model), photos, sz.TuneConfig().with_settings(options), output=output, resume=True)
 """
 
 
@@ -160,9 +164,9 @@ def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, p
     def refuse(*_: object) -> None:
         raise KeyboardInterrupt
 
-    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    steps = tune_steps(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharpzo_mlx.tuning.search.Search._generation", refuse)
+        patch.setattr("sharpzo_mlx.optimisers.cma.ask", refuse)
         with pytest.raises(KeyboardInterrupt):
             list(steps)
     result = sz.evaluate(tmp_path / "run", photos).folders[0]
@@ -171,16 +175,16 @@ def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, p
 
 
 def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    steps = tune_steps(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
-        hold = checkpointing.Recorder._hold
+        state = Search.state
 
-        def interrupted(self: checkpointing.Recorder) -> None:
-            if self.search.step == 3:
+        def interrupted(self: Search) -> SearchState:
+            if self.now.step == 3:
                 raise KeyboardInterrupt
-            hold(self)
+            return state(self)
 
-        patch.setattr(checkpointing.Recorder, "_hold", interrupted)
+        patch.setattr(Search, "state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(steps)
     sz.tune(clip, photos, output=tmp_path / "run", resume=True)
@@ -188,7 +192,7 @@ def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: 
 
 
 def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    steps = tune_steps(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    steps = tune_steps(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     for event in steps:
         if isinstance(event, TuneStep) and event.step == 3:
             break
@@ -200,7 +204,7 @@ def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: 
 
 
 def test_resume_starts_what_is_not_there_and_returns_what_is_done(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    config = sz.TuneConfig(**SMALL)
+    config = sz.TuneConfig().with_settings(SMALL)
     first = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
     stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
     again = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
@@ -209,7 +213,7 @@ def test_resume_starts_what_is_not_there_and_returns_what_is_done(clip: sz.Clip,
 
 
 def test_a_finished_run_is_not_that_of_another_data_set(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    first = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    first = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     others = shutil.copytree(photos, tmp_path / "others")
     for image in (others / "dog").iterdir():  # the same names, but other images
         shutil.copy(photos / "cat" / "1.png", image)
@@ -225,7 +229,7 @@ def test_a_finished_run_is_not_that_of_another_data_set(clip: sz.Clip, photos: P
 def test_a_finished_run_is_not_that_of_another_model(
     clip: sz.Clip, photos: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
-    sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     other = sz.load(shutil.copytree(tiny_model, tmp_path / "other"))
     other.__dict__["fingerprint"] = "another"
     with pytest.raises(sz.UserError) as error:
@@ -237,7 +241,7 @@ def test_a_second_run_never_overwrites_the_first(
     clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    quick = sz.TuneConfig(**{**SMALL, "generations": 1, "steps": 0})
+    quick = sz.TuneConfig().with_settings({**SMALL, "generations": 1, "steps": 0})
     names = [sz.tune(clip, photos, quick).folder for _ in range(2)]
     assert names == [Path(f"runs/{photos.name}-m-0"), Path(f"runs/{photos.name}-m-0-2")]
     with pytest.raises(sz.UserError, match="--resume"):
@@ -252,19 +256,19 @@ def test_a_second_run_never_overwrites_the_first(
 def test_going_on_with_something_else_names_the_difference(
     clip: sz.Clip, photos: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
-    config = sz.TuneConfig(**SMALL)
+    config = sz.TuneConfig().with_settings(SMALL)
     steps = tune_steps(clip, photos, config, output=tmp_path / "run")
     next(e for e in steps if isinstance(e, TuneStep))
     steps.close()  # type: ignore[attr-defined]
-    with pytest.raises(sz.UserError, match=r"begun with rho .*, not 0\.7"):
-        sz.tune(clip, photos, dataclasses.replace(config, rho=0.7), output=tmp_path / "run", resume=True)
+    with pytest.raises(sz.UserError, match=r"begun with sharpness\.rho .*, not 0\.7"):
+        sz.tune(clip, photos, config.with_settings({"sharpness.rho": 0.7}), output=tmp_path / "run", resume=True)
     moved = shutil.copytree(photos, tmp_path / "moved")
     assert sz.tune(clip, moved, config, output=tmp_path / "run", resume=True).finished
 
 
 def begun(clip: sz.Clip, dataset: Path, folder: Path) -> None:
     """A run that was stopped after its first generation."""
-    steps = tune_steps(clip, dataset, sz.TuneConfig(**SMALL), output=folder)
+    steps = tune_steps(clip, dataset, sz.TuneConfig().with_settings(SMALL), output=folder)
     next(e for e in steps if isinstance(e, TuneStep))
     steps.close()  # type: ignore[attr-defined]
 
@@ -290,7 +294,7 @@ def test_without_a_readable_test_image_there_is_no_test_split(
                 copied = tmp_path / "data" / part / image.parent.name / image.name
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 copied.write_bytes(b"no" if part == "test" else image.read_bytes())
-    run = sz.tune(clip, tmp_path / "data", sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    run = sz.tune(clip, tmp_path / "data", sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert "not one of the 12 test images can be read" in caplog.text
     assert run.finished
     assert run.results["test"] is None
@@ -331,7 +335,7 @@ def test_nothing_is_left_where_tuning_never_began(
 ) -> None:
     folder = photos if dataset == "photos" else tmp_path / dataset
     with pytest.raises(sz.UserError, match=message):
-        sz.tune(clip, folder, sz.TuneConfig(**{**SMALL, **changes}), output=tmp_path / "new" / "run")
+        sz.tune(clip, folder, sz.TuneConfig().with_settings({**SMALL, **changes}), output=tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
 
 
@@ -339,37 +343,40 @@ def test_what_a_kill_or_the_finder_left_is_no_obstacle(clip: sz.Clip, photos: Pa
     (tmp_path / "run").mkdir()
     for name in (".DS_Store", ".run-abc.json", ".checkpoint-xyz.safetensors"):
         (tmp_path / "run" / name).write_text("left")
-    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert sorted(p.name for p in run.folder.glob(".*")) == [".DS_Store"]
 
 
 def test_an_output_that_cannot_be_made_is_one_line(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(sz.UserError, match="choose another --output"):
-        sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "file" / "run")
+        sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "file" / "run")
 
 
-def test_a_presets_name_alone_is_refused(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(sz.UserError, match="a name alone"):
-        sz.tune(clip, photos, sz.TuneConfig(**SMALL, preset="paper"), output=tmp_path / "run")
-    with pytest.raises(sz.UserError, match="choose default"):
-        sz.tune(clip, photos, sz.TuneConfig(**SMALL, preset="nonsense"), output=tmp_path / "run")
+def test_a_run_writes_the_settings_that_repeat_it(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    first = sz.tune(clip, photos, sz.TuneConfig(seed=3).with_settings(SMALL), output=tmp_path / "first")
+    settings = read_settings(first.folder / "config.toml")
+    again = sz.TuneConfig().with_settings(settings)
+    assert again == first.config
+    sz.tune(clip, photos, again, output=tmp_path / "again")
+    same_prompt(tmp_path / "first", tmp_path / "again")
 
 
 def test_coarse_products_switch_to_forward_mode(
     clip: sz.Clip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sharpzo_mlx.runtime.precision.products_are_coarse", lambda: True)
-    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL, rho=0.1, sharpness="cge"), output=tmp_path / "run")
-    assert "sharpness forward" in caplog.text
+    config = sz.TuneConfig().with_settings({**SMALL, "sharpness.rho": 0.1, "sharpness.estimator": "cge"})
+    run = sz.tune(clip, photos, config, output=tmp_path / "run")
+    assert "sharpness.estimator forward" in caplog.text
     # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
     assert run.results["queries"] == 5 * (6 + 32) + 30 * 6
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig(**SMALL), output=tmp_path / "run")
+    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     content = json.loads((run.folder / "run.json").read_text())
-    assert content["config"] == sz.TuneConfig(**SMALL, template="a photo of a {}.").to_dict()
+    assert content["config"] == sz.TuneConfig(template="a photo of a {}.").with_settings(SMALL).to_json()
     assert content["model"]["fingerprint"] == clip.fingerprint
     assert content["versions"]["mlx"] == metadata.version("mlx")
     assert all(not os.path.isabs(path) for rows in content["images"].values() for path, _ in rows)

@@ -94,7 +94,7 @@ def test_the_scale_is_the_rule_of_all_methods_or_the_papers(task: Task) -> None:
     ours = make_zip_problem(task, ZipOptions(intrinsic=900, unit_columns=False))[1]
     tokens, width = ours.initial.shape
     assert tokens == 9  # the bytes of "a photo of a", words apart
-    rule = task.problem(dimension=100).objective.space
+    rule = task.problem({"space.dimension": 100}).objective.space
     np.testing.assert_array_equal(ours.projection, rule.projection)
     papers = make_zip_problem(task, ZipOptions(intrinsic=900))[1]
     columns = mx.linalg.norm(papers.projection.reshape(tokens, width, 100), axis=1)
@@ -113,7 +113,7 @@ def test_the_budget_is_kept_and_every_query_counted(task: Task, monkeypatch: pyt
     records, _ = run(task, draws=5, intrinsic=90, unit_columns=False)
     assert records[-1].queries == problems[0][0].objective.queries == 200  # 203 buy twenty steps of ten
     assert [record.queries for record in records] == [0, 100, 200]
-    assert records[0].score == task.problem().validate(mx.zeros(task.config.dimension))
+    assert records[0].score == task.problem().validate(mx.zeros(task.config.space.dimension))
     assert all(record.image_passes == record.backward_passes == 0 for record in records)
 
 

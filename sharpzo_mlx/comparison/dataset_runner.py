@@ -198,7 +198,7 @@ class Arena:
         method, seed = contestant.method, task.config.seed
         settings = {
             "options": dict(contestant.options),
-            "config": task.config.to_dict(),
+            "config": task.config.to_json(),
             "model": cache_name(self.clip),  # its weights and how it prepares images
             "data": data,
             "versions": versions(),

@@ -68,7 +68,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the curves, as plain values."""
         return {
-            "config": self.config.to_dict(),
+            "config": self.config.to_json(),
             "versions": versions(),
             "datasets": [
                 {

@@ -155,7 +155,7 @@ def _landscape(run: Run, clip: Clip) -> Landscape:
     objective = make_problem(clip, train, train, run.config).objective
     w, d = run.prompt.w, objective.dimension
     length = float(np.linalg.norm(np.array(w)))
-    reach = length or run.config.sigma * math.sqrt(d)
+    reach = length or run.config.stage1.sigma * math.sqrt(d)
     directions = mx.random.normal((SLOPES + 2, d), key=key_for(run.config.seed, "landscape"))
     one = w / length if length else directions[0] / mx.linalg.norm(directions[0])
     other = directions[1] - (directions[1] @ one) * one
@@ -163,7 +163,7 @@ def _landscape(run: Run, clip: Clip) -> Landscape:
     steps = mx.linspace(-1.25 * reach, 1.25 * reach, GRID)
     points = w + (other[None] * steps[:, None])[:, None] + (one[None] * steps[:, None])[None]  # [across, along, d]
     losses = np.array(objective.losses(points.reshape(-1, d))).reshape(GRID, GRID)
-    rho = run.config.rho or 0.1
+    rho = run.config.sharpness.rho or 0.1
     slopes = objective.jvp(mx.broadcast_to(w, (SLOPES, d)), directions[2:])[1]  # <grad L, u>
     ascent = slopes @ directions[2:]
     ends = objective.losses(mx.stack([w, w + rho * ascent / mx.maximum(mx.linalg.norm(ascent), 1e-12)]))

@@ -27,6 +27,7 @@ from sharpzo_mlx.evaluation.folders import open_model
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, remembered
 from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.images.load import open_image
+from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, Findings, look_at
 from sharpzo_mlx.report.plots import as_svg, draw_all, save_png, shown_classes
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
@@ -130,12 +131,14 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
 
 
 def _command(run: Run) -> str:
-    """The command line that repeats the run: every option that is not the default."""
+    """Return the command line that repeats the run, with every setting that is not the default."""
     words = ["sharpzo-mlx", "tune", run.record["dataset"], "--model", str(run.model_folder)]
-    plain = TuneConfig().to_dict()
-    for name, value in run.config.to_dict().items():
-        if value != plain[name] or name == "seed":
+    plain = TuneConfig().settings()
+    for name, value in run.config.settings().items():
+        if "." not in name and (value != plain[name] or name == "seed"):
             words += ["--" + name.replace("_", "-"), str(value)]
+        elif "." in name and (name not in plain or value != plain[name]):
+            words += ["--set", f"{name}={NONE if value is None else value}"]
     return shlex.join(words)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.settings_file import SETTINGS, as_toml
 from sharpzo_mlx.runs.step_log import StepLog
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.search import Search, TuneStep
@@ -50,6 +52,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         """Make the folder a run that can be used: its prompt is zero-shot, if nothing better."""
         self.run.save()  # first, so that whatever follows lies in a run
+        atomic_write(self.run.folder / SETTINGS, as_toml(self.run.config))
         self.log = StepLog(self.run.folder, self.kept)
         self._hold()
         self.save()

@@ -21,7 +21,7 @@ from sharpzo_mlx.optimisers.sharpness import SharpnessState
 from sharpzo_mlx.optimisers.stage2 import State
 from sharpzo_mlx.tuning.selection import SelectionState
 
-S = TypeVar("S", CMAState, SharpnessState, State)
+S = TypeVar("S", bound="CMAState | SharpnessState | State")
 
 
 @dataclass
@@ -114,4 +114,5 @@ def arrays_of(state: CMAState | SharpnessState | State) -> dict[str, mx.array]:
 
 
 def _restored(state: S, arrays: Mapping[str, mx.array], part: str) -> S:
-    return replace(state, **{name: arrays[f"{part}.{name}"] for name in arrays_of(state)})
+    changes: dict[str, Any] = {name: arrays[f"{part}.{name}"] for name in arrays_of(state)}
+    return replace(state, **changes)

@@ -93,7 +93,7 @@ def _of_words(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
-    problem = task.problem(**options)
+    problem = task.problem(options)
     yield from ()
     return CosineClassifier.at(problem, mx.zeros(problem.objective.dimension))
 

@@ -69,7 +69,7 @@ def coop(task: Task, options: Mapping[str, Any]) -> Steps:
         return features, score_features(features, problem.val, objective.logit_scale)
 
     context = mean = objective.space.initial
-    selection = Selection(problem.config.selection_slack)
+    selection = Selection(problem.config.selection.slack)
     kept, score = validated(context)
     selection.consider(score)
     yield Progress(0, score, selection.best, partial(CosineClassifier, kept, objective.logit_scale))

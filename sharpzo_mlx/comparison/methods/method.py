@@ -11,7 +11,8 @@ memory are read by whoever runs it, the test split is never in its hands.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -22,7 +23,7 @@ from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.build import Problem, make_problem
 from sharpzo_mlx.objective.objective import Score
 
-AVERAGING = TuneConfig.averaging  # share of the old average of iterates, of every method that descends in steps
+AVERAGING = TuneConfig().stage2.averaging  # of the iterates, for every method that descends in steps
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Task:
     config: TuneConfig
     query_budget: int
 
-    def problem(self, **options: Any) -> Problem:
-        """The objective over vectors w and its validation, some options of `config` set otherwise."""
-        return make_problem(self.clip, self.train, self.val, replace(self.config, **options))
+    def problem(self, settings: Mapping[str, Any] = MappingProxyType({})) -> Problem:
+        """Return the objective over vectors w and its validation, some settings of `config` changed."""
+        return make_problem(self.clip, self.train, self.val, self.config.with_settings(settings))
 
 
 class Predictor(Protocol):

@@ -75,7 +75,7 @@ def descend(task: Task, search: Descent) -> Steps:
     cost = 2 * params.draws
     check_draws(task.query_budget, params.draws)
     steps = task.query_budget // cost
-    selection = Selection(task.config.selection_slack)
+    selection = Selection(task.config.selection.slack)
     best, score = search.zero_shot
     selection.consider(score)
     yield Progress(0, score, selection.best, partial(search.predictor, best), search.image_passes())

@@ -84,8 +84,8 @@ def make_zip_problem(task: Task, options: ZipOptions) -> tuple[Problem, ZipSpace
     """The task's problem over ZIP's parameters, and their space."""
     template = task.config.template or PLAIN
     tokens = len(tokenise_prompts(task.clip.tokenizer, template, task.train.class_names).prefix)
-    scale = {"projection_std": task.clip.config.text.hidden_size**-0.5} if options.unit_columns else {}
-    problem = task.problem(dimension=max(2, options.intrinsic // tokens), **scale)
+    scale = {"space.projection_std": task.clip.config.text.hidden_size**-0.5} if options.unit_columns else {}
+    problem = task.problem({"space.dimension": max(2, options.intrinsic // tokens), **scale})
     plain = problem.objective
     space = ZipSpace(plain.space.initial, plain.space.projection, options.rank)
     objective = Objective(
