@@ -16,6 +16,7 @@ from sharpzo_mlx.cli.options import parse_seconds
 from sharpzo_mlx.cli.tune import chosen, continued, tune_command
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
 
 FIELDS = {item.name: item for item in dataclasses.fields(TuneConfig)}
@@ -76,10 +77,10 @@ def test_preset_gives_way_to_what_is_given_only() -> None:
 def test_a_run_goes_on_with_its_own_options_unless_told(tmp_path: Path) -> None:
     own = TuneConfig(shots=3, rho=0.7, seed=5)
     assert continued(TuneConfig(), {}, tmp_path / "absent") == TuneConfig()
-    record = {
-        "status": "running", "dataset": "photos", "model": {"folder": "m", "fingerprint": ""},
-        "images": {"train": [], "val": []}, "class_names": [], "class_folders": [], "versions": {},
-    }  # fmt: skip
+    record = RunRecord(
+        status="running", dataset="photos", shots=3, model=ModelRecord("m", ""), images=DrawnImages((), ()),
+        class_names=(), class_folders=(), versions={},
+    )  # fmt: skip
     Run(tmp_path, own, record).save()
     assert continued(TuneConfig(), typed(), tmp_path) == own
     again = typed("--time-budget", "1h", "--rho", "0.2")  # a difference is for tune_steps to name

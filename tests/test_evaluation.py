@@ -54,7 +54,7 @@ def test_accuracies_of_folders_and_their_means(run: sz.Run, photos: Path, tmp_pa
 def test_images_that_the_run_has_seen_are_counted_and_said(
     run: sz.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drawn = {split: [photos / path for path, _ in rows] for split, rows in run.record["images"].items()}
+    drawn = {split: [photos / path for path, _ in rows] for split, rows in run.record.images.by_split().items()}
     for path in drawn["test"]:
         link = tmp_path / "test" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)

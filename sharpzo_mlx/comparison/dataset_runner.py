@@ -30,7 +30,7 @@ from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.overlap import Seen
 from sharpzo_mlx.features.extract import Features, cache_name
-from sharpzo_mlx.runs.resume import versions
+from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.pipeline import Encoding, check_classes, encode_split
 

@@ -59,7 +59,7 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
         UserError: it is gone, or it is not the one that was tuned.
     """
     clip = clip or load(run.model_folder)
-    if clip.fingerprint != run.record["model"]["fingerprint"]:
+    if clip.fingerprint != run.record.model.fingerprint:
         raise UserError(f"{clip.folder}: not the model that {run.folder} was tuned on; convert that one again")
     return clip
 
@@ -213,7 +213,7 @@ def _moved(before: FolderProgress, chunk: EncodeProgress) -> FolderProgress:
 
 def _inside(folder: Path, run: Run) -> bool:
     """Whether a folder is the run's data set or lies in it."""
-    return folder.expanduser().resolve().is_relative_to(Path(run.record["dataset"]).resolve())
+    return folder.expanduser().resolve().is_relative_to(Path(run.record.dataset).resolve())
 
 
 def predict(

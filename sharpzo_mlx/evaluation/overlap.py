@@ -50,5 +50,5 @@ class Seen:
 
 def seen_by(run: Run) -> Seen:
     """The images that a run was trained or validated on."""
-    root, images = Path(run.record["dataset"]), run.record["images"]
-    return Seen(str(run.folder), [root / path for split in ("train", "val") for path, _ in images.get(split, ())])
+    root, drawn = Path(run.record.dataset), run.record.images
+    return Seen(str(run.folder), [root / path for rows in (drawn.train, drawn.val) for path, _ in rows])

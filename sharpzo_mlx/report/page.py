@@ -65,8 +65,7 @@ def write_report(
             written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    if not run.results or not run.prompt.class_names:
-        raise UserError(f"{run.folder}: stopped before there was anything to show; go on with `tune --resume`")
+    _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _page(run, output)
     findings = _findings(run, clip, landscape=landscape)
     steps = read_steps(run.folder)
@@ -107,17 +106,17 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
     return {
         "name": run.folder.resolve().name,
         "finished": run.finished,
-        "dataset": Path(run.record["dataset"]).name,
+        "dataset": Path(run.record.dataset).name,
         "model": run.model_folder.name,
         "classes": len(run.prompt.class_names),
-        "images": {split: len(rows) for split, rows in run.record["images"].items()},
+        "images": {split: len(rows) for split, rows in run.record.images.by_split().items()},
         "results": run.results,
         "head": run.prompt.head,
         "template": run.prompt.template,
         "shift": remembered(run),
         "command": _command(run),
-        "versions": run.record["versions"],
-        "fingerprint": run.record["model"]["fingerprint"],
+        "versions": run.record.versions,
+        "fingerprint": run.record.model.fingerprint,
         "findings": findings
         and {
             "split": findings.split,
@@ -131,7 +130,7 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
 
 def _command(run: Run) -> str:
     """The command line that repeats the run: every option that is not the default."""
-    words = ["sharpzo-mlx", "tune", run.record["dataset"], "--model", str(run.model_folder)]
+    words = ["sharpzo-mlx", "tune", run.record.dataset, "--model", str(run.model_folder)]
     plain = TuneConfig().to_dict()
     for name, value in run.config.to_dict().items():
         if value != plain[name] or name == "seed":

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 
 from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.record import RunResults
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.step_log import StepLog
 from sharpzo_mlx.runtime import memory
@@ -42,7 +44,8 @@ class Recorder:
             search.restore(*saved)
         else:
             search.begin()
-            run.record["zero_shot_val"] = search.best_score.accuracy  # w = 0 is the first candidate
+            # w = 0 is the first candidate
+            run.record = replace(run.record, zero_shot_val=search.best_score.accuracy)
         self.kept = saved[1]["log_size"] if saved else 0
         self.saved_best: mx.array | None = None
 
@@ -57,7 +60,7 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the last state, however the search ended."""
         if kind is not None:
-            self.run.record["status"] = "interrupted"
+            self.run.record = replace(self.run.record, status="interrupted")
         self.save()
         self.log.close()
 
@@ -85,21 +88,23 @@ class Recorder:
         if arrays["best_w"] is not self.saved_best:
             self.saved_best = arrays["best_w"]
             self.run.keep_prompt(self.problem.prompt(self.saved_best))
-        self.run.results = costs(facts, self.run)
+        self.run.current_results = costs(facts, self.run)
         self.run.save()
 
 
-def costs(facts: dict[str, Any], run: Run) -> dict[str, Any]:
-    """The results of a run before its test images are read."""
-    earlier = run.results.get("peak_memory_mb", 0.0)
-    return {
-        "zero_shot": run.record["zero_shot_val"],
-        "val": facts["best"]["accuracy"],
-        "test": None,
-        "zero_shot_val": run.record["zero_shot_val"],
-        "queries": facts["queries"],
-        "val_queries": facts["val_queries"],
-        "seconds": round(facts["elapsed"], 3),
-        "peak_memory_mb": round(max(earlier, memory.mlx_peak() / 2**20), 1),
-        "process_memory_mb": round(memory.process_peak() / 2**20, 1),
-    }
+def costs(facts: dict[str, Any], run: Run) -> RunResults:
+    """Return the results of a run before its test images are read."""
+    zero_shot = run.record.zero_shot_val
+    assert zero_shot is not None, "w = 0 is validated first"
+    earlier = run.current_results.peak_memory_mb if run.current_results else 0.0
+    return RunResults(
+        zero_shot=zero_shot,
+        val=facts["best"]["accuracy"],
+        test=None,
+        zero_shot_val=zero_shot,
+        queries=facts["queries"],
+        val_queries=facts["val_queries"],
+        seconds=round(facts["elapsed"], 3),
+        peak_memory_mb=round(max(earlier, memory.mlx_peak() / 2**20), 1),
+        process_memory_mb=round(memory.process_peak() / 2**20, 1),
+    )
