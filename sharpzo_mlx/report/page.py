@@ -23,13 +23,13 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.evaluation.folders import open_model
-from sharpzo_mlx.evaluation.reports import EVALUATIONS, remembered
+from sharpzo_mlx.evaluation.reports import EVALUATIONS, read_evaluations
 from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.report.analysis import ChangedImage, Findings, look_at
 from sharpzo_mlx.report.plots import as_svg, draw_all, save_png, shown_classes
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.step_log import STEPS, read_steps
 
@@ -113,7 +113,7 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
         "results": run.results,
         "head": run.prompt.head,
         "template": run.prompt.template,
-        "shift": remembered(run),
+        "shift": read_evaluations(run),
         "command": _command(run),
         "versions": run.record.versions,
         "fingerprint": run.record.model.fingerprint,
