@@ -37,7 +37,7 @@ def pooled(dataset: Path, target: Path) -> Path:
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The results of one run."""
     run = sz.tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
-    return {"seed": seed, **run.results}
+    return {"seed": seed, **run.results.to_json()}
 
 
 def row(name: str, runs: list[dict[str, Any]]) -> str:

@@ -31,7 +31,7 @@ from sharpzo_mlx.datasets.matching import match_classes
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.painting import paint
-from sharpzo_mlx.evaluation.metrics import Judged, calibration_error
+from sharpzo_mlx.evaluation.metrics import Outcomes, calibration_error
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.heads.closed_form import discriminant, nearest_mean, ridge
 from sharpzo_mlx.heads.head import with_head
@@ -114,7 +114,7 @@ def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
     shares = np.array(mx.softmax(logits, axis=-1))
     predicted = shares.argmax(axis=1)
     right = predicted == features.labels
-    found = Judged(right, right, shares.max(axis=1), predicted)
+    found = Outcomes(right, right, shares.max(axis=1), predicted)
     return score_logits(logits, mx.array(features.labels)).accuracy, calibration_error(found)
 
 

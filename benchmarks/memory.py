@@ -103,7 +103,7 @@ def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str,
 
 
 def _cost(run: sz.Run) -> dict[str, float]:
-    return {name: run.results[name] for name in ("queries", "seconds")}
+    return {"queries": run.results.queries, "seconds": run.results.seconds}
 
 
 def measure_tune(classes: int, **given: Any) -> dict[str, float]:

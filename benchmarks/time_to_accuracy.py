@@ -105,7 +105,7 @@ def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[di
     if not runs:
         return []
     curves = {path.name: curve(path) for path in runs}
-    zero_shot = Run.load(runs[0]).record["zero_shot_val"]
+    zero_shot = Run.load(runs[0]).record.zero_shot_val
     threshold, rows = threshold_of(list(curves.values()), zero_shot), []
     for name, points in curves.items():
         point = reached(points, threshold)

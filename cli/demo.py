@@ -99,8 +99,8 @@ def summary(finished: Finished) -> str:
         rows.append((WORDS[row.path.name], str(row.images), *shares))
     results = finished.run.results
     cost = (
-        f"{results['queries']} queries in {wording.duration(results['seconds'])}, "
-        f"{wording.amount(results['peak_memory_mb'] * 2**20)} of memory, no gradient"
+        f"{results.queries} queries in {wording.duration(results.seconds)}, "
+        f"{wording.amount(results.peak_memory_mb * 2**20)} of memory, no gradient"
     )
     pictures = "\n".join(_labelled(shown) for shown in finished.shown)
     return f"{introduction}\n{wording.aligned(rows)}\n\n{pictures}\n\n{cost}"

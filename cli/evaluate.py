@@ -84,7 +84,7 @@ def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scop
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip.handle import load
     from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
-    from sharpzo_mlx.evaluation.reports import Report, remember
+    from sharpzo_mlx.evaluation.reports import Report
     from sharpzo_mlx.runs.run import Run
 
     run = Run.load(run_folder)
@@ -92,7 +92,6 @@ def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scop
     with progress.drawing() as draw:
         for record in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
             if isinstance(record, Report):
-                remember(run, record)
                 return record
             if isinstance(record, FolderProgress):
                 draw(record)

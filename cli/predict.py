@@ -21,7 +21,7 @@ from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation.folders import Prediction
+    from sharpzo_mlx.evaluation.prediction import Prediction
 
 
 @click.command("predict")
@@ -36,17 +36,17 @@ def predict_command(
 ) -> None:
     """Label each IMAGE with the run RUN."""
     from sharpzo_mlx.clip import handle
-    from sharpzo_mlx.evaluation import folders
+    from sharpzo_mlx.evaluation import prediction
     from sharpzo_mlx.runs import run
 
     style = at_most_one(json=as_json, csv=as_csv)
     clip = None if model is None else handle.load(model)
-    predictions = folders.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
+    predictions = prediction.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
-    for prediction in predictions:
-        if prediction.error:
-            click.echo(f"note: {prediction.path}: {prediction.error}", err=True)
-    if all(prediction.error for prediction in predictions):
+    for one in predictions:
+        if one.error:
+            click.echo(f"note: {one.path}: {one.error}", err=True)
+    if all(one.error for one in predictions):
         raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC)")
 
 

@@ -51,7 +51,7 @@ def table(reports: Reports) -> str:
     if len(body) > 1:
         body.append(_mean_row(reports))
     marked = any(row[9] for row in body)
-    unreadable = any(result.skipped for report in reports.values() for result in report.folders)
+    unreadable = any(result.unreadable for report in reports.values() for result in report.folders)
     kept = [place for place in range(len(HEADING)) if (place != 9 or marked) and (place != 10 or unreadable)]
     lines = [wording.aligned([[row[place] for place in kept] for row in (HEADING, *body)])]
     return "\n".join([*lines, *_remarks(reports)])
@@ -60,7 +60,7 @@ def table(reports: Reports) -> str:
 def _row(results: Sequence[FolderResult]) -> tuple[str, ...]:
     result = results[0]
     before, after = [r.zero_shot for r in results], [r.tuned for r in results]
-    pairs = [r.measures for r in results]
+    pairs = [(r.zero_shot_metrics, r.tuned_metrics) for r in results]
     return (
         str(result.path),
         str(result.images),
@@ -72,7 +72,7 @@ def _row(results: Sequence[FolderResult]) -> tuple[str, ...]:
         _share([tuned.per_class for _, tuned in pairs]),
         f"{100 * fmean(zero_shot.ece for zero_shot, _ in pairs):.1f} -> {_share([tuned.ece for _, tuned in pairs])}",
         "below zero-shot" if fmean(after) < fmean(before) else "",
-        str(result.skipped),
+        str(result.unreadable),
     )
 
 
@@ -171,7 +171,7 @@ def as_record(reports: Reports) -> dict[str, Any]:
 def _record(report: Report) -> dict[str, Any]:
     mean = report.shifted_mean
     return {
-        "folders": [result.to_dict() for result in report.folders],
+        "folders": [result.to_entry().to_json() for result in report.folders],
         "mean": {"zero_shot": report.zero_shot, "tuned": report.tuned},
         "shifted_mean": {"zero_shot": mean[0], "tuned": mean[1]} if mean else None,
         "shift_per_point": report.shift_per_point,
@@ -185,8 +185,12 @@ def as_csv(reports: Reports) -> str:
     writer.writerow(CSV_HEADING)
     for run, report in reports.items():
         for r in report.folders:
-            figures = [f for name in ("top5", "per_class", "ece") for f in (getattr(m, name) for m in r.measures)]
-            head = (run, r.path, "", "", r.kind, int(r.in_distribution), r.images, r.skipped, r.zero_shot, r.tuned)
+            figures = [
+                f
+                for name in ("top5", "per_class", "ece")
+                for f in (getattr(r.zero_shot_metrics, name), getattr(r.tuned_metrics, name))
+            ]
+            head = (run, r.path, "", "", r.kind, int(r.in_distribution), r.images, r.unreadable, r.zero_shot, r.tuned)
             writer.writerow((*head, *r.interval, *figures))
             for p in r.parts:
                 part = (run, r.path, p.corruption, p.severity, "", int(r.in_distribution), p.images, "")

@@ -133,23 +133,24 @@ def continued(config: TuneConfig, layers: Iterable[Mapping[str, Any]], folder: P
 
 def as_record(run: Run) -> dict[str, Any]:
     """The result for a script: accuracies 0..1, `test` null without a test split."""
-    of_head = {name: run.results[name] for name in OF_HEAD if name in run.results}
-    return {"run": str(run.folder), **{name: run.results.get(name) for name in RESULTS}, **of_head}
+    results = run.results.to_json()
+    of_head = {name: results[name] for name in OF_HEAD if name in results}
+    return {"run": str(run.folder), **{name: results[name] for name in RESULTS}, **of_head}
 
 
 def summary(run: Run, dataset: Path) -> str:
     """The result for a reader: zero-shot and tuned, what it cost, where it lies, what to type next."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_row("validation", results.get("zero_shot_val"), results["val"]))
-    if results["test"] is not None:
-        rows.append(_row("test", results["zero_shot"], results["test"]))
-        if "test_text" in results:
-            rows.append(_row("test, words alone", results["zero_shot"], results["test_text"]))
+    rows.append(_row("validation", results.zero_shot_val, results.val))
+    if results.test is not None:
+        rows.append(_row("test", results.zero_shot, results.test))
+        if results.test_text is not None:
+            rows.append(_row("test, words alone", results.zero_shot, results.test_text))
     head = f"{wording.head(run.prompt.head)}\n" if run.prompt.head is not None else ""
     cost = (
-        f"{results['queries']} queries in {wording.duration(results['seconds'])}, "
-        f"{wording.amount(results['peak_memory_mb'] * 2**20)} of MLX memory"
+        f"{results.queries} queries in {wording.duration(results.seconds)}, "
+        f"{wording.amount(results.peak_memory_mb * 2**20)} of MLX memory"
     )
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_to_evaluate(run, dataset))])
     return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
@@ -161,7 +162,7 @@ def _to_evaluate(run: Run, dataset: Path) -> Path:
     from sharpzo_mlx.datasets.folder import inner_folder, split_folders
 
     placeholder = Path("FOLDER")
-    if run.results["test"] is None or not dataset.is_dir() or find_split_file(dataset):
+    if run.results.test is None or not dataset.is_dir() or find_split_file(dataset):
         return placeholder
     return split_folders(inner_folder(dataset)).get("test", placeholder)
 

@@ -34,7 +34,7 @@ def main() -> None:
         clip = sz.load(model)
         config = sz.TuneConfig(shots=8, seed=0, query_budget=3000)
         run = sz.tune(clip, dataset, config, output=Path(scratch) / "run")
-        print(f"test: zero-shot {run.results['zero_shot']:.3f}, tuned {run.results['test']:.3f}")
+        print(f"test: zero-shot {run.results.zero_shot:.3f}, tuned {run.results.test:.3f}")
         report = sz.evaluate(run, shifted, clip=clip)
         print(f"shifted: zero-shot {report.zero_shot:.3f}, tuned {report.tuned:.3f}")
         for label, probability in sz.predict(run, image, top=3, clip=clip)[0].labels:

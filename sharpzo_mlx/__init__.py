@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sharpzo_mlx.comparison.runner import Comparison, compare
     from sharpzo_mlx.config import TuneConfig
     from sharpzo_mlx.errors import UserError
-    from sharpzo_mlx.evaluation.folders import Prediction, evaluate, predict
+    from sharpzo_mlx.evaluation.folders import evaluate
+    from sharpzo_mlx.evaluation.prediction import Prediction, predict
     from sharpzo_mlx.evaluation.reports import Report
     from sharpzo_mlx.presets import preset
     from sharpzo_mlx.prompts.prompt import Prompt
@@ -34,7 +35,7 @@ startup.prepare()
 _HOMES = {
     "Clip": "clip.handle",
     "Comparison": "comparison.runner",
-    "Prediction": "evaluation.folders",
+    "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
@@ -43,7 +44,7 @@ _HOMES = {
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
     "load": "clip.handle",
-    "predict": "evaluation.folders",
+    "predict": "evaluation.prediction",
     "preset": "presets",
     "tune": "tuning.pipeline",
     "tune_steps": "tuning.pipeline",

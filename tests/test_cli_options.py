@@ -15,6 +15,7 @@ from sharpzo_mlx.cli.tune import chosen_settings, configured, continued, tune_co
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.options import declared
 from sharpzo_mlx.presets import preset
+from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import as_toml
 
@@ -98,10 +99,10 @@ def test_a_settings_file_gives_way_too(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_run_goes_on_with_its_own_options_unless_told(tmp_path: Path) -> None:
     own = TuneConfig(shots=3, seed=5).with_settings({"sharpness.rho": 0.7})
     assert continued(TuneConfig(), [], tmp_path / "absent") == TuneConfig()
-    record = {
-        "status": "running", "dataset": "photos", "model": {"folder": "m", "fingerprint": ""},
-        "images": {"train": [], "val": []}, "class_names": [], "class_folders": [], "versions": {},
-    }  # fmt: skip
+    record = RunRecord(
+        status="running", dataset="photos", shots=3, model=ModelRecord("m", ""), images=DrawnImages((), ()),
+        class_names=(), class_folders=(), versions={},
+    )  # fmt: skip
     Run(tmp_path, own, record).save()
     assert continued(TuneConfig(), layers_of(), tmp_path) == own
     again = layers_of("--time-budget", "1h", "--set", "sharpness.rho=0.2")  # a difference is for tune_steps to name

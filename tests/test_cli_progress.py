@@ -12,6 +12,7 @@ import pytest
 from sharpzo_mlx.cli import progress
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.evaluation.folders import FolderProgress
+from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.tuning.pipeline import Done, Encoding, Event, Plan
 from sharpzo_mlx.tuning.search import TuneStep
@@ -38,7 +39,11 @@ def step(number: int, stage: int = 1, **changes: Any) -> TuneStep:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run on disk with few steps, as `tune_steps` leaves one before its plan."""
-    made = Run(tmp_path / "r", TuneConfig(generations=30, steps=500), {"status": "running"})
+    record = RunRecord(
+        status="running", dataset="photos", shots=16, model=ModelRecord("m", ""), images=DrawnImages((), ()),
+        class_names=(), class_folders=(), versions={},
+    )  # fmt: skip
+    made = Run(tmp_path / "r", TuneConfig(generations=30, steps=500), record)
     made.save()
     return made
 

@@ -101,10 +101,12 @@ def test_all_methods_meet_on_equal_terms(
         }
         run = sz.tune(clip, photos, replace(CONFIG, seed=seed), output=tmp_path / f"run-{seed}")
         for split, images in (("train", own[0].train), ("val", own[0].val)):
-            assert [str(photos / path) for path, _ in run.record["images"][split]] == list(map(str, images.paths))
+            assert [str(photos / path) for path, _ in run.record.images.by_split()[split]] == list(
+                map(str, images.paths)
+            )
         cell = next(c for c in found.datasets[0].cells if (c.method, c.seed) == ("zero-shot", seed))
         assert cell.figures is not None
-        assert cell.figures.test == pytest.approx(run.results["zero_shot"])
+        assert cell.figures.test == pytest.approx(run.results.zero_shot)
     assert tasks[0][1].train.paths != tasks[-1][1].train.paths
     assert found.datasets[0].images == {"train": 12, "val": 12, "test": 12}
 

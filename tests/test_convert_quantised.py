@@ -116,7 +116,7 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
         tuned = tune(load(folder), photos, config, output=tmp_path / "run")
     assert ("quantised matrices: differences of losses would be noise" in caplog.text) == told
-    assert np.isfinite(tuned.results["val"])
+    assert np.isfinite(tuned.results.val)
 
 
 def test_forward_mode_goes_through_quantised_products(tiny_model: Path, tmp_path: Path) -> None:

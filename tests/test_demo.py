@@ -137,7 +137,8 @@ def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert "images" in shown.err
     run = sz.Run.load(output / "run")
     assert run.finished
-    assert run.results["test"] > run.results["zero_shot"] + 0.03
+    assert run.results.test is not None
+    assert run.results.test > run.results.zero_shot + 0.03
     report = sz.evaluate(run, [output / "images" / DATASET / "test"])
     assert f"{100 * report.tuned:.1f} %" in shown.out
 
@@ -178,9 +179,9 @@ def test_what_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert main.run([*words, "--seed", "1"]) == 2
     assert main.run(words) == 0
     run, undisturbed = sz.Run.load(cut / "run"), sz.Run.load(whole / "run")
-    assert (run.results["test"], run.results["queries"]) == (
-        undisturbed.results["test"],
-        undisturbed.results["queries"],
+    assert (run.results.test, run.results.queries) == (
+        undisturbed.results.test,
+        undisturbed.results.queries,
     )
 
 

@@ -56,7 +56,7 @@ def test_accuracies_of_folders_and_their_means(run: sz.Run, photos: Path, tmp_pa
 def test_images_that_the_run_has_seen_are_counted_and_said(
     run: sz.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drawn = {split: [photos / path for path, _ in rows] for split, rows in run.record["images"].items()}
+    drawn = {split: [photos / path for path, _ in rows] for split, rows in run.record.images.by_split().items()}
     for path in drawn["test"]:
         link = tmp_path / "test" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def test_images_that_the_run_has_seen_are_counted_and_said(
     report = sz.evaluate(run, [photos, tmp_path / "test", tmp_path / "link"])
     seen = len(drawn["train"]) + len(drawn["val"])
     assert [folder.seen for folder in report.folders] == [seen, 0, seen]
-    assert [folder.to_dict()["seen"] for folder in report.folders] == [seen, 0, seen]
+    assert [folder.to_entry().seen for folder in report.folders] == [seen, 0, seen]
     said = [record.message for record in caplog.records]
     assert len(said) == 2
     assert said[0].startswith(f"{photos}: {run.folder} was trained or validated on {seen} of these 36 images")
@@ -85,7 +85,7 @@ def test_unreadable_images_are_skipped_and_counted(run: sz.Run, photos: Path, tm
     (tmp_path / "broken" / "cat" / "0.png").write_bytes(b"no")
     result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
     assert isinstance(result, FolderResult)
-    assert (result.images, result.skipped) == (35, 1)
+    assert (result.images, result.unreadable) == (35, 1)
 
 
 def test_a_chunk_without_a_readable_image_is_only_skipped(
@@ -98,7 +98,7 @@ def test_a_chunk_without_a_readable_image_is_only_skipped(
     for path in files[:11]:  # two chunks and a little of the third; the first class keeps one image
         path.write_bytes(b"no")
     result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
-    assert (result.images, result.skipped) == (25, 11)
+    assert (result.images, result.unreadable) == (25, 11)
     assert [record.message.split(":")[0] for record in caplog.records] == ["11 unreadable images are skipped"]
     for path in files:
         path.write_bytes(b"no")
@@ -123,8 +123,8 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
 
     monkeypatch.setattr(folders, "CHUNK", 5)
     monkeypatch.setattr(folders, "encode_steps", watched)
-    in_chunks = sz.evaluate(run, photos).folders[0].to_dict()
-    for name, value in whole.to_dict().items():  # a probability's last bits depend on the size of its batch
+    in_chunks = sz.evaluate(run, photos).folders[0].to_entry().to_json()
+    for name, value in whole.to_entry().to_json().items():  # a probability's last bits depend on the size of its batch
         assert in_chunks[name] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value), name
     assert len(alive) == 8  # 36 images
     assert most == 1

@@ -27,6 +27,7 @@ from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
 from sharpzo_mlx.heads.head import joined_head, with_head
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.report.analysis import look_at
+from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import open_run
 from sharpzo_mlx.runs.run import Run
 
@@ -61,7 +62,7 @@ def runs(tiny_model: Path, hard: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def split(run: sz.Run, name: str) -> Features:
-    _, images = open_run(sz.load(run.model_folder), Path(run.record["dataset"]), None, folder=run.folder, resume=True)
+    _, images = open_run(sz.load(run.model_folder), Path(run.record.dataset), None, folder=run.folder, resume=True)
     return encode(sz.load(run.model_folder), images[name])
 
 
@@ -79,10 +80,10 @@ def test_the_words_are_those_without_a_head(runs: tuple[sz.Run, sz.Run]) -> None
     for name in ("context", "w", "class_features", "zero_shot_features"):
         np.testing.assert_array_equal(getattr(joined.prompt, name), getattr(plain.prompt, name))
     assert plain.prompt.head is None
-    assert joined.results["test_text"] == plain.results["test"]
-    assert joined.results["val_text"] == plain.results["val"]
-    assert joined.results["zero_shot"] == plain.results["zero_shot"]
-    assert {"test_text", "val_text", "head"} & plain.results.keys() == set()
+    assert joined.results.test_text == plain.results.test
+    assert joined.results.val_text == plain.results.val
+    assert joined.results.zero_shot == plain.results.zero_shot
+    assert {"test_text", "val_text", "head"} & plain.results.to_json().keys() == set()
 
 
 def test_the_head_is_the_sum_of_both_parts(runs: tuple[sz.Run, sz.Run]) -> None:
@@ -92,12 +93,12 @@ def test_the_head_is_the_sum_of_both_parts(runs: tuple[sz.Run, sz.Run]) -> None:
     text = np.array(plain.prompt.logits(val.embeddings))
     shares = by_loss(text, fitted.logits(np.array(val.embeddings)), val.labels)
     assert shares.image > 0, "a case in which the head says something"
-    assert run.results["head"] == {"kind": "gda", "text": shares.text, "image": shares.image}
+    assert run.results.head == HeadShares("gda", text=shares.text, image=shares.image)
     x = np.array(test.embeddings)
     wanted = shares.text * np.array(plain.prompt.logits(test.embeddings)) + shares.image * fitted.logits(x)
     np.testing.assert_allclose(run.prompt.logits(test.embeddings), wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(expected_logits(run, x), wanted, rtol=1e-4, atol=1e-4)
-    assert run.results["test"] == pytest.approx((wanted.argmax(axis=1) == test.labels).mean())
+    assert run.results.test == pytest.approx((wanted.argmax(axis=1) == test.labels).mean())
 
 
 def test_the_ends_are_the_parts(runs: tuple[sz.Run, sz.Run]) -> None:
@@ -118,10 +119,10 @@ def test_the_images_of_the_test_play_no_part(
     run, _ = runs
     copy = tmp_path / "photos"
     shutil.copytree(hard, copy)
-    for path, _label in run.record["images"]["test"]:
-        shutil.copyfile(hard / run.record["images"]["train"][0][0], copy / path)
+    for path, _label in run.record.images.by_split()["test"]:
+        shutil.copyfile(hard / run.record.images.train[0][0], copy / path)
     other = sz.tune(sz.load(tiny_model), copy, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
-    assert other.results["test"] != run.results["test"]
+    assert other.results.test != run.results.test
     assert other.prompt.head is not None
     assert run.prompt.head is not None
     np.testing.assert_array_equal(other.prompt.head.weight, run.prompt.head.weight)
@@ -153,14 +154,14 @@ def test_evaluate_predict_and_the_page_use_it(
 ) -> None:
     run, _ = runs
     clip = sz.load(run.model_folder)
-    for number, (path, label) in enumerate(run.record["images"]["test"]):
+    for number, (path, label) in enumerate(run.record.images.by_split()["test"]):
         place = tmp_path / "test" / run.prompt.folders[label] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(hard / path, place)
     (result,) = sz.evaluate(run, tmp_path / "test").folders
-    assert (result.tuned, result.zero_shot) == (run.results["test"], run.results["zero_shot"])
+    assert (result.tuned, result.zero_shot) == (run.results.test, run.results.zero_shot)
 
-    image = hard / run.record["images"]["test"][0][0]
+    image = hard / run.record.images.by_split()["test"][0][0]
     logits = expected_logits(run, np.array(clip.encode_images([image])))[0]
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     (prediction,) = sz.predict(run, image, top=3)
@@ -168,7 +169,7 @@ def test_evaluate_predict_and_the_page_use_it(
     np.testing.assert_allclose([found[name] for name in run.prompt.class_names], shares, atol=1e-5)
 
     looked = look_at(run, clip, landscape=False)
-    assert looked.confusion.trace() / looked.confusion.sum() == pytest.approx(run.results["test"])
+    assert looked.confusion.trace() / looked.confusion.sum() == pytest.approx(run.results.test)
 
     # a part of the classes: the head is cut to them as the words are
     shutil.rmtree(tmp_path / "test" / "cat")
@@ -195,12 +196,13 @@ def test_tune_says_both(
     words = ["tune", str(hard), "--model", str(tiny_model), "--no-report", *options]
     assert main.run([*words, "--output", str(tmp_path / "a")]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test, words alone")]
-    assert f"{100 * run.results['test_text']:.1f} %" in row
+    assert run.results.test_text is not None
+    assert f"{100 * run.results.test_text:.1f} %" in row
     assert main.run([*words, "--output", str(tmp_path / "b"), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["test"] == run.results["test"]
-    assert record["test_text"] == run.results["test_text"]
-    assert record["head"] == run.results["head"]
+    assert record["test"] == run.results.test
+    assert record["test_text"] == run.results.test_text
+    assert record["head"] == run.results.to_json()["head"]
 
 
 def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
@@ -222,10 +224,10 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
     assert again.prompt.head is not None
     assert run.prompt.head is not None
     np.testing.assert_array_equal(again.prompt.head.weight, run.prompt.head.weight)
-    assert {**again.results, **dict.fromkeys(COSTS)} == {**run.results, **dict.fromkeys(COSTS)}
+    assert dataclasses.replace(again.results, **COSTS) == dataclasses.replace(run.results, **COSTS)
 
 
-COSTS = ("seconds", "peak_memory_mb", "process_memory_mb")
+COSTS: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "process_memory_mb": 0.0}
 
 
 def test_every_head_that_can_be_asked_for_is_there() -> None:

@@ -46,7 +46,7 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def page(run: sz.Run, photos: Path) -> Path:
-    data = Path(run.record["dataset"])
+    data = Path(run.record.dataset)
     assert main.run(["evaluate", str(run.folder), str(data)]) == 0
     return write_report(run, png=True)
 
@@ -77,13 +77,14 @@ def read(page: Path) -> Reader:
 
 def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
     words = " ".join(" ".join(read(page).words).split())
-    for figure in ("zero_shot", "test"):
-        assert f"{100 * run.results[figure]:.1f} %" in words
-    assert f"queries {run.results['queries']}" in words
+    assert run.results.test is not None
+    for accuracy in (run.results.zero_shot, run.results.test):
+        assert f"{100 * accuracy:.1f} %" in words
+    assert f"queries {run.results.queries}" in words
     assert "<i>cat" in words  # as a name, not as markup
     assert "sharpzo-mlx tune" in words
     assert "--relative-scale 20.0" in words
-    assert run.record["versions"]["mlx"] in words
+    assert run.record.versions["mlx"] in words
     assert "in distribution" in words
 
 
@@ -106,11 +107,9 @@ def test_thumbnails_are_the_images(run: sz.Run, page: Path) -> None:
 
 def test_findings_are_those_of_the_classifier(run: sz.Run, page: Path) -> None:
     found = look_at(run, sz.load(run.model_folder))
-    assert found.confusion.trace() / found.confusion.sum() == pytest.approx(run.results["test"])
-    rows = run.record["images"]["test"]
-    features = np.array(
-        sz.load(run.model_folder).encode_images([Path(run.record["dataset"], path) for path, _ in rows])
-    )
+    assert found.confusion.trace() / found.confusion.sum() == pytest.approx(run.results.test)
+    rows = run.record.images.by_split()["test"]
+    features = np.array(sz.load(run.model_folder).encode_images([Path(run.record.dataset, path) for path, _ in rows]))
     shares = []
     for classifier in (run.prompt.zero_shot_features, run.prompt.class_features):
         powers = np.exp(run.prompt.logit_scale * features @ np.array(classifier).T)
@@ -122,8 +121,8 @@ def test_findings_are_those_of_the_classifier(run: sz.Run, page: Path) -> None:
     assert plane.losses.shape == (GRID, GRID)
     assert plane.sharpness > 0  # uphill is up
     # the middle of the plane is the result: its loss is the cross-entropy of the training images
-    train = run.record["images"]["train"]
-    features = np.array(sz.load(run.model_folder).encode_images([Path(run.record["dataset"], p) for p, _ in train]))
+    train = run.record.images.train
+    features = np.array(sz.load(run.model_folder).encode_images([Path(run.record.dataset, p) for p, _ in train]))
     logits = run.prompt.logit_scale * features @ np.array(run.prompt.class_features).T
     own = logits[range(len(train)), [label for _, label in train]]
     loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - own)
@@ -255,7 +254,7 @@ def test_a_run_that_was_killed_before_there_was_anything_to_show(
     folder = shutil.copytree(run.folder, tmp_path / "run")
     (folder / "report.html").unlink(missing_ok=True)
     record = json.loads((folder / "run.json").read_text())
-    unmeasured = json.dumps({**record, "status": "running", "results": {}})
+    unmeasured = json.dumps({**record, "status": "running", "results": None})
     for text, prompt, words in (
         (json.dumps(record), False, "no prompt so far; go on with `tune --resume`"),
         (unmeasured, True, "stopped before there was anything to show; go on with `tune --resume`"),

@@ -14,14 +14,14 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.datasets.evaluation_sets import ScoredSet
+from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.evaluation import folders
 from sharpzo_mlx.evaluation.metrics import (
-    Judged,
+    Outcomes,
     calibration_error,
     difference_interval,
-    judge,
+    find_outcomes,
     measure,
     pooled_interval,
 )
@@ -127,20 +127,20 @@ def test_chunks_change_nothing(run: sz.Run, shifted: Path, monkeypatch: pytest.M
     assert done[-1] == 108 == next(e for e in events if isinstance(e, folders.FolderProgress)).total
 
 
-def random_case(classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, ScoredSet]:
+def random_case(classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, EvaluationSet]:
     draw = np.random.default_rng(seed)
     embeddings, classifier = draw.normal(size=(images, 12)), draw.normal(size=(classes, 12))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     labels = draw.integers(0, classes, images)
     names = tuple(map(str, range(classes)))
-    scored = ScoredSet(ImageSet((), (), names, names), np.arange(classes), np.arange(classes), "")
+    scored = EvaluationSet(ImageSet((), (), names, names), np.arange(classes), np.arange(classes), "")
     return embeddings, labels, classifier, scored
 
 
 def test_figures_against_plain_loops() -> None:
     embeddings, labels, classifier, scored = random_case(9, 400, 0)
-    judged = judge(3.0 * embeddings @ classifier.T, labels, scored)
-    figures = measure(judged, labels)
+    outcomes = find_outcomes(3.0 * embeddings @ classifier.T, labels, scored)
+    figures = measure(outcomes, labels)
     right, top5, confidence = [], [], []
     for row, label in zip(3.0 * embeddings @ classifier.T, labels, strict=True):
         order = sorted(range(9), key=lambda k: -row[k])
@@ -158,7 +158,7 @@ def test_figures_against_plain_loops() -> None:
             gap = np.mean([right[i] for i in inside]) - np.mean([confidence[i] for i in inside])
             ece += len(inside) / 400 * abs(gap)
     assert figures.ece == pytest.approx(ece, abs=1e-6)
-    assert calibration_error(judged) == figures.ece
+    assert calibration_error(outcomes) == figures.ece
 
 
 def test_intervals_are_those_of_resampled_images() -> None:
@@ -166,7 +166,7 @@ def test_intervals_are_those_of_resampled_images() -> None:
     before = draw.random(300) < 0.5
     after = np.where(draw.random(300) < 0.15, ~before, before) | (draw.random(300) < 0.1)
     blank = np.zeros(300, dtype=np.float32)
-    low, high = difference_interval(*(Judged(r, r, blank, blank.astype(np.int32)) for r in (before, after)))
+    low, high = difference_interval(*(Outcomes(r, r, blank, blank.astype(np.int32)) for r in (before, after)))
     rows = draw.integers(0, 300, (20_000, 300))
     wanted = np.percentile(after[rows].mean(axis=1) - before[rows].mean(axis=1), (2.5, 97.5))
     np.testing.assert_allclose((low, high), wanted, atol=0.006)
@@ -192,7 +192,7 @@ def test_the_table_sets_the_shifted_folders_apart(show: Show, run: sz.Run, photo
     lines = show(shifted / "plain", photos, shifted / "c").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == [str(photos), str(shifted / "plain"), str(shifted / "c")]
     report = sz.evaluate(run, [shifted / "plain", photos, shifted / "c"])
-    before, after = report.folders[1].measures
+    before, after = report.folders[1].zero_shot_metrics, report.folders[1].tuned_metrics
     assert f"{100 * before.ece:.1f} -> {100 * after.ece:.1f} %" in lines[1]  # calibration of both
     mean = np.mean([report.folders[0].tuned, report.folders[2].tuned])
     assert lines[4].startswith("mean of shifted")

@@ -30,12 +30,13 @@ def test_tuning_photographs_gains_and_its_run_can_be_used(clip: sz.Clip, testbed
     photo = testbed / "pacs" / "photo"
     run = sz.tune(clip, photo, sz.TuneConfig(shots=16, seed=0, query_budget=BUDGET), output=tmp_path / "run")
     results = run.results
-    assert results["zero_shot"] == pytest.approx(0.286, abs=0.003)  # as the testbed's README measured it in torch
-    assert results["test"] > results["zero_shot"] + 0.08
-    assert results["val"] >= results["zero_shot_val"]
-    assert results["queries"] <= BUDGET
+    assert results.zero_shot == pytest.approx(0.286, abs=0.003)  # as the testbed's README measured it in torch
+    assert results.test is not None
+    assert results.test > results.zero_shot + 0.08
+    assert results.val >= results.zero_shot_val
+    assert results.queries <= BUDGET
     report = sz.evaluate(run, [photo / "test", testbed / "pacs" / "sketch"])
-    assert report.folders[0].tuned == pytest.approx(results["test"])
+    assert report.folders[0].tuned == pytest.approx(results.test)
     assert report.folders[1].images == 420
     image = next((photo / "test" / "dog").iterdir())
     (prediction,) = sz.predict(run, image, top=7)

@@ -62,25 +62,26 @@ def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos
 
     run = Run.load(tmp_path / "run")
     assert run.finished
-    assert {"zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb"} <= run.results.keys()
+    assert isinstance(events[-1], Done)
+    assert run.results == events[-1].run.results
     steps = read_steps(run.folder)
     assert [s.step for s in steps] == [*range(1, 6), *range(1, 31)]
-    assert steps[-1].queries == run.results["queries"] == 5 * 6 + 30 * 5
+    assert steps[-1].queries == run.results.queries == 5 * 6 + 30 * 5
     assert sorted(p.name for p in run.folder.iterdir()) == ["prompt.safetensors", "run.json", "steps.jsonl"]
-    counts = {name: len(rows) for name, rows in run.record["images"].items()}
+    counts = {name: len(rows) for name, rows in run.record.images.by_split().items()}
     assert counts == {"train": 12, "val": 12, "test": 12}
 
 
 def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     for split in ("val", "test"):
-        rows = run.record["images"][split]
+        rows = run.record.images.by_split()[split]
         features = np.array(clip.encode_images([photos / path for path, _ in rows]))
         labels = np.array([label for _, label in rows])
         tuned = np.mean((features @ np.array(run.prompt.class_features).T).argmax(axis=1) == labels)
         zero = np.mean((features @ np.array(run.prompt.zero_shot_features).T).argmax(axis=1) == labels)
-        assert run.results[split] == pytest.approx(tuned)
-        assert run.results["zero_shot" if split == "test" else "zero_shot_val"] == pytest.approx(zero)
+        assert getattr(run.results, split) == pytest.approx(tuned)
+        assert getattr(run.results, "zero_shot" if split == "test" else "zero_shot_val") == pytest.approx(zero)
     texts = clip.encode_texts([f"a photo of a {name}." for name in run.prompt.class_names])
     np.testing.assert_allclose(run.prompt.zero_shot_features, texts, atol=1e-5)
 
@@ -89,7 +90,7 @@ def test_tuning_lowers_the_training_loss(clip: sz.Clip, photos: Path, tmp_path: 
     run = sz.tune(clip, photos, sz.TuneConfig().with_settings({**SMALL, "generations": 40}), output=tmp_path / "run")
     losses = [step.loss for step in read_steps(run.folder) if step.stage == 1]
     assert losses[-1] < losses[0] - 0.05
-    assert run.results["val"] >= run.results["zero_shot_val"]
+    assert run.results.val >= run.results.zero_shot_val
 
 
 def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, phot
     same_prompt(tmp_path / "a", tmp_path / "b")
     a, c = (Run.load(tmp_path / name) for name in ("a", "c"))
     assert float(mx.max(mx.abs(a.prompt.context - c.prompt.context))) > 0
-    assert a.record["images"] != c.record["images"]
+    assert a.record.images != c.record.images
 
 
 SCRIPT = """
@@ -151,8 +152,8 @@ def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Pa
     process.send_signal(signal.SIGINT)
     process.wait(30)
     run = Run.load(tmp_path / "run")
-    assert run.record["status"] == "interrupted"
-    assert run.results["test"] is None
+    assert run.record.status == "interrupted"
+    assert run.results.test is None
     assert len(sz.evaluate(run, [photos]).folders) == 1
     done = sz.tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
     assert done.finished
@@ -297,9 +298,9 @@ def test_without_a_readable_test_image_there_is_no_test_split(
     run = sz.tune(clip, tmp_path / "data", sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert "not one of the 12 test images can be read" in caplog.text
     assert run.finished
-    assert run.results["test"] is None
-    assert run.results["zero_shot"] == run.results["zero_shot_val"]
-    assert list(Run.load(tmp_path / "run").record["images"]) == ["train", "val"]
+    assert run.results.test is None
+    assert run.results.zero_shot == run.results.zero_shot_val
+    assert list(Run.load(tmp_path / "run").record.images.by_split()) == ["train", "val"]
     assert page.write_report(run, clip=clip, landscape=False).is_file()
     assert "left out of the page" not in caplog.text
 
@@ -370,7 +371,7 @@ def test_coarse_products_switch_to_forward_mode(
     run = sz.tune(clip, photos, config, output=tmp_path / "run")
     assert "sharpness.estimator forward" in caplog.text
     # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
-    assert run.results["queries"] == 5 * (6 + 32) + 30 * 6
+    assert run.results.queries == 5 * (6 + 32) + 30 * 6
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import PROMPT
 
 IMAGES = 2  # of each of the 200 classes
@@ -27,15 +28,16 @@ def run(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
     before, after = (
         clip.encode_texts([template.format(name) for name in names]) for template in ("a photo of a {}.", "a {}.")
     )
-    record = {
-        "status": "running",
-        "model": {"folder": str(clip.folder), "fingerprint": clip.fingerprint},
-        "dataset": str(testbed / "tiny-imagenet"),
-        "images": {"train": [], "val": []},
-        "class_names": list(names),
-        "class_folders": list(ids),
-        "versions": {},
-    }
+    record = RunRecord(
+        status="running",
+        model=ModelRecord(str(clip.folder), clip.fingerprint),
+        dataset=str(testbed / "tiny-imagenet"),
+        shots=0,
+        images=DrawnImages((), ()),
+        class_names=names,
+        class_folders=ids,
+        versions={},
+    )
     made = sz.Run(place / "run", sz.TuneConfig(), record)
     made.folder.mkdir()
     made.save()

@@ -25,12 +25,12 @@ from sharpzo_mlx.comparison.methods.method import Method, Predictor, Progress, T
 from sharpzo_mlx.comparison.results import CURVE, Cell, CellFolder, Figures, Key, finite, source_digest
 from sharpzo_mlx.comparison.tables import Row, rows
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.datasets.evaluation_sets import ScoredSet, recognise
+from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet, recognise
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.evaluation.overlap import Seen
+from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import Features, cache_name
-from sharpzo_mlx.runs.resume import versions
+from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.pipeline import Encoding, check_classes, encode_split
 
@@ -101,12 +101,12 @@ class Place:
     config: TuneConfig
     shift: dict[str, Path]
 
-    def parts(self, seed: int) -> tuple[dict[str, ScoredSet], dict[str, list[ScoredSet]]]:
+    def parts(self, seed: int) -> tuple[dict[str, EvaluationSet], dict[str, list[EvaluationSet]]]:
         """The split of a seed, and the shifted folders' images; nothing is decoded."""
         split = draw_split(self.path, shots=self.config.shots, seed=seed)
         count = np.arange(len(split.train.folders))
         drawn = {
-            name: ScoredSet(images, count, count, name)
+            name: EvaluationSet(images, count, count, name)
             for name, images in zip(SPLITS, (split.train, split.val, split.test), strict=True)
             if images is not None
         }
@@ -118,7 +118,7 @@ class Place:
 class _Judge:
     """Images that a result is measured on, and how."""
 
-    scored: ScoredSet
+    scored: EvaluationSet
     features: Features
 
     def right(self, predictor: Predictor) -> int:
@@ -172,18 +172,20 @@ class Arena:
             for number, scored in enumerate(parts):
                 judges[name].append((yield from self._judge(f"{name}{number or ''}", scored)))
         self.clip.release_vision()
-        self._report_seen(Seen(f"what is tuned on {self.place.name} (seed {seed})", (*train.paths, *val.paths)), judges)
+        self._report_seen(
+            UsedImages(f"what is tuned on {self.place.name} (seed {seed})", (*train.paths, *val.paths)), judges
+        )
         config = replace(self.place.config, seed=seed)
         task = Task(self.clip, train, val, config, cast(int, config.query_budget))
         return task, judges, _digest(train, val, judges)
 
-    def _judge(self, name: str, scored: ScoredSet) -> Generator[Encoding, None, _Judge]:
+    def _judge(self, name: str, scored: EvaluationSet) -> Generator[Encoding, None, _Judge]:
         held = self.held.get(name)
         if held is None or held.scored.images != scored.images:
             self.held[name] = held = _Judge(scored, (yield from encode_split(self.clip, scored.images, name)))
         return held
 
-    def _report_seen(self, seen: Seen, judges: Judges) -> None:
+    def _report_seen(self, seen: UsedImages, judges: Judges) -> None:
         """One line for each shifted folder that holds images which methods learn from."""
         for name, folder in self.place.shift.items():
             paths = [path for judge in judges[name] for path in judge.features.paths]

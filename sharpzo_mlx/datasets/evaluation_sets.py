@@ -31,7 +31,7 @@ AUTO, OWN, ALL = "auto", "own", "all"  # which of the tuned classes compete
 
 
 @dataclass(frozen=True)
-class ScoredSet:
+class EvaluationSet:
     """Images and how a run's prediction for them is judged.
 
     Attributes:
@@ -56,7 +56,7 @@ def recognise(
     *,
     scope: str = AUTO,
     mapping: Path | None = None,
-) -> list[ScoredSet]:
+) -> list[EvaluationSet]:
     """Relate a folder to a run's classes; nothing is decoded.
 
     Args:
@@ -81,23 +81,25 @@ def recognise(
     return [replace(_scored(leaf, classes, ids, scope=scope, mapping=None), part=part) for part, leaf in leaves]
 
 
-def _scored(folder: Path, classes: Sequence[str], ids: Sequence[str], *, scope: str, mapping: Path | None) -> ScoredSet:
+def _scored(
+    folder: Path, classes: Sequence[str], ids: Sequence[str], *, scope: str, mapping: Path | None
+) -> EvaluationSet:
     found = read_folder(folder)
     count = len(classes)
     if mapping:
         images, owner = apply_mapping(found, mapping, classes, ids)
         kind = f"{len(images.folders)} classes by {mapping.name}"
-        return _with_scope(ScoredSet(images, owner, np.arange(count), kind), OWN if scope == AUTO else scope)
+        return _with_scope(EvaluationSet(images, owner, np.arange(count), kind), OWN if scope == AUTO else scope)
     identified = replace(found, folders=_by_number(folder, found.folders, ids))
     images = match_classes(identified, classes, ids)
     subset = imagenet.subset(tuple(sorted(identified.folders)))
     described = imagenet.described(found.folders) or f"{len(found.folders)} of {count} tuned classes"
     kind = described if len(found.folders) != count else imagenet.described(found.folders) or f"all {count} classes"
     chosen = scope if scope != AUTO else OWN if subset and count > len(found.folders) else ALL
-    return _with_scope(ScoredSet(images, np.arange(count), np.arange(count), kind), chosen)
+    return _with_scope(EvaluationSet(images, np.arange(count), np.arange(count), kind), chosen)
 
 
-def _with_scope(scored: ScoredSet, scope: str) -> ScoredSet:
+def _with_scope(scored: EvaluationSet, scope: str) -> EvaluationSet:
     if scope == ALL:
         return scored
     present = np.isin(scored.owner, np.unique(scored.images.labels))

@@ -18,7 +18,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.evaluation.folders import Prediction
+    from sharpzo_mlx.evaluation.prediction import Prediction
     from sharpzo_mlx.evaluation.reports import Report
     from sharpzo_mlx.runs.run import Run
     from sharpzo_mlx.tuning.pipeline import Event

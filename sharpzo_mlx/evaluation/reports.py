@@ -1,7 +1,7 @@
-"""What was measured on folders of images: the records of `evaluate`, and their place in the run's folder.
+"""What `evaluate` measured: the results of each folder, and the file in the run's folder that keeps them.
 
-Folders inside the data set that was tuned on are in distribution, all others are shifted; the two are never mixed
-in one mean. What `evaluate` measured is kept beside the run, so that its page can show it.
+Folders inside the dataset that was tuned on are in distribution, all others are shifted; the two are never mixed in
+one mean.
 
 >>> report.shifted_mean, report.shift_per_point  # doctest: +SKIP
 """
@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sharpzo_mlx.evaluation.metrics import ClassResult, Measures
+from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
 from sharpzo_mlx.files import atomic_write
+from sharpzo_mlx.runs.json_record import JsonRecord
 from sharpzo_mlx.runs.run import Run
 
 _log = logging.getLogger("sharpzo_mlx")
@@ -27,8 +27,8 @@ EVALUATIONS = "evaluations.json"
 
 
 @dataclass(frozen=True)
-class PartResult:
-    """One corruption and severity of a tree."""
+class PartResult(JsonRecord):
+    """One corruption and severity in a tree of them; accuracies are 0..1."""
 
     corruption: str
     severity: str
@@ -38,134 +38,185 @@ class PartResult:
 
 
 @dataclass(frozen=True)
+class EvaluationEntry(JsonRecord):
+    """One folder's results as JSON holds them, in evaluations.json and on standard output.
+
+    The fields are those of FolderResult; both classifiers' metrics are named in full.
+    """
+
+    path: str
+    images: int
+    zero_shot: float
+    tuned: float
+    kind: str
+    in_distribution: bool
+    unreadable: int
+    seen: int
+    interval: tuple[float, float]
+    zero_shot_top5: float
+    zero_shot_per_class: float
+    zero_shot_ece: float
+    zero_shot_interval: tuple[float, float]
+    tuned_top5: float
+    tuned_per_class: float
+    tuned_ece: float
+    tuned_interval: tuple[float, float]
+    classes: tuple[ClassResult, ...]
+    parts: tuple[PartResult, ...]
+
+
+@dataclass(frozen=True)
 class FolderResult:
     """How a run does on one folder; accuracies are 0..1.
 
     Attributes:
         path: the folder.
-        images: those that could be read.
-        zero_shot: top-1 accuracy before tuning.
-        tuned: top-1 accuracy after it.
-        skipped: unreadable images.
-        seen: images of these that the run was trained or validated on, by their paths; they flatter the figures.
-        kind: what the folder was recognised as.
-        in_distribution: whether it lies in the data set that was tuned on.
-        interval: 95 % interval of tuned minus zero-shot.
-        measures: zero-shot's and the tuned prompt's other figures.
-        classes: each class, the worst first.
-        parts: each corruption and severity of a tree; the folder's own figures are over all images of it.
+        images: how many could be read.
+        unreadable: how many could not.
+        seen: how many of the images the run was trained or validated on, which makes the accuracies too high.
+        kind: what the folder was recognised as, in words.
+        in_distribution: whether it lies in the dataset that was tuned on.
+        zero_shot_metrics: before tuning.
+        tuned_metrics: after it.
+        interval: 95 % interval of tuned minus zero-shot accuracy.
+        classes: both accuracies on each class, the lowest after tuning first.
+        parts: both accuracies on each corruption and severity of a tree; the metrics are over all images of it.
         changes: [images] int8: 1 where only the tuned prompt is right, -1 where only zero-shot is, else 0.
     """
 
     path: Path
     images: int
-    zero_shot: float
-    tuned: float
-    skipped: int
+    unreadable: int
     seen: int
     kind: str
     in_distribution: bool
+    zero_shot_metrics: Metrics
+    tuned_metrics: Metrics
     interval: tuple[float, float]
-    measures: tuple[Measures, Measures]
     classes: tuple[ClassResult, ...]
     parts: tuple[PartResult, ...] = ()
     changes: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
+    def zero_shot(self) -> float:
+        """Accuracy before tuning."""
+        return self.zero_shot_metrics.top1
+
+    @property
+    def tuned(self) -> float:
+        """Accuracy after tuning."""
+        return self.tuned_metrics.top1
+
+    @property
     def below_zero_shot(self) -> bool:
-        """Whether tuning did harm here."""
+        """Whether tuning lowered the accuracy here."""
         return self.tuned < self.zero_shot
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, for JSON."""
-        figures = {
-            f"{name}_{figure}": getattr(found, figure)
-            for name, found in zip(("zero_shot", "tuned"), self.measures, strict=True)
-            for figure in ("top5", "per_class", "ece", "interval")
-        }
-        return {
-            "path": str(self.path),
-            "images": self.images,
-            "zero_shot": self.zero_shot,
-            "tuned": self.tuned,
-            "kind": self.kind,
-            "in_distribution": self.in_distribution,
-            "unreadable": self.skipped,
-            "seen": self.seen,
-            "interval": self.interval,
-            **figures,
-            "classes": [asdict(one) for one in self.classes],
-            "parts": [asdict(part) for part in self.parts],
-        }
+    def to_entry(self, path: Path | None = None) -> EvaluationEntry:
+        """Return the result as JSON holds it, with another spelling of its path if one is given."""
+        before, after = self.zero_shot_metrics, self.tuned_metrics
+        return EvaluationEntry(
+            path=str(path or self.path),
+            images=self.images,
+            zero_shot=self.zero_shot,
+            tuned=self.tuned,
+            kind=self.kind,
+            in_distribution=self.in_distribution,
+            unreadable=self.unreadable,
+            seen=self.seen,
+            interval=self.interval,
+            zero_shot_top5=before.top5,
+            zero_shot_per_class=before.per_class,
+            zero_shot_ece=before.ece,
+            zero_shot_interval=before.interval,
+            tuned_top5=after.top5,
+            tuned_per_class=after.per_class,
+            tuned_ece=after.ece,
+            tuned_interval=after.interval,
+            classes=self.classes,
+            parts=self.parts,
+        )
 
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracies on every folder, in the order asked, and their plain means."""
+    """The results of every folder, in the order asked.
+
+    Attributes:
+        folders: one result each.
+        zero_shot: plain mean of the accuracies before tuning.
+        tuned: plain mean of the accuracies after it.
+    """
 
     folders: tuple[FolderResult, ...]
     zero_shot: float
     tuned: float
 
+    @classmethod
+    def of(cls, folders: Sequence[FolderResult]) -> Report:
+        """Return the report on some folders, at least one."""
+        return cls(tuple(folders), mean([f.zero_shot for f in folders]), mean([f.tuned for f in folders]))
+
     @property
     def shifted(self) -> tuple[FolderResult, ...]:
-        """The folders that do not lie in the data set that was tuned on."""
+        """The folders outside the dataset that was tuned on."""
         return tuple(folder for folder in self.folders if not folder.in_distribution)
 
     @property
     def shifted_mean(self) -> tuple[float, float] | None:
-        """Mean zero-shot and tuned accuracy of the shifted folders, or None where there is none."""
+        """Mean zero-shot and mean tuned accuracy of the shifted folders; None where there is none."""
         shifted = self.shifted
         return (mean([f.zero_shot for f in shifted]), mean([f.tuned for f in shifted])) if shifted else None
 
     @property
     def shift_per_point(self) -> float | None:
-        """Points gained on the shifted folders for each gained in distribution, or None where it says nothing."""
+        """Points gained on the shifted folders for each point gained in distribution; None without such a gain."""
         inside = [folder.tuned - folder.zero_shot for folder in self.folders if folder.in_distribution]
         gain = mean(inside) if inside else 0.0
         both = self.shifted_mean
         return (both[1] - both[0]) / gain if both and gain > 0 else None
 
 
-def remember(run: Run, report: Report) -> None:
-    """Keep what was measured in the run's folder, by folder of images: the page of `report` shows it."""
-    known = {entry["path"]: entry for entry in remembered(run)}
+def keep_evaluations(run: Run, report: Report) -> None:
+    """Write a report into evaluations.json of the run, in place of earlier results on the same folders.
+
+    A run in a place that cannot be written to gets a notice.
+    """
+    entries = {entry.path: entry for entry in read_evaluations(run)}
     for result in report.folders:
-        path = str(result.path.expanduser().resolve())
-        known[path] = {**result.to_dict(), "path": path}
+        path = result.path.expanduser().resolve()
+        entries[str(path)] = result.to_entry(path)
+    text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:
-        atomic_write(run.folder / EVALUATIONS, json.dumps(list(known.values()), indent=1) + "\n")
-    except OSError as error:  # a run in a place that cannot be written to can still be evaluated
+        atomic_write(run.folder / EVALUATIONS, text + "\n")
+    except OSError as error:
         reason = (error.strerror or str(error)).lower()
         _log.warning(f"{run.folder}: cannot be written to ({reason}), so `report` will not show what was measured now")
 
 
-def remembered(run: Run) -> list[dict[str, Any]]:
-    """What `remember` kept; entries that are damaged are left out, and a notice says so."""
+def read_evaluations(run: Run) -> list[EvaluationEntry]:
+    """Return what `keep_evaluations` wrote; damaged entries are left out with a notice."""
     path = run.folder / EVALUATIONS
     if not path.is_file():
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        entries = found if isinstance(found, list) else [found]
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        entries = [None]
-    good = [entry for entry in entries if _is_whole(entry)]
-    if len(good) < len(entries):
+        content = None
+    entries = [_read_entry(one) for one in (content if isinstance(content, list) else [content])]
+    whole = [entry for entry in entries if entry is not None]
+    if len(whole) < len(entries):
         _log.warning(f"{path}: damaged in part; what is missing comes back with `evaluate`")
-    return good
+    return whole
 
 
-def _is_whole(entry: Any) -> bool:
-    """Whether an entry is what `remember` writes, as far as the page shows it."""
+def _read_entry(content: object) -> EvaluationEntry | None:
     try:
-        figures = [entry[name] for name in ("images", "zero_shot", "tuned")] + [*entry["interval"]]
-        plain = all(isinstance(figure, (int, float)) for figure in figures)
-        return plain and len(figures) == 5 and isinstance(entry["path"], str) and "in_distribution" in entry
-    except (KeyError, TypeError):
-        return False
+        return EvaluationEntry.from_json(content)
+    except ValueError:
+        return None
 
 
 def mean(values: Sequence[float]) -> float:
-    """The plain mean."""
+    """Return the plain mean."""
     return float(np.mean(values))

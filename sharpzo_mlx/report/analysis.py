@@ -6,7 +6,7 @@ direction across it (SharpZO, arXiv 2506.20990, figure 2b); sharpness is the ris
 direction of steepest ascent, which is estimated by forward-mode derivatives.
 
 >>> found = look_at(Run.load("runs/photo-m-0"))  # doctest: +SKIP
->>> found.confusion.trace() / found.confusion.sum() == run.results["test"]  # doctest: +SKIP
+>>> found.confusion.trace() / found.confusion.sum() == run.results.test  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def look_at(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) ->
     Raises:
         UserError: the run has no prompt, or none of its images can be read.
     """
-    split = "test" if run.record["images"].get("test") else "val"
+    split = "test" if run.record.images.test else "val"
     features = encode(clip, _images(run, split))
     labels, classes = features.labels, len(run.prompt.class_names)
     before, first = _probabilities(run.prompt.zero_shot_logits, features)
@@ -109,9 +109,9 @@ def look_at(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) ->
 
 
 def _images(run: Run, split: str) -> ImageSet:
-    rows = run.record["images"][split]
+    rows = run.record.images.by_split()[split]
     return ImageSet(
-        tuple(Path(run.record["dataset"], path) for path, _ in rows),
+        tuple(Path(run.record.dataset, path) for path, _ in rows),
         tuple(label for _, label in rows),
         run.prompt.class_names,
         run.prompt.folders,

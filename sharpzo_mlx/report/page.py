@@ -23,14 +23,14 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.evaluation.folders import open_model
-from sharpzo_mlx.evaluation.reports import EVALUATIONS, remembered
+from sharpzo_mlx.evaluation.reports import EVALUATIONS, read_evaluations
 from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, Findings, look_at
 from sharpzo_mlx.report.plots import as_svg, draw_all, save_png, shown_classes
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.step_log import STEPS, read_steps
 
@@ -66,8 +66,7 @@ def write_report(
             written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    if not run.results or not run.prompt.class_names:
-        raise UserError(f"{run.folder}: stopped before there was anything to show; go on with `tune --resume`")
+    _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _page(run, output)
     findings = _findings(run, clip, landscape=landscape)
     steps = read_steps(run.folder)
@@ -108,17 +107,17 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
     return {
         "name": run.folder.resolve().name,
         "finished": run.finished,
-        "dataset": Path(run.record["dataset"]).name,
+        "dataset": Path(run.record.dataset).name,
         "model": run.model_folder.name,
         "classes": len(run.prompt.class_names),
-        "images": {split: len(rows) for split, rows in run.record["images"].items()},
+        "images": {split: len(rows) for split, rows in run.record.images.by_split().items()},
         "results": run.results,
         "head": run.prompt.head,
         "template": run.prompt.template,
-        "shift": remembered(run),
+        "shift": read_evaluations(run),
         "command": _command(run),
-        "versions": run.record["versions"],
-        "fingerprint": run.record["model"]["fingerprint"],
+        "versions": run.record.versions,
+        "fingerprint": run.record.model.fingerprint,
         "findings": findings
         and {
             "split": findings.split,
@@ -132,7 +131,7 @@ def _content(run: Run, findings: Findings | None) -> dict[str, Any]:
 
 def _command(run: Run) -> str:
     """Return the command line that repeats the run, with every setting that is not the default."""
-    words = ["sharpzo-mlx", "tune", run.record["dataset"], "--model", str(run.model_folder)]
+    words = ["sharpzo-mlx", "tune", run.record.dataset, "--model", str(run.model_folder)]
     plain = TuneConfig().settings()
     for name, value in run.config.settings().items():
         if "." not in name and (value != plain[name] or name == "seed"):

@@ -46,13 +46,17 @@ class JsonRecord:
         }
 
     @classmethod
-    def from_json(cls: type[R], content: object) -> R:
+    def from_json(cls: type[R], content: object, name: str = "") -> R:
         """Make the record from plain values; keys that it does not know are ignored.
+
+        Args:
+            content: what JSON gave.
+            name: the record's place in its file, for messages; empty for the whole file.
 
         Raises:
             ValueError: a field is missing or of another type; the message names it.
         """
-        return _record(cls, content, "")
+        return _record(cls, content, name)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,11 @@
-"""A run on disk: what was asked, what was drawn, what came out, and the state to go on from.
+"""A tuning run and its folder: the configuration, what was drawn, the results and the tuned prompt.
 
-A folder holds `run.json` (options, versions, fingerprints, images drawn, results), `prompt.safetensors` (a classifier
-that works without this library), `steps.jsonl` (one record a step) and `checkpoint.safetensors` (all of the
-optimisers' state). Whole files are renamed into place; steps are appended, and cut back to the checkpoint when a
-killed run goes on. One process at a time holds the folder.
+The folder holds `run.json` (configuration, record, results), `prompt.safetensors` (a classifier that works without
+this library), `steps.jsonl` (one record a step) and, until the run is finished, `checkpoint.safetensors` (all state of
+the search). Whole files are renamed into place. One process at a time holds the folder.
 
-    run = Run.load("runs/photo-m-0")
-    run.results["test"], run.prompt.class_names
+>>> run = Run.load("runs/photo-m-0")  # doctest: +SKIP
+>>> run.results.test, run.prompt.class_names  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -14,35 +13,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import (
-    atomic_write,
-    check_spelling,
-    missing,
-    refuse_empty,
-    remove_empty,
-    remove_leftovers,
-)
+from sharpzo_mlx.files import atomic_write, check_spelling, missing, refuse_empty, remove_empty, remove_leftovers
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.record import RunRecord, RunResults
 
 RECORD, PROMPT = "run.json", "prompt.safetensors"
 FORMAT = 2
-_KINDS: dict[str, type] = {
-    "status": str, "dataset": str, "model": dict, "images": dict, "class_names": list, "class_folders": list,
-    "versions": dict,
-}  # fmt: skip
-_OF_MODEL: dict[str, type] = {"folder": str, "fingerprint": str}
-_OF_IMAGES: dict[str, type] = {"train": list, "val": list}
-_RESULTS = ("zero_shot", "val", "test", "queries", "val_queries", "seconds", "peak_memory_mb")
 
 
 @dataclass
@@ -50,19 +36,27 @@ class Run:
     """One tuning run and its folder.
 
     Attributes:
-        folder: where it lies.
-        config: the options it was made with.
-        record: everything else in run.json: model, dataset, images, versions, status.
-        results: accuracies 0..1 (`zero_shot`, `val`, `test`), `queries`, `seconds`, `peak_memory_mb`; empty until
-            there is a prompt. `zero_shot` is read on the test split once the run is finished and where there is
-            one, on the validation images until then. With a head `val` and `test` are those of the words joined
-            with it, `val_text` and `test_text` those of the words alone, and `head` says what each counts for.
+        folder: the folder on disk.
+        config: the configuration that the run was made with.
+        record: model, dataset, images drawn, versions and status.
+        current_results: the results so far; None while there is no prompt.
     """
 
     folder: Path
     config: TuneConfig
-    record: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
+    record: RunRecord
+    current_results: RunResults | None = None
+
+    @property
+    def results(self) -> RunResults:
+        """The accuracies and the cost of this run.
+
+        Raises:
+            UserError: the run was stopped before it had any.
+        """
+        if self.current_results is None:
+            raise UserError(f"{self.folder}: stopped before there was anything to show; go on with `tune --resume`")
+        return self.current_results
 
     @cached_property
     def prompt(self) -> Prompt:
@@ -77,23 +71,25 @@ class Run:
         return Prompt.load(path)
 
     def keep_prompt(self, prompt: Prompt) -> None:
-        """Write the prompt and hold it in place of the one before."""
+        """Write the prompt into the folder, in place of the one before."""
         prompt.save(self.folder / PROMPT)
         self.__dict__["prompt"] = prompt
 
     @property
     def model_folder(self) -> Path:
-        """The model that was tuned."""
-        return Path(self.record["model"]["folder"])
+        """The folder of the model that was tuned."""
+        return Path(self.record.model.folder)
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its own end."""
-        return self.record.get("status") == "finished"
+        return self.record.status == "finished"
 
     def save(self) -> None:
-        """Write run.json whole."""
-        content = {"format": FORMAT, "config": self.config.to_json(), **self.record, "results": self.results}
+        """Write run.json."""
+        results = self.current_results and self.current_results.to_json()
+        record = self.record.to_json()
+        content = {"format": FORMAT, "config": self.config.to_json(), **record, "results": results}
         text = json.dumps(content, indent=2, allow_nan=False)
         atomic_write(self.folder / RECORD, text + "\n")
 
@@ -102,7 +98,7 @@ class Run:
         """Read a run.
 
         Args:
-            folder: where `tune` put it.
+            folder: the folder that `tune` wrote.
 
         Raises:
             UserError: there is no run there, or it cannot be read.
@@ -112,26 +108,32 @@ class Run:
         path = folder / RECORD
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("format") != FORMAT:
+            if content["format"] != FORMAT:
                 raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
-            config, results = TuneConfig.from_json(content.pop("config")), content.pop("results")
-            _check_record(content, results)
+            record = RunRecord.from_json(content)
+            return cls(folder, TuneConfig.from_json(content["config"]), record, _read_results(content, record))
         except OSError as error:
-            raise UserError(_unreadable(folder, error)) from error
+            raise UserError(_explain_unreadable(folder, error)) from error
         except KeyError as error:
             raise UserError(f"{path}: damaged ({error} is missing); tune again") from error
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: damaged ({error}); tune again") from error
-        return cls(folder, config, content, results)
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
-        """Whether a run lies there."""
+        """Whether the folder holds a run."""
         return os.path.isfile(folder / RECORD)
 
 
-def _unreadable(folder: Path, error: OSError) -> str:
-    """What to say of a folder whose run.json cannot be opened."""
+def _read_results(content: dict[str, Any], record: RunRecord) -> RunResults | None:
+    """Return the results in a run.json; only a run that is not finished may have none."""
+    if content["results"] is None and record.status != "finished":
+        return None
+    return RunResults.from_json(content["results"], "results")
+
+
+def _explain_unreadable(folder: Path, error: OSError) -> str:
+    """Return the message about a folder whose run.json cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return f"{folder}: no run here ({RECORD} is missing); name the folder that `tune` wrote"
     if isinstance(error, PermissionError):
@@ -141,25 +143,9 @@ def _unreadable(folder: Path, error: OSError) -> str:
     return f"{folder}: {(error.strerror or str(error)).lower()}; name the run's folder, which `tune` wrote"
 
 
-def _check_record(record: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Look whether everything is there that a reader takes for granted.
-
-    Raises:
-        KeyError: something is missing.
-        TypeError: something is of another kind.
-    """
-    kinds = [(record, _KINDS), (record["model"], _OF_MODEL), (record["images"], _OF_IMAGES)]
-    if results or record["status"] == "finished":
-        kinds.append((results, dict.fromkeys(_RESULTS, object)))
-    for room, expected in kinds:
-        for name, kind in expected.items():
-            if not isinstance(room[name], kind):
-                raise TypeError(f"{name} is no {kind.__name__}")
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the folder is made, and removed again when it is left empty.
+    """Hold a run's folder for this process. The folder is made, and removed at the end if it is empty then.
 
     Raises:
         UserError: another process holds it, or it cannot be made.

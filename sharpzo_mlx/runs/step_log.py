@@ -54,11 +54,11 @@ class StepRecord(JsonRecord):
     peak_memory_mb: float
 
     @classmethod
-    def from_json(cls, content: object) -> StepRecord:
+    def from_json(cls, content: object, name: str = "") -> StepRecord:
         """Make the record from plain values; a loss that is null was not finite, and becomes infinite."""
         if isinstance(content, dict) and "loss" in content and content["loss"] is None:
             content = {**content, "loss": math.inf}
-        return super().from_json(content)
+        return super().from_json(content, name)
 
 
 class StepLog:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import mlx.core as mx
 
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.record import RunResults
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import SETTINGS, as_toml
 from sharpzo_mlx.runs.step_log import StepLog
@@ -45,7 +46,8 @@ class Recorder:
             search.restore(*saved)
         else:
             search.begin()
-            run.record["zero_shot_val"] = search.best_score.accuracy  # w = 0 is the first candidate
+            # w = 0 is the first candidate
+            run.record = replace(run.record, zero_shot_val=search.best_score.accuracy)
         self.kept = saved[1]["log_size"] if saved else 0
         self.saved_best: mx.array | None = None
 
@@ -61,7 +63,7 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the last state, however the search ended."""
         if kind is not None:
-            self.run.record["status"] = "interrupted"
+            self.run.record = replace(self.run.record, status="interrupted")
         self.save()
         self.log.close()
 
@@ -88,22 +90,24 @@ class Recorder:
         if state.best_w is not self.saved_best:
             self.saved_best = state.best_w
             self.run.keep_prompt(self.problem.prompt(self.saved_best))
-        self.run.results = costs(state, self.run)
+        self.run.current_results = costs(state, self.run)
         self.run.save()
 
 
-def costs(state: SearchState, run: Run) -> dict[str, Any]:
+def costs(state: SearchState, run: Run) -> RunResults:
     """Return the results of a run before its test images are read."""
-    assert state.selection.best is not None, "zero-shot is validated first"
-    earlier = run.results.get("peak_memory_mb", 0.0)
-    return {
-        "zero_shot": run.record["zero_shot_val"],
-        "val": state.selection.best.accuracy,
-        "test": None,
-        "zero_shot_val": run.record["zero_shot_val"],
-        "queries": state.counters.queries,
-        "val_queries": state.counters.val_queries,
-        "seconds": round(state.counters.elapsed, 3),
-        "peak_memory_mb": round(max(earlier, memory.mlx_peak() / 2**20), 1),
-        "process_memory_mb": round(memory.process_peak() / 2**20, 1),
-    }
+    zero_shot, best = run.record.zero_shot_val, state.selection.best
+    assert zero_shot is not None, "w = 0 is validated first"
+    assert best is not None, "w = 0 is validated first"
+    earlier = run.current_results.peak_memory_mb if run.current_results else 0.0
+    return RunResults(
+        zero_shot=zero_shot,
+        val=best.accuracy,
+        test=None,
+        zero_shot_val=zero_shot,
+        queries=state.counters.queries,
+        val_queries=state.counters.val_queries,
+        seconds=round(state.counters.elapsed, 3),
+        peak_memory_mb=round(max(earlier, memory.mlx_peak() / 2**20), 1),
+        process_memory_mb=round(memory.process_peak() / 2**20, 1),
+    )

@@ -5,7 +5,7 @@ prompt by validation accuracy is kept; the test split is first read when the sea
 written as it goes: a run that is stopped, by Ctrl-C or by force, goes on with `resume=True` to the same result.
 
 >>> run = tune(clip, "dataset/", TuneConfig(shots=16, seed=0))  # doctest: +SKIP
->>> run.results["test"], run.results["zero_shot"]  # doctest: +SKIP
+>>> run.results.test, run.results.zero_shot  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -30,6 +30,7 @@ from sharpzo_mlx.objective.build import Problem, make_problem
 from sharpzo_mlx.objective.objective import Objective, score_logits
 from sharpzo_mlx.prompts.prompt import tokenise_prompts
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
 from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import memory
@@ -186,7 +187,7 @@ def _encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, 
         f"{run.folder}: not one of the {len(images)} test images can be read ({path}: {reason}), so accuracies are "
         "those of validation; repair the images and measure them with `evaluate`"
     )
-    del run.record["images"]["test"]
+    run.record = replace(run.record, images=replace(run.record.images, test=None))
     return None
 
 
@@ -248,7 +249,7 @@ def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan
         val_images=len(problem.val.paths),
         queries=left,
         seconds=min(estimate, max(0.0, (c.time_budget or math.inf) - search.now.elapsed)),
-        zero_shot_val=run.record["zero_shot_val"],
+        zero_shot_val=run.record.zero_shot_val or 0.0,
     )
 
 
@@ -260,16 +261,17 @@ def _join_head(run: Run, train: Features, val: Features) -> None:
 
 def _finish(run: Run, search: Search, *, val: Features, test: Features | None) -> None:
     prompt, results = run.prompt, costs(search.state(), run)
-    if prompt.head is not None:
-        shares = {"kind": prompt.head.kind, "text": prompt.head.text_share, "image": prompt.head.image_share}
-        results |= {"val": _accuracy(prompt.logits, val), "val_text": results["val"], "head": shares}
+    if (head := prompt.head) is not None:
+        shares = HeadShares(head.kind, head.text_share, head.image_share)
+        results = replace(results, val=_accuracy(prompt.logits, val), val_text=results.val, head=shares)
     if test is not None:
-        results["zero_shot"] = _accuracy(prompt.zero_shot_logits, test)
-        results["test"] = _accuracy(prompt.logits, test)
-        if prompt.head is not None:
-            results["test_text"] = _accuracy(prompt.text_logits, test)
-    run.results = results
-    run.record["status"] = "finished"
+        results = replace(
+            results, zero_shot=_accuracy(prompt.zero_shot_logits, test), test=_accuracy(prompt.logits, test)
+        )
+        if head is not None:
+            results = replace(results, test_text=_accuracy(prompt.text_logits, test))
+    run.current_results = results
+    run.record = replace(run.record, status="finished")
     run.save()
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
 

@@ -1,0 +1,121 @@
+"""What run.json holds beside the configuration: how the run was begun, and what came out of it.
+
+>>> Run.load("runs/photo-m-0").record.model.fingerprint  # doctest: +SKIP
+>>> Run.load("runs/photo-m-0").results.test  # doctest: +SKIP
+0.93
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sharpzo_mlx.runs.json_record import JsonRecord
+
+Status: TypeAlias = Literal["running", "interrupted", "finished"]
+ImageRows: TypeAlias = tuple[tuple[str, int], ...]  # (path relative to the dataset, label)
+
+
+@dataclass(frozen=True)
+class ModelRecord(JsonRecord):
+    """The checkpoint that a run tunes.
+
+    Attributes:
+        folder: absolute path at the time of tuning.
+        fingerprint: digest of its weights, configuration and tokenizer.
+    """
+
+    folder: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DrawnImages(JsonRecord):
+    """The images that a run drew, by split; `test` is None where the dataset has no test images."""
+
+    train: ImageRows
+    val: ImageRows
+    test: ImageRows | None = None
+
+    def by_split(self) -> dict[str, ImageRows]:
+        """Return the splits that there are, by name."""
+        splits = {"train": self.train, "val": self.val}
+        return splits if self.test is None else {**splits, "test": self.test}
+
+
+@dataclass(frozen=True)
+class RunRecord(JsonRecord):
+    """How a run was begun, and where it stands.
+
+    Attributes:
+        status: "running" also after a kill; "interrupted" after Ctrl-C or an error; "finished" at its own end.
+        model: the checkpoint.
+        dataset: absolute path of the folder of images.
+        shots: training images a class at most.
+        class_names: names as prompts use them, K of them.
+        class_folders: folder names of the classes, in the same order.
+        images: the images drawn.
+        versions: software that the numbers depend on, by name.
+        content: digest of the training and validation images' content; None before they were encoded.
+        zero_shot_val: validation accuracy before tuning, 0..1; None before the search began.
+    """
+
+    status: Status
+    model: ModelRecord
+    dataset: str
+    shots: int
+    class_names: tuple[str, ...]
+    class_folders: tuple[str, ...]
+    images: DrawnImages
+    versions: dict[str, str]
+    content: str | None = None
+    zero_shot_val: float | None = None
+
+
+@dataclass(frozen=True)
+class HeadShares(JsonRecord):
+    """The weight of each classifier in the sum of logits of a run with a head.
+
+    Attributes:
+        kind: the head, as `--head` names it.
+        text: share of the tuned words.
+        image: share of the closed-form classifier.
+    """
+
+    kind: str
+    text: float
+    image: float
+
+
+@dataclass(frozen=True)
+class RunResults(JsonRecord):
+    """What a run reached, and what it cost; accuracies are 0..1.
+
+    Attributes:
+        zero_shot: accuracy before tuning; on the test images once the run is finished and where there are any, on the
+            validation images otherwise.
+        val: accuracy of the tuned prompt on the validation images, with its head where it has one.
+        test: the same on the test images; None before the end, or without test images.
+        zero_shot_val: accuracy before tuning on the validation images.
+        queries: evaluations of the training loss.
+        val_queries: evaluations on the validation images.
+        seconds: time of the search.
+        peak_memory_mb: largest memory of MLX's arrays, MiB.
+        process_memory_mb: largest memory of the process, MiB.
+        val_text: with a head: `val` of the tuned words alone.
+        test_text: with a head: `test` of the tuned words alone.
+        head: with a head: the weight of each classifier.
+    """
+
+    zero_shot: float
+    val: float
+    test: float | None
+    zero_shot_val: float
+    queries: int
+    val_queries: int
+    seconds: float
+    peak_memory_mb: float
+    process_memory_mb: float
+    val_text: float | None = None
+    test_text: float | None = None
+    head: HeadShares | None = None
