@@ -35,13 +35,19 @@ LEGACY_PROTOCOL = 1001
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tell by its zip directory alone whether a file is a TorchScript archive, as OpenAI's own are."""
+    """Tell by its zip directory alone whether a file is a TorchScript archive, as OpenAI's own are.
+
+    Raises:
+        UserError: the file is a damaged zip file, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             names = find_members(path, _is_code) if file.read(4) == ZIP_MAGIC else {}
-        return any(name.partition("/")[2] == "constants.pkl" for name in names)
-    except (BadZip, OSError):
-        return False  # `read` says what is wrong with it
+    except BadZip as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+    return any(name.partition("/")[2] == "constants.pkl" for name in names)
 
 
 def read(path: str | Path, prepare: Callable[[mx.array], mx.array] | None = None) -> dict[str, mx.array]:

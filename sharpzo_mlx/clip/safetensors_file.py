@@ -21,6 +21,7 @@ from sharpzo_mlx.files import open_regular
 
 AGAIN = "download or convert it again"
 DTYPES = frozenset({"BOOL", "U8", "I8", "U16", "I16", "F16", "BF16", "U32", "I32", "F32", "U64", "I64"})
+MAXIMUM_HEADER = 8 * 2**20  # bytes; a tensor takes about a hundred, and parsing takes many times as much memory
 MAXIMUM_DIMENSIONS = 16
 SHOWN = 120  # characters of the package's own reason that an error repeats
 
@@ -41,12 +42,14 @@ def read_header(path: Path) -> Header:
             that MLX lacks.
     """
     try:
-        with open_regular(path):  # its errors have a reason, unlike the package's
-            pass
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (a handle, no dict)
+        with open_regular(path) as file:  # its errors have a reason, unlike the package's
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAXIMUM_HEADER:
+            raise SafetensorError("header too large")
+        with safe_open(path, framework="numpy") as handle:
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (a handle, no dict)
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
-            header = Header(file.metadata() or {}, {name: tuple(part.get_shape()) for name, part in slices.items()})
+            header = Header(handle.metadata() or {}, {name: tuple(part.get_shape()) for name, part in slices.items()})
     except SafetensorError as error:
         raise UserError(f"{path}: no safetensors file, or cut short or damaged ({_reason(error)}); {AGAIN}") from error
     except OSError as error:
