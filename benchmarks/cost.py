@@ -23,7 +23,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from sharpzo_mlx.clip.config import CLIPConfig
-from sharpzo_mlx.clip.cpu_vision import HostVision
+from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.objective.objective import Objective
@@ -89,7 +89,7 @@ def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0
 def image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
     """The way that pixels take on this device, as `Clip.encode_pixels` chooses it."""
     if mx.default_device() == mx.Device(mx.cpu):
-        return HostVision(model).image_features
+        return CPUVision(model).image_features
     return lambda pixels: mx.eval(model.image_features(mx.array(pixels)))
 
 

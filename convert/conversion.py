@@ -24,12 +24,13 @@ from mlx.utils import tree_flatten
 from sharpzo_mlx.clip.checkpoint import CARD, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, catalog, npz, open_clip, safetensors_file, torch_pickle
+from . import card, catalog, npz, open_clip, torch_file
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .huggingface import to_mlx
 from .output import fill, resolve
@@ -249,10 +250,10 @@ def _read(paths: tuple[Path, ...], dtype: mx.Dtype | None) -> tuple[dict[str, mx
     ours = False
     for path in paths:
         if path.suffix == ".safetensors":
-            shard, metadata = safetensors_file.read(path)
-            ours |= "fingerprint" in metadata
+            shard = read_tensors(path)
+            ours |= "fingerprint" in read_header(path).metadata
         else:
-            shard = npz.read(path, prepare) if path.suffix == ".npz" else torch_pickle.read(path, prepare)
+            shard = npz.read(path, prepare) if path.suffix == ".npz" else torch_file.read(path, prepare)
         if twice := weights.keys() & shard.keys():
             raise UserError(f"{path}: {min(twice)} is in another shard too; download the checkpoint again")
         weights |= shard

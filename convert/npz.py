@@ -1,8 +1,8 @@
 """Read the arrays of an `.npz` file, as MLX's older examples wrote them, without unpickling or unpacking anything.
 
-Such a file is a zip of `.npy` members. Only stored members are read (a compressed one can unfold to any size), their
-headers by NumPy's own parser with pickles forbidden, and each array's bytes are checked against its shape before one
-of them is touched.
+Such a file is a zip of `.npy` members. Only stored members are read, since a compressed one can unfold to any size.
+NumPy's own parser reads their headers with pickles forbidden, and each array's bytes are checked against its shape
+before any of them is read.
 
 >>> weights = read("weights.npz")  # doctest: +SKIP
 """
@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 
 from sharpzo_mlx.errors import UserError
 
-from .stored_zip import BadZip, Span, members
+from .zip_members import BadZip, Span, find_members
 
 MAXIMUM_HEADER = 4096  # bytes in front of an array's numbers; NumPy writes 128
 KINDS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
@@ -33,19 +33,20 @@ def read(path: str | Path, prepare: Callable[[mx.array], mx.array] | None = None
 
     Args:
         path: the file.
-        prepare: what becomes of each array before the next one is read, such as a cast; None keeps them.
+        prepare: is applied to each array before the next one is read, for example a cast; None keeps the arrays.
 
     Returns:
         Name -> array, in the file's order; float64 comes as float32.
 
     Raises:
-        UserError: no such file, cut short, compressed, or with objects in place of numbers.
+        UserError: the file is missing, cut short or compressed, or holds objects in place of numbers.
     """
     path = Path(path)
     try:
+        spans = find_members(path)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             found: dict[str, mx.array] = {}
-            for name, span in members(data).items():
+            for name, span in spans.items():
                 array = _array(data, name, span)
                 found[name.removesuffix(".npy")] = prepare(array) if prepare else array
             return found

@@ -18,11 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
-from sharpzo_mlx.clip.safetensors import read_header
+from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import check_spelling, missing, remove_empty
-
-from .safetensors_file import check
 
 OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS, ".DS_Store"})
 
@@ -56,7 +54,7 @@ def _is_ours(folder: Path) -> bool:
         return False
     try:
         return "fingerprint" in read_header(folder / WEIGHTS).metadata
-    except (UserError, LookupError, TypeError):
+    except UserError:
         return False
 
 
@@ -76,7 +74,7 @@ def fill(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
     try:
         yield unfinished
-        check(unfinished / WEIGHTS)  # a full disk can cut a file short without an error
+        read_header(unfinished / WEIGHTS)  # a full disk can cut a file short without an error
         mask = os.umask(0)
         os.umask(mask)
         unfinished.chmod(0o777 & ~mask)

@@ -1,12 +1,14 @@
-"""A pickle interpreter that can only build plain data: a closed list of opcodes and a closed list of names.
+"""Interpret a pickle that can only build plain data: a closed list of opcodes and a closed list of names.
 
-The standard unpickler imports whatever a file names and calls it, which runs the file's author's code.
-This one walks the same opcodes (their arguments read by the standard library's `pickletools`, which runs nothing)
-and builds numbers, text, tuples, lists, dicts and what the caller's table of names makes; everything
-else is refused by its name. Dict keys are short text or small numbers, never nested tuples (hashing
-those can take forever), and the memo is a dict (a huge index costs nothing), so that time and memory are
-bounded by the file's own size. Where the caller says so, classes below a prefix become inert records: their
-attributes are kept, and nothing of theirs is imported or run.
+The interpreter builds numbers, text, tuples, lists, dicts and what the caller's table of names makes; it refuses
+everything else by its name. The standard library's `pickletools` reads the opcodes' arguments, which runs nothing.
+Where the caller allows it, classes below a prefix become inert records: their attributes are kept, and nothing of
+theirs is imported or run.
+
+Why not `pickle.Unpickler` with a restricted `find_class`: that restricts names alone. Its C code allocates a table as
+long as the largest memo index (four bytes can ask for 64 GB), hashes any dict key (a few hundred bytes of nested
+tuples hang it or overflow the C stack), and sets attributes of whatever is on the stack. Here the memo is a dict, dict
+keys are short text or small numbers, and steps are counted, so the file's own size bounds time and memory.
 
 >>> import io, pickle
 >>> run(io.BytesIO(pickle.dumps({"a": [1, (2.0, None)]}, protocol=2)), names={})
@@ -29,7 +31,7 @@ class Refused(Exception):
 
 
 class Stream(Protocol):
-    """What an interpreter reads: a BytesIO or a memory map, left behind the STOP of the pickle."""
+    """The stream that the interpreter reads: a BytesIO or a memory map."""
 
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
@@ -38,7 +40,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Name:
-    """An entry of the closed list: what a pickle may name, and what it may be called for (None: nothing)."""
+    """An entry of the closed list: a name that a pickle may use, and what calling it builds (None: no calls)."""
 
     dotted: str
     build: Callable[[tuple[Any, ...]], Any] | None = None
@@ -46,7 +48,7 @@ class Name:
 
 @dataclass(eq=False)
 class Record:
-    """An object of a class that is only known by name: what stood in it, nothing that it could do."""
+    """An object of a class that is known only by name: its attributes, without any behaviour."""
 
     kind: str
     attributes: dict[Any, Any]
@@ -69,13 +71,13 @@ def run(
     """Interpret one pickle and return what it builds.
 
     Args:
-        stream: stands at the pickle's first byte; afterwards right behind its STOP.
+        stream: stands at the pickle's first byte; afterwards it stands right behind the pickle's STOP.
         names: the closed list, by dotted name ("collections.OrderedDict").
         persistent: turns a persistent id into an object; None refuses them.
-        records: what the names begin with whose objects become records, such as "__torch__."; None: no names.
+        records: prefix of the classes whose objects become records, such as "__torch__."; None allows none.
 
     Raises:
-        Refused: an opcode or a name off the lists, a damaged or an endless pickle.
+        Refused: the pickle uses an opcode or a name off the lists, is damaged, or has too many steps.
     """
     machine = _Machine(names, persistent, records)
     try:
@@ -102,7 +104,7 @@ class _Machine:
 
     def step(self, opcode: pickletools.OpcodeInfo, stream: Stream) -> None:
         if opcode.name == "GLOBAL":  # read here: pickletools would interpret escapes in the name
-            self.name(f"{_line(stream)}.{_line(stream)}")
+            self.push_name(f"{_line(stream)}.{_line(stream)}")
         elif opcode.name in _CONSTANTS:
             self.stack.append(_CONSTANTS[opcode.name])
         elif opcode.name in _LITERALS:
@@ -130,13 +132,13 @@ class _Machine:
         else:
             self.pop_to_mark()
 
-    def tuple_of(self, count: int) -> None:
+    def build_tuple(self, count: int) -> None:
         if len(self.stack) < count:
             raise IndexError(count)
         items = tuple(self.stack[len(self.stack) - count :])
         self.stack[len(self.stack) - count :] = [items]
 
-    def tuple_to_mark(self, _: Any) -> None:
+    def build_tuple_to_mark(self, _: Any) -> None:
         items = self.pop_to_mark()
         self.stack.append(tuple(items))
 
@@ -158,7 +160,7 @@ class _Machine:
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    def name(self, dotted: str) -> None:
+    def push_name(self, dotted: str) -> None:
         if self.records is not None and dotted.startswith(self.records) and len(dotted) <= MAXIMUM_KEY:
             self.stack.append(RecordName(dotted))
             return
@@ -169,13 +171,13 @@ class _Machine:
             )
         self.stack.append(self.names[dotted])
 
-    def name_from_stack(self, _: Any) -> None:
+    def push_name_from_stack(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name was expected")
-        self.name(f"{module}.{name}")
+        self.push_name(f"{module}.{name}")
 
-    def reduce(self, _: Any) -> None:
+    def call(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or type(arguments) is not tuple:
             raise Refused("its pickle calls something that is not a name; nothing was run")
@@ -183,21 +185,21 @@ class _Machine:
             raise Refused(f"its pickle calls {function.dotted!r}, which is no constructor; nothing was run")
         self.stack.append(function.build(arguments))
 
-    def new_object(self, _: Any) -> None:
+    def build_record(self, _: Any) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, RecordName) or arguments != ():
             raise Refused("its pickle uses NEWOBJ, which weights do not need; nothing was run")
         self.stack.append(Record(kind.dotted, {}))
 
-    def build(self, _: Any) -> None:
+    def set_state(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Record) and type(state) is dict:
             target.attributes = state
-        # torch hangs `_metadata` (module versions) on a state dict in this way; no other state is of use
+        # torch attaches `_metadata` (module versions) to a state dict in this way; no other state is of use
         elif type(target) is not dict:
             raise Refused("its pickle sets the state of an object; nothing was run")
 
-    def persistent_id(self, _: Any) -> None:
+    def resolve_persistent(self, _: Any) -> None:
         if self.persistent is None:
             raise Refused("its pickle refers to data outside of it where none can be")
         self.stack.append(self.persistent(self.stack.pop()))
@@ -236,10 +238,10 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "TUPLE": _Machine.tuple_to_mark,
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "TUPLE": _Machine.build_tuple_to_mark,
+    "TUPLE1": lambda machine, _: machine.build_tuple(1),
+    "TUPLE2": lambda machine, _: machine.build_tuple(2),
+    "TUPLE3": lambda machine, _: machine.build_tuple(3),
     "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
     "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
     "SETITEM": lambda machine, _: machine.update([machine.stack.pop(-2), machine.stack.pop()]),
@@ -249,9 +251,9 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
     "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
     "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "STACK_GLOBAL": _Machine.name_from_stack,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.new_object,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.persistent_id,
+    "STACK_GLOBAL": _Machine.push_name_from_stack,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.build_record,
+    "BUILD": _Machine.set_state,
+    "BINPERSID": _Machine.resolve_persistent,
 }

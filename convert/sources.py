@@ -20,7 +20,7 @@ from typing import Any
 
 from sharpzo_mlx.errors import UserError
 
-from . import hub, open_clip, torch_pickle
+from . import hub, open_clip, torch_file
 from .catalog import resolve
 from .huggingface import TIMM_REMEDY
 
@@ -215,7 +215,7 @@ def _is_archive(weights: Path, here: Collection[str]) -> bool:
     """Whether a file is one of OpenAI's archives, which need no configuration beside them."""
     if weights.suffix == ".safetensors" or weights.name in WEIGHTS:
         return False
-    if torch_pickle.is_program(weights):
+    if torch_file.is_torchscript(weights):
         return True
     if not {CONFIG, OPEN_CLIP_CONFIG} & set(here):
         raise UserError(

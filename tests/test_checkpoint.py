@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from sharpzo_mlx.clip.checkpoint import fingerprint, load_config, load_model, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.clip.safetensors import read_header
+from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
 
 IDS = mx.array([[0, 3, 4, 9], [0, 5, 9, 9]])
@@ -66,7 +66,7 @@ def test_the_folder_is_written_as_documented(model_folder: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=4, sort_keys=True) + "\n"
     header = read_header(model_folder / "model.safetensors")
     assert header.metadata["format"] == "mlx"
-    assert header.tensors["text_projection.weight"]["shape"] == [64, 64]
+    assert header.shapes["text_projection.weight"] == (64, 64)
     assert load_config(model_folder) == config()
 
 

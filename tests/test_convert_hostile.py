@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from sharpzo_mlx.convert import convert, npz, torch_pickle
+from sharpzo_mlx.convert import convert, npz, torch_file
 from sharpzo_mlx.errors import UserError
 
 MODULE = b"c__torch__.clip\nCLIP\n)\x81"
@@ -83,7 +83,7 @@ def test_hostile_archive(tmp_path: Path, case: str) -> None:
 
 def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="compressed or encrypted"):
-        torch_pickle.read(program(tmp_path / "a.pt", CYCLE, compression=zipfile.ZIP_DEFLATED))
+        torch_file.read(program(tmp_path / "a.pt", CYCLE, compression=zipfile.ZIP_DEFLATED))
 
 
 def npz_file(path: Path, member: bytes, compression: int = zipfile.ZIP_STORED) -> Path:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharpzo_mlx.convert.torch_pickle import read
+from sharpzo_mlx.convert.torch_file import read
 from sharpzo_mlx.errors import UserError
 
 MAGIC = 0x1950A86A20F9469CFC6C

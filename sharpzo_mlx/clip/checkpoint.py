@@ -24,7 +24,7 @@ from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
-from sharpzo_mlx.clip.safetensors import read_header
+from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_path, atomic_write
@@ -72,7 +72,7 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
             describes.
     """
     folder = Path(folder)
-    return build_model(load_config(folder), _load_file(folder / WEIGHTS), towers, dtype=dtype, where=folder / WEIGHTS)
+    return build_model(load_config(folder), read_tensors(folder / WEIGHTS), towers, dtype=dtype, where=folder / WEIGHTS)
 
 
 def build_model(
@@ -137,7 +137,7 @@ def fingerprint(folder: str | Path) -> str:
     config = load_config(folder)
     path = folder / WEIGHTS
     written = read_header(path).metadata.get("fingerprint")
-    return written or fingerprint_of(config, _load_file(path))
+    return written or fingerprint_of(config, read_tensors(path))
 
 
 def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
@@ -153,13 +153,6 @@ def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
         digest.update(f"{name} {list(weight.shape)} {weight.dtype}\n".encode())
         digest.update(np.array(mx.contiguous(weight).reshape(-1).view(mx.uint8)).data)
     return digest.hexdigest()
-
-
-def _load_file(path: Path) -> dict[str, mx.array]:
-    read_header(path)  # tells a missing file from a damaged one, and a damaged one before it is used
-    loaded = mx.load(str(path))
-    assert isinstance(loaded, dict)
-    return loaded
 
 
 def _quantise_like(model: CLIPModel, config: CLIPConfig, weights: Mapping[str, mx.array]) -> None:

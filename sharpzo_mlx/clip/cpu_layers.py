@@ -4,7 +4,7 @@ MLX's CPU backend computes exp and its like one element at a time and on one cor
 towers go through NumPy, a piece of work from its first layer to its last on one core (`cores.spread`): `host_text`
 and `host_vision`. Weights are used in float32, whatever they are stored in; float32 ones are not copied.
 
-    layer = host_layer(encoder.layers[0])
+    layer = cpu_layer(encoder.layers[0])
     layer.finish(x, room, act)          # x [r, m] in place, its attention in room.y
 """
 
@@ -59,7 +59,7 @@ class Buffers:
 
 
 @dataclass(frozen=True)
-class HostLayer:
+class CPULayer:
     """One layer's weights."""
 
     norm1: Affine
@@ -80,11 +80,11 @@ class HostLayer:
         x += self.fc2(hidden, room.q[:r])
 
 
-def host_layer(layer: EncoderLayer) -> HostLayer:
+def cpu_layer(layer: EncoderLayer) -> CPULayer:
     """The weights of a layer of the network."""
     attention, mlp = layer.self_attn, layer.mlp
     modules = (layer.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    return HostLayer(*[affine(module) for module in (*modules, layer.layer_norm2, mlp.fc1, mlp.fc2)])
+    return CPULayer(*[affine(module) for module in (*modules, layer.layer_norm2, mlp.fc1, mlp.fc2)])
 
 
 def affine(module: Any) -> Affine:

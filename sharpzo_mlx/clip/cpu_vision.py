@@ -3,7 +3,7 @@
 The network of `clip.vision` (Radford et al., arXiv 2103.00020, section 2.4), of which only the class token is read:
 the last layer computes one query, and one row of the MLP, an image. See `host_layers` for why it is here at all.
 
-    features = HostVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
+    features = CPUVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, HostLayer, affine, array, by_head, host_layer, softmax
+from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.runtime.threads import spread, workers
 
 
-class HostVision:
+class CPUVision:
     """The forward pass of a ViT image tower and its projection on the CPU.
 
     Args:
@@ -32,7 +32,7 @@ class HostVision:
         self.patches = array(embeddings.patch_embedding.weight)  # [m, side, side, channels]
         self.start, self.positions = array(embeddings.class_embedding), array(embeddings.position_embedding.weight)
         self.first, self.last = affine(tower.pre_layrnorm), affine(tower.post_layernorm)
-        self.layers = [host_layer(layer) for layer in tower.encoder.layers]
+        self.layers = [cpu_layer(layer) for layer in tower.encoder.layers]
         self.projection = affine(model.visual_projection)
         layer = tower.encoder.layers[0]
         self.heads, self.scale = layer.self_attn.num_heads, np.float32(layer.self_attn.scale)
@@ -75,7 +75,7 @@ class HostVision:
         grid = pixels.reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
         return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)
 
-    def _attend(self, layer: HostLayer, room: Buffers, p: int, rows: int) -> None:
+    def _attend(self, layer: CPULayer, room: Buffers, p: int, rows: int) -> None:
         """Attention of the first `rows` tokens of each of p images over all, into the first rows of `room.y`."""
         tokens, m = len(room.x) // p, room.x.shape[1]
         y = layer.norm1.norm(room.x, room.y)

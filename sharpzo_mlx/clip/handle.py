@@ -19,7 +19,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.checkpoint import fingerprint, load_config, load_model
 from sharpzo_mlx.clip.config import CLIPConfig
-from sharpzo_mlx.clip.cpu_vision import HostVision
+from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
@@ -46,7 +46,7 @@ class Clip:
         self.config: CLIPConfig = load_config(folder)
         self._text: CLIPModel | None = None
         self._vision: CLIPModel | None = None
-        self._host_vision: HostVision | None = None
+        self._host_vision: CPUVision | None = None
         _check_sizes(self.config, folder)
 
     @cached_property
@@ -102,7 +102,7 @@ class Clip:
         """
         on_host = mx.default_device() == mx.Device(mx.cpu) and isinstance(self.vision_model(), VisionModel)
         if on_host:
-            self._host_vision = self._host_vision or HostVision(self.vision())
+            self._host_vision = self._host_vision or CPUVision(self.vision())
             return mx.array(self._host_vision.image_features(np.asarray(pixels)))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)

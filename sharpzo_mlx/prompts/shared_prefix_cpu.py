@@ -23,7 +23,7 @@ import numpy as np
 from mlx import nn
 
 from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, HostLayer, affine, array, by_head, host_layer, softmax
+from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.runtime.threads import spread, workers
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ LOGITS_AT_ONCE = 1 << 18  # of the N x K logits of one candidate, on one core
 
 
 @dataclass(frozen=True)
-class PromptedLayer(HostLayer):
+class PromptedLayer(CPULayer):
     """A layer, and SOS's key and value [m] in it."""
 
     sos: tuple[Array, Array]
@@ -230,4 +230,4 @@ def _rows(x: Array, index: Array) -> Array:
 
 
 def _layer(layer: EncoderLayer, sos: tuple[mx.array, mx.array]) -> PromptedLayer:
-    return PromptedLayer(**vars(host_layer(layer)), sos=(array(sos[0]), array(sos[1])))
+    return PromptedLayer(**vars(cpu_layer(layer)), sos=(array(sos[0]), array(sos[1])))

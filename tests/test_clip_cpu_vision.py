@@ -11,7 +11,7 @@ from mlx import nn
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.config import CLIPConfig
-from sharpzo_mlx.clip.cpu_vision import HostVision
+from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
 
@@ -28,7 +28,7 @@ def test_features_are_the_graphs(tiny_model: Path, dtype: mx.Dtype) -> None:
     images = pixels(7)
     expected = np.array(exact.image_features(mx.array(images)))
     assert np.ptp(expected, axis=0).max() > 0.05  # images matter
-    np.testing.assert_allclose(HostVision(model).image_features(images), expected, atol=2e-6)
+    np.testing.assert_allclose(CPUVision(model).image_features(images), expected, atol=2e-6)
 
 
 def test_quantised_weights_and_another_activation() -> None:
@@ -43,11 +43,11 @@ def test_quantised_weights_and_another_activation() -> None:
     nn.quantize(model.vision_model.encoder, 32, 8)
     images = pixels(3, 24)
     expected = np.array(model.image_features(mx.array(images)))
-    np.testing.assert_allclose(HostVision(model).image_features(images), expected, atol=1e-5)
+    np.testing.assert_allclose(CPUVision(model).image_features(images), expected, atol=1e-5)
 
 
 def test_pieces_change_nothing_but_rounding(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host, images = HostVision(load_model(tiny_model, towers=("vision",))), pixels(9)
+    host, images = CPUVision(load_model(tiny_model, towers=("vision",))), pixels(9)
     whole = host.image_features(images)
     monkeypatch.setattr("sharpzo_mlx.clip.cpu_vision.ROWS", 10)  # two images of five tokens
     np.testing.assert_allclose(host.image_features(images), whole, atol=1e-6)

@@ -1,0 +1,86 @@
+"""Read a safetensors file once its header was checked: a damaged file ends in one line before a weight is used.
+
+The `safetensors` package checks the header: each tensor's place must fit its dtype and shape, and all of them together
+must fill the file without holes, so that no damaged file is half used and none can ask for more memory than its own
+size. MLX then reads the tensors lazily, each when it is first evaluated.
+
+>>> read_tensors(Path("m/model.safetensors"))["logit_scale"]  # doctest: +SKIP
+array(4.60517, dtype=float32)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from safetensors import SafetensorError, safe_open
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import open_regular
+
+AGAIN = "download or convert it again"
+DTYPES = frozenset({"BOOL", "U8", "I8", "U16", "I16", "F16", "BF16", "U32", "I32", "F32", "U64", "I64"})
+MAXIMUM_HEADER = 8 * 2**20  # bytes; a tensor takes about a hundred, and parsing takes many times as much memory
+MAXIMUM_DIMENSIONS = 16
+SHOWN = 120  # characters of the package's own reason that an error repeats
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's metadata, and the shape of each tensor by its name."""
+
+    metadata: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, is no safetensors file, is cut short or damaged, or holds a type of numbers
+            that MLX lacks.
+    """
+    try:
+        with open_regular(path) as file:  # its errors have a reason, unlike the package's
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAXIMUM_HEADER:
+            raise SafetensorError("header too large")
+        with safe_open(path, framework="numpy") as handle:
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (a handle, no dict)
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+            header = Header(handle.metadata() or {}, {name: tuple(part.get_shape()) for name, part in slices.items()})
+    except SafetensorError as error:
+        raise UserError(f"{path}: no safetensors file, or cut short or damaged ({_reason(error)}); {AGAIN}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from error
+    for name, shape in header.shapes.items():
+        if dtypes[name] not in DTYPES:
+            raise UserError(f"{path}: {name[:80]!r} is of type {dtypes[name]}; save it as F32, F16 or BF16")
+        if len(shape) > MAXIMUM_DIMENSIONS:
+            raise UserError(f"{path}: {name[:80]!r} has {len(shape)} dimensions; {AGAIN}")
+    return header
+
+
+def read_tensors(path: Path) -> dict[str, mx.array]:
+    """Read a safetensors file, strictly.
+
+    Returns:
+        Name -> array; MLX reads a tensor from the file when it is first evaluated.
+
+    Raises:
+        UserError: see `read_header`.
+    """
+    read_header(path)
+    try:
+        tensors = mx.load(str(path), format="safetensors")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: MLX cannot read it ({_reason(error)}); {AGAIN}") from error
+    assert isinstance(tensors, dict)
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Return a library's own words in one line; they may quote names from the file."""
+    words = str(error).removeprefix("Error while deserializing header: ")
+    return "".join(character if character.isprintable() else " " for character in words)[:SHOWN]
