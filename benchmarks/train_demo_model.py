@@ -1,9 +1,9 @@
-"""Train the small CLIP of `sharpzo-mlx demo` from nothing, on pictures that this repository paints.
+"""Train the small CLIP of `sharpzo-mlx demo` from random weights, on pictures that this repository paints.
 
 Pictures of twenty-four things are painted in several styles and captioned by templates; both towers are trained from
 random weights by CLIP's symmetric contrastive loss (Radford et al., arXiv 2103.00020, section 2.3) with MLX's
-automatic differentiation on the CPU. Animals and plants are never shown as photographs: that gap is what the
-demonstration closes by tuning the prompt.
+automatic differentiation on the CPU. Animals and plants are never shown as photographs: the
+demonstration closes that gap by tuning the prompt.
 
     python benchmarks/train_demo_model.py                        # ten minutes on two idle cores, more on busy ones
     python benchmarks/train_demo_model.py --steps 50 --pictures 2000 --output /tmp/model
@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import sharpzo_mlx  # noqa: F401  (before mlx: it loads OpenBLAS)
@@ -28,9 +26,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import tokenizers
+from demo_pictures import IMAGE, Subject, caption, paint_all, shrink
 from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_unflatten
-from PIL import Image
 
 from sharpzo_mlx.clip.checkpoint import save_model
 from sharpzo_mlx.clip.config import CLIPConfig, TextConfig, VisionConfig
@@ -39,19 +37,11 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import BOS, END_OF_WORD, EOS, Vocabulary
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
-from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, UNSEEN_STYLES, paint
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.rng import generator_for, key_for
 
-IMAGE = 32
 PICTURES, STEPS, BATCH, RATE = 20_000, 2500, 64, 1.5e-3
-OPENINGS = {
-    "drawing": "drawing",
-    "poster": "poster",
-    "sketch": "sketch",
-    "photo": "photo",
-}
 PATCH, POSITIONS = 8, 32
 
 CARD = """---
@@ -74,7 +64,7 @@ else went into it. It knows about a hundred words and is good for nothing but th
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The options of the command line."""
 
     pictures: int
     steps: int
@@ -84,68 +74,14 @@ class Options:
     output: Path
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is on one training picture, as far as captions may say it."""
-
-    name: str
-    style: str
-    colour: str
-    ground: str | None
-    small: bool
-
-
-def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def caption(subject: Subject, rng: np.random.Generator) -> str:
-    """A sentence about a picture; each of its attributes is told or left out by chance."""
-    words = subject.name
-    if rng.random() < 0.4:
-        words = f"{subject.colour} {words}"
-    if subject.small and rng.random() < 0.5:
-        words = f"small {words}"
-    opening = OPENINGS[subject.style] if rng.random() < 0.7 else "picture"
-    where = f" on {subject.ground}" if subject.ground and rng.random() < 0.3 else ""
-    return f"{_article(opening)} of {_article(words)}{where}."
-
-
-def choose(rng: np.random.Generator) -> tuple[str, str]:
-    """A thing and a style to paint it in; no photograph of anything that lives."""
-    name = str(rng.choice(list(FIGURES)))
-    styles = DRAWN_STYLES if name in LIVING else (*DRAWN_STYLES, "photo", "photo")
-    return name, str(rng.choice(styles))
-
-
-def paint_one(index: int, seed: int) -> tuple[Subject, npt.NDArray[np.uint8]]:
-    """Training picture number `index`: what it shows, and its pixels [IMAGE, IMAGE, 3]."""
-    rng = generator_for(seed, "training picture", index)
-    name, style = choose(rng)
-    picture = paint(name, style, rng)
-    return Subject(name, style, picture.colour, picture.ground, picture.small), shrink(picture.image)
-
-
-def shrink(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The picture as the shipped preprocessing resizes it: [IMAGE, IMAGE, 3]."""
-    return np.asarray(image.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
-
-
-def paint_all(count: int, seed: int) -> tuple[list[Subject], npt.NDArray[np.uint8]]:
-    """All training pictures, painted by every core: subjects, and pixels [count, IMAGE, IMAGE, 3]."""
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        painted = pool.map(partial(paint_one, seed=seed), range(count), chunksize=64)
-    return [subject for subject, _ in painted], np.stack([pixels for _, pixels in painted])
-
-
 def byte_symbols() -> list[str]:
-    """The 256 symbols of byte-level BPE, in the order of CLIP's vocabulary."""
+    """Return the 256 symbols of byte-level BPE, in the order of CLIP's vocabulary."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 
 def make_tokenizer(merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """CLIP's tokenizer, its vocabulary laid out as CLIP's is: bytes, bytes that end a word, merges, marks."""
+    """Make a tokenizer whose vocabulary has CLIP's order: bytes, bytes that end a word, merges, marks."""
     symbols = byte_symbols()
     ends = [symbol + END_OF_WORD for symbol in symbols]
     tokens = dict.fromkeys([*symbols, *ends, *(first + second for first, second in merges), BOS, EOS])
@@ -163,7 +99,7 @@ def make_tokenizer(merges: Sequence[tuple[str, str]]) -> Tokenizer:
 
 
 def learn_tokenizer(sentences: Sequence[str]) -> Tokenizer:
-    """Learn the merges from captions: every word of theirs becomes one token."""
+    """Learn merges from captions, so that each of their words becomes one token."""
     learner = tokenizers.Tokenizer.from_str(make_tokenizer([]).to_json())
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=2048, end_of_word_suffix=END_OF_WORD, initial_alphabet=byte_symbols(), show_progress=False
@@ -174,7 +110,7 @@ def learn_tokenizer(sentences: Sequence[str]) -> Tokenizer:
 
 
 def make_config(tokenizer: Tokenizer) -> CLIPConfig:
-    """The shape of the network: about half a million parameters."""
+    """Return the shape of the network, which has about half a million parameters."""
     text = TextConfig(
         hidden_size=64,
         intermediate_size=256,
@@ -198,12 +134,12 @@ def make_config(tokenizer: Tokenizer) -> CLIPConfig:
 
 
 def parameters(model: CLIPModel) -> dict[str, mx.array]:
-    """All weights by their paths in the attribute tree."""
+    """Return all weights by their paths in the attribute tree."""
     return dict(tree_flatten(model.parameters(), destination={}))
 
 
 def initialise(model: CLIPModel, seed: int) -> None:
-    """Normal weights, narrower in the residual branches, and CLIP's first logit scale of 1 / 0.07."""
+    """Draw normal weights, narrower in the residual branches, and set CLIP's first logit scale of 1 / 0.07."""
 
     def draw(path: str, weight: mx.array) -> mx.array:
         if path == "logit_scale":
@@ -223,7 +159,7 @@ def initialise(model: CLIPModel, seed: int) -> None:
 
 
 def contrastive_loss(model: CLIPModel, pixels: mx.array, ids: mx.array, same: mx.array) -> mx.array:
-    """CLIP's symmetric cross-entropy; equal captions of a batch share the right answer.
+    """Return CLIP's symmetric cross-entropy; equal captions of a batch are equally right.
 
     Args:
         model: both towers.
@@ -238,7 +174,7 @@ def contrastive_loss(model: CLIPModel, pixels: mx.array, ids: mx.array, same: mx
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's pictures and captions; shapes as in `contrastive_loss`."""
+    """The pictures and captions of one step; shapes as in `contrastive_loss`."""
 
     pixels: mx.array
     ids: mx.array
@@ -246,7 +182,7 @@ class Batch:
 
 
 def prepare(pixels: npt.NDArray[np.uint8], config: PreprocessorConfig) -> mx.array:
-    """Rescale and normalise [B, IMAGE, IMAGE, 3] as the shipped preprocessor says."""
+    """Rescale and normalise pixels [B, IMAGE, IMAGE, 3] as the model's own preprocessor does."""
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     return mx.array((pixels.astype(np.float32) / 255 - mean) / std)
 
@@ -277,7 +213,7 @@ def batches(pictures: Pictures, tokenizer: Tokenizer, options: Options, config: 
 
 
 def train(model: CLIPModel, examples: Iterator[Batch], *, steps: int, rate: float) -> Iterator[tuple[int, float]]:
-    """AdamW with warm-up and a cosine; yields (step, loss)."""
+    """Train with AdamW, a warm-up and a cosine schedule; yield (step, loss)."""
     warm = max(1, steps // 20)
     schedule = optimizers.join_schedules(
         [optimizers.linear_schedule(0, rate, warm), optimizers.cosine_decay(rate, steps - warm)], [warm]
@@ -293,7 +229,7 @@ def train(model: CLIPModel, examples: Iterator[Batch], *, steps: int, rate: floa
 
 
 def save(model: CLIPModel, config: CLIPConfig, tokenizer: Tokenizer, *, output: Path, options: Options) -> None:
-    """Write the model folder, weights in float16."""
+    """Write the model folder with weights in float16."""
     weights = {path: weight.astype(mx.float16) for path, weight in parameters(model).items()}
     count = sum(weight.size for weight in weights.values())
     facts = {"pictures": options.pictures, "steps": options.steps, "batch": options.batch}
@@ -302,7 +238,7 @@ def save(model: CLIPModel, config: CLIPConfig, tokenizer: Tokenizer, *, output: 
 
 
 def read_options() -> Options:
-    """Read the command line; its defaults made the model that is shipped."""
+    """Read the command line; its defaults made the bundled model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -314,7 +250,7 @@ def read_options() -> Options:
 
 
 def check(folder: Path, seed: int) -> Iterator[tuple[str, float]]:
-    """Zero-shot accuracy of the saved model on fresh pictures of living things, a style at a time."""
+    """Yield each style and the saved model's zero-shot accuracy on new pictures of living things in it."""
     clip = load(folder)
     texts = clip.encode_texts([f"a photo of a {name}." for name in LIVING])
     for style in (*DRAWN_STYLES, "photo", *UNSEEN_STYLES):

@@ -1,7 +1,7 @@
 """Adapt CLIP to a folder of images with forward passes only: SharpZO (arXiv 2506.20990) on MLX.
 
-A few prompt vectors are learned in front of the class names, CLIP stays frozen, no gradient is ever propagated.
-What is named here is loaded when it is first used, so that importing the package costs next to nothing.
+A few prompt vectors in front of the class names are learned, CLIP stays frozen, and no gradient is propagated.
+Every public name is loaded when it is first used, so that importing the package takes milliseconds.
 
 >>> import sharpzo_mlx as sz
 >>> clip = sz.load("m")  # doctest: +SKIP
@@ -16,23 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 from sharpzo_mlx.runtime import startup
 
-if TYPE_CHECKING:
-    from sharpzo_mlx.clip.handle import Clip, load
-    from sharpzo_mlx.comparison.runner import Comparison, compare
-    from sharpzo_mlx.config import TuneConfig
-    from sharpzo_mlx.errors import UserError
-    from sharpzo_mlx.evaluation.folders import evaluate
-    from sharpzo_mlx.evaluation.prediction import Prediction, predict
-    from sharpzo_mlx.evaluation.reports import Report
-    from sharpzo_mlx.presets import preset
-    from sharpzo_mlx.prompts.prompt import Prompt
-    from sharpzo_mlx.report.page import write_report
-    from sharpzo_mlx.runs.run import Run
-    from sharpzo_mlx.tuning.pipeline import tune, tune_steps
+if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
+    from sharpzo_mlx.clip.handle import Clip as Clip
+    from sharpzo_mlx.clip.handle import load as load
+    from sharpzo_mlx.comparison.runner import Comparison as Comparison
+    from sharpzo_mlx.comparison.runner import compare as compare
+    from sharpzo_mlx.config import TuneConfig as TuneConfig
+    from sharpzo_mlx.errors import UserError as UserError
+    from sharpzo_mlx.evaluation.folders import evaluate as evaluate
+    from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
+    from sharpzo_mlx.evaluation.prediction import predict as predict
+    from sharpzo_mlx.evaluation.reports import Report as Report
+    from sharpzo_mlx.presets import preset as preset
+    from sharpzo_mlx.prompts.prompt import Prompt as Prompt
+    from sharpzo_mlx.report.page import write_report as write_report
+    from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.tuning.pipeline import tune as tune
+    from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
 
-_HOMES = {
+_MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.runner",
     "Prediction": "evaluation.prediction",
@@ -50,34 +54,16 @@ _HOMES = {
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",
 }
-
-__all__ = [
-    "Clip",
-    "Comparison",
-    "Prediction",
-    "Prompt",
-    "Report",
-    "Run",
-    "TuneConfig",
-    "UserError",
-    "compare",
-    "evaluate",
-    "load",
-    "predict",
-    "preset",
-    "tune",
-    "tune_steps",
-    "write_report",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value  # the next use does not come here
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return __all__

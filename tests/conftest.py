@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,31 +19,27 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 @pytest.fixture(scope="session")
 def testbed() -> Path:
-    """The folder with the small real CLIP and the real images; tests that need it are skipped where it is not."""
+    """Return the folder with a small real CLIP and real images; skip the test where it is missing."""
     if not TESTBED.is_dir():
         pytest.skip("no testbed beside this checkout")
     return TESTBED
 
 
 @pytest.fixture(scope="session")
-def load_benchmark() -> Callable[[str], ModuleType]:
-    """A script of benchmarks/ as a module, by its name."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def load_benchmark() -> Iterator[Callable[[str], ModuleType]]:
+    """Import a script of benchmarks/ by its name; the scripts import one another as when they are run."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == BENCHMARKS:
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's caches."""
+    """Give each test a cache folder of its own, so that none reads or writes the user's."""
     monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -52,7 +48,7 @@ TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "nu
 
 
 def tiny_tokenizer_json(folder: Path) -> str:
-    """CLIP's tokenizer over single bytes: every byte with and without the end-of-word mark, and no merges."""
+    """Return a tokenizer of single bytes, each with and without the end-of-word mark, and no merges."""
     from sharpzo_mlx.clip.tokenizer import Tokenizer
 
     words = [*BYTES, *(byte + "</w>" for byte in BYTES), "<|startoftext|>", "<|endoftext|>"]
@@ -63,13 +59,13 @@ def tiny_tokenizer_json(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The `tokenizer.json` of 514 tokens: single bytes, start and end."""
+    """Return the `tokenizer.json` of 514 tokens: single bytes, start and end."""
     return tiny_tokenizer_json(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of 32 wide random towers, with a byte tokenizer: 1 MB, a query takes a millisecond."""
+    """Make a CLIP with random towers of width 32 and a byte tokenizer: 1 MB, a query takes a millisecond."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
@@ -102,7 +98,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of twelve images each, told apart by their colour, in plain class folders."""
+    """Make three classes of twelve images each, which differ by their colour, in plain class folders."""
     import numpy as np
     from PIL import Image
 

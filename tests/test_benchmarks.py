@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,19 +14,13 @@ from sharpzo_mlx.clip import cpu_layers
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.runs.step_log import StepRecord
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = ("estimators", "heads", "memory", "queries", "scaling", "time_to_accuracy")
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """The scripts as modules; their folder is on the path only meanwhile."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield {name: importlib.import_module(name) for name in SCRIPTS}
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == BENCHMARKS:
-            del sys.modules[name]
+def scripts(load_benchmark: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
+    """The scripts as modules."""
+    return {name: load_benchmark(name) for name in SCRIPTS}
 
 
 def test_operations_are_those_carried_out(

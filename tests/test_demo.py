@@ -14,9 +14,11 @@ import sharpzo_mlx as sz
 from sharpzo_mlx import demo
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.clip.checkpoint import fingerprint_of, load_config, load_model
-from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
+from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, SIZE, UNSEEN_STYLES, paint
+from sharpzo_mlx.demo.pose import Placement, pose
 from sharpzo_mlx.demo.render import DATASET, LIVING, SHIFTED, Amounts, Rendered, render
+from sharpzo_mlx.demo.shapes import ROLES
 from sharpzo_mlx.images.load import preprocess
 from sharpzo_mlx.rng import generator_for
 from sharpzo_mlx.tuning.search import TuneStep

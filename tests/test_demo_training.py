@@ -14,24 +14,27 @@ from sharpzo_mlx.demo import LIVING
 from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.rng import generator_for
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "train_demo_model.py"
-
 
 @pytest.fixture(scope="module")
 def script(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
     return load_benchmark("train_demo_model")
 
 
-def test_no_photograph_of_what_lives_and_no_style_of_the_demonstration(script: ModuleType) -> None:
-    chosen = {script.choose(generator_for(0, "choice", index)) for index in range(1500)}
+@pytest.fixture(scope="module")
+def pictures(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("demo_pictures")
+
+
+def test_no_photograph_of_what_lives_and_no_style_of_the_demonstration(pictures: ModuleType) -> None:
+    chosen = {pictures.choose(generator_for(0, "choice", index)) for index in range(1500)}
     assert {name for name, _ in chosen} == set(FIGURES)
     assert {style for name, style in chosen if name in LIVING} == {"drawing", "poster", "sketch"}
     assert {style for _, style in chosen} == {"drawing", "poster", "sketch", "photo"}
 
 
-def test_captions_say_what_is_there(script: ModuleType) -> None:
-    subject = script.Subject("umbrella", "poster", "orange", "sand", True)
-    said = {script.caption(subject, generator_for(0, "words", index)) for index in range(300)}
+def test_captions_say_what_is_there(pictures: ModuleType) -> None:
+    subject = pictures.Subject("umbrella", "poster", "orange", "sand", True)
+    said = {pictures.caption(subject, generator_for(0, "words", index)) for index in range(300)}
     assert {"a picture of an umbrella.", "a poster of a small orange umbrella on sand."} <= said
     assert "a poster of an orange umbrella." in said
     assert all("umbrella" in words and " a o" not in words and " an s" not in words for words in said)
@@ -45,10 +48,10 @@ def test_the_tokenizer_learns_whole_words(script: ModuleType) -> None:
     assert script.learn_tokenizer(sentences).to_json() == tokenizer.to_json()
 
 
-def test_a_few_steps_learn_and_the_folder_loads(script: ModuleType, tmp_path: Path) -> None:
-    painted = [script.paint_one(index, 0) for index in range(16)]
+def test_a_few_steps_learn_and_the_folder_loads(script: ModuleType, pictures: ModuleType, tmp_path: Path) -> None:
+    painted = [pictures.paint_one(index, 0) for index in range(16)]
     subjects, pixels = [subject for subject, _ in painted], np.stack([image for _, image in painted])
-    tokenizer = script.learn_tokenizer([script.caption(s, generator_for(0, i)) for i, s in enumerate(subjects)])
+    tokenizer = script.learn_tokenizer([pictures.caption(s, generator_for(0, i)) for i, s in enumerate(subjects)])
     config = script.make_config(tokenizer)
     options = script.Options(pictures=16, steps=20, batch=16, rate=1e-3, seed=0, output=tmp_path / "m")
     model = script.CLIPModel(config)

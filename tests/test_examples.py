@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import os
@@ -63,6 +64,21 @@ def test_documented_python_names_are_public() -> None:
     names = set(re.findall(r"\bsz\.(\w+)", code))
     assert names
     assert names <= set(sharpzo_mlx.__all__)
+
+
+def test_the_package_shows_public_names_alone() -> None:
+    assert dir(sharpzo_mlx) == sorted(sharpzo_mlx.__all__)
+    assert {"load", "tune", "evaluate", "predict", "compare", "TuneConfig", "UserError"} <= set(dir(sharpzo_mlx))
+    with pytest.raises(AttributeError, match="no attribute 'retune'"):
+        _ = sharpzo_mlx.retune
+
+
+def test_type_checkers_see_the_public_names_where_they_are() -> None:
+    """The imports for type checkers and the lazy ones are two lists: they name the same things."""
+    source = ast.parse(Path(sharpzo_mlx.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed == {name: getattr(sharpzo_mlx, name).__module__ for name in sharpzo_mlx.__all__}
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)

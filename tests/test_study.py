@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "study.py"
-
 
 @pytest.fixture(scope="module")
 def study(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from sharpzo_mlx.demo.figures import FIGURES, ROLES, Placement, pose
+from sharpzo_mlx.demo.figures import FIGURES
+from sharpzo_mlx.demo.pose import Placement, pose
+from sharpzo_mlx.demo.shapes import ROLES
 
 SIZE = 64
 INK = np.full(3, 0.1, np.float32)

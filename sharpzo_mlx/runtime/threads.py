@@ -1,10 +1,9 @@
-"""Work spread over the processor's cores from Python: a pool of threads, and NumPy's BLAS held to one core in each.
+"""Spread work over the processor's cores, and hold NumPy's BLAS to one thread meanwhile.
 
-NumPy gives up the interpreter's lock inside its products and elementwise functions, so that threads which each
-carry a piece of work from its first layer to its last need not wait for one another after every product, as the
-threads inside a BLAS do. For that the BLAS must not start threads of its own meanwhile; the OpenBLAS that
-NumPy's wheels carry can be told so while it runs. Where it cannot be found there is one piece and it has the BLAS
-to itself.
+NumPy releases the interpreter's lock inside its products and elementwise functions, so Python threads that each carry
+one piece of work through all layers need not wait for one another after every product, as the threads inside a BLAS
+do. The OpenBLAS in NumPy's wheels must not start threads of its own meanwhile. Where NumPy uses another BLAS, `spread`
+runs one piece after the other and leaves the cores to that BLAS. MLX's BLAS is never touched.
 
 >>> spread(lambda n: n * n, range(3))
 [0, 1, 4]
@@ -12,82 +11,139 @@ to itself.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_lock = threading.Lock()  # one spread at a time: the BLAS's number of threads belongs to the process
+
+class BlasLibrary(Protocol):
+    """The part of threadpoolctl's controller of a BLAS library that is used here."""
+
+    def get_num_threads(self) -> int:
+        """Return the number of threads that the library uses in this process."""
+
+    def set_num_threads(self, num_threads: int) -> None:
+        """Set that number; does nothing while another live thread has control."""
+
+    def clear_controlling_thread(self, force: bool = False) -> None:
+        """Let the next thread that sets the number take control."""
+
+
+class SingleThreaded(AbstractContextManager[None]):
+    """Hold a BLAS library to one thread while at least one block of code is inside.
+
+    The number of threads belongs to the process, so there is one guard for each library. Blocks may be nested, and may
+    overlap in several threads in any order: the first to enter remembers the number, the last to leave restores it.
+    """
+
+    def __init__(self, library: BlasLibrary) -> None:
+        self._library = library
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 0
+        self._changed = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = self._library.get_num_threads()
+                self._library.set_num_threads(1)
+                # no change where it was 1, or where another program's thread has control: nothing to restore then
+                self._changed = self._library.get_num_threads() != self._before
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._changed:
+                # the thread that entered first has control of the library, and need not be the one that leaves last
+                self._library.clear_controlling_thread(force=True)
+                self._library.set_num_threads(self._before)
+                self._library.clear_controlling_thread(force=True)
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The cores that NumPy's BLAS was given, for use by threads of our own.
+
+    Attributes:
+        workers: the number of pieces that run at once.
+        pool: the threads that run them; they start when they are first needed.
+        single_threaded: the guard that holds NumPy's BLAS to one thread.
+    """
+
+    workers: int
+    pool: ThreadPoolExecutor
+    single_threaded: SingleThreaded
 
 
 def spread(work: Callable[[T], R], pieces: Iterable[T]) -> list[R]:
-    """`work` of every piece, on all cores that the BLAS was given; the results in the pieces' order."""
+    """Call `work` on every piece, on all cores, and return the results in the order of the pieces.
+
+    Raises:
+        Exception: the first that `work` raised, in the order of the pieces.
+    """
     pieces = list(pieces)
-    if workers() < 2:
+    found = cores()
+    if found is None or found.workers < 2:
         return [work(piece) for piece in pieces]
-    with _lock, _one_thread_each():
-        # a single piece is small: it stays here, and the BLAS's threads would only wait for one another
-        return list(_pool().map(work, pieces)) if len(pieces) > 1 else [work(piece) for piece in pieces]
+    with found.single_threaded:
+        # a single piece is small: it stays in this thread, and the BLAS's threads would only wait for one another
+        return list(found.pool.map(work, pieces)) if len(pieces) > 1 else [work(piece) for piece in pieces]
 
 
-@cache
 def workers() -> int:
-    """Pieces that run at once: the threads that the BLAS has (OPENBLAS_NUM_THREADS), 1 where that is not known."""
-    library = _openblas()
-    if library is None:
-        return 1
-    # a process may be held to fewer cores than the machine has (containers, taskset), which the BLAS may not know
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(int(library.scipy_openblas_get_num_threads64_()), allowed))
+    """Return how many pieces `spread` runs at once (OPENBLAS_NUM_THREADS lowers it); 1 where NumPy has no OpenBLAS."""
+    found = cores()
+    return 1 if found is None else found.workers
 
 
-@contextmanager
-def small_products() -> Iterator[None]:
-    """NumPy's BLAS on one core meanwhile: where many small products alternate with another library's, threads would
-    only wait for one another (seven times slower, measured)."""
-    if workers() < 2:
-        yield
-        return
-    with _one_thread_each():
-        yield
+def small_products() -> AbstractContextManager[None]:
+    """Hold NumPy's BLAS to one thread inside a block where many small products alternate with MLX's work.
+
+    Its threads would only wait for one another there (seven times slower, measured).
+    """
+    found = cores()
+    return nullcontext() if found is None or found.workers < 2 else found.single_threaded
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers(), thread_name_prefix="sharpzo-mlx")
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    library = _openblas()
-    assert library is not None, "workers() is 1 without it"
-    before = library.scipy_openblas_get_num_threads64_()
-    library.scipy_openblas_set_num_threads64_(1)
-    try:
-        yield
-    finally:
-        library.scipy_openblas_set_num_threads64_(before)
-
-
-@cache
-def _openblas() -> ctypes.CDLL | None:
-    """The OpenBLAS inside NumPy's wheel, which is loaded already; None where NumPy uses another."""
-    folder = Path(np.__file__).parent
-    for path in (*folder.with_name("numpy.libs").glob("*openblas*"), *(folder / ".dylibs").glob("*openblas*")):
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:
-            continue
-        if hasattr(library, "scipy_openblas_set_num_threads64_"):
+def numpy_openblas() -> OpenBLASController | None:
+    """Return threadpoolctl's controller of the OpenBLAS inside NumPy's wheel; None where NumPy uses another BLAS."""
+    package = Path(np.__file__).resolve().parent
+    inside_the_wheel = (package.with_name("numpy.libs"), package / ".dylibs")  # Linux, macOS
+    for library in ThreadpoolController().lib_controllers:
+        if isinstance(library, OpenBLASController) and Path(library.filepath).parent in inside_the_wheel:
             return library
     return None
+
+
+def cores() -> Cores | None:
+    """Return the cores that NumPy's OpenBLAS was given; None where NumPy uses another BLAS."""
+    with _finding:
+        return _find_cores()
+
+
+_finding = threading.Lock()  # a second thread must not count the threads of a BLAS that the first already holds to one
+
+
+@cache
+def _find_cores() -> Cores | None:
+    library = numpy_openblas()
+    if library is None:
+        return None
+    # a process may be held to fewer cores than the machine has (containers, taskset), which the BLAS may not know
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, min(library.get_num_threads(), allowed))
+    return Cores(count, ThreadPoolExecutor(count, thread_name_prefix="sharpzo-mlx"), SingleThreaded(library))
