@@ -61,7 +61,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 TINTS = ("#eceff4", "#e8f0e4", "#e3eef8", "#fdf0db", "#f8e6e4", "#eee6f5", "#e4f2f1")
-ROW, CELL, TOP, LEFT, NAMES, TEXT = 25, 20, 118, 14, 98, 300  # pixels
+ROW, CELL, TOP, LEFT, NAMES, TEXT = 25, 20, 118, 14, 98, 320  # pixels
 
 
 def folder_imports() -> dict[str, set[str]]:
