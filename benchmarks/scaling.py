@@ -5,7 +5,7 @@ The line under the times is the operations of the products over the matrix speed
 memory is what a batch must hold: weights, A, image features, and for every candidate its context and class features,
 beside the buffers of the pieces that run at once. Both are arithmetic, nothing is fitted.
 
-usage: python benchmarks/scaling.py [--output scaling.json] [--plot docs/scaling.svg]
+usage: python benchmarks/scaling.py [--output scaling.json] [--plot docs/results/scaling.svg]
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The whole path in a script: load a model, tune it to a folder of images, evaluate it elsewhere, label an image.
+"""Do everything in one script: load a model, tune it on a folder of images, evaluate it elsewhere, label an image.
 
-Without arguments it paints its images and uses the small model that comes with the package, so that it runs as it
-stands; with arguments it does the same with yours.
+Without arguments the script paints its own images and uses the small model of the package. With arguments it uses
+yours.
 
-    python examples/tune_a_folder.py                                   # nothing needed
+    python examples/tune_a_folder.py                                   # needs no files
     python examples/tune_a_folder.py m photos/ sketches/ new.jpg       # model, images, a shifted folder, an image
 """
 
@@ -17,7 +17,7 @@ import sharpzo_mlx as sz
 
 
 def painted(root: Path) -> list[str]:
-    """The demonstration's model, a folder to tune on, a shifted one, and an image of its test split."""
+    """Paint images; return the demonstration's model, a folder to tune on, a shifted folder, and a test image."""
     from sharpzo_mlx.demo import LIVING, MODEL_FOLDER, Amounts
     from sharpzo_mlx.demo.render import DATASET, render
 
@@ -28,7 +28,7 @@ def painted(root: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run the example."""
+    """Run the example with the given paths, or with painted images."""
     with tempfile.TemporaryDirectory() as scratch:
         model, dataset, shifted, image = sys.argv[1:] or painted(Path(scratch) / "images")
         clip = sz.load(model)

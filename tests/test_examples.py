@@ -30,7 +30,7 @@ MODULES = sorted(
     for path in folder.rglob("*.py")  # does not enter the two links
 )
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 COMMAND_LINES = sorted(
     {
         line

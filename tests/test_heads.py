@@ -67,7 +67,7 @@ def split(run: sz.Run, name: str) -> Features:
 
 
 def expected_logits(run: sz.Run, x: np.ndarray) -> np.ndarray:
-    """From the file alone, by the formula of docs/files.md."""
+    """From the file alone, by the formula of docs/reference/files.md."""
     loaded = mx.load(str(run.folder / "prompt.safetensors"), return_metadata=True)
     arrays, words = cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
     text = float(words["logit_scale"]) * x @ np.array(arrays["class_features"]).T

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "sharpzo_mlx"
-# lowest first, as docs/architecture.md shows it; every entry is a folder or a file of the package's top level
+# lowest first, as docs/how/architecture.md shows it; every entry is a folder or a file of the package's top level
 ORDER = (
     *("errors", "files", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),

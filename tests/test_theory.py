@@ -1,4 +1,4 @@
-"""The paper's theory on functions whose constants are known; docs/theory.md says what holds and what does not.
+"""The paper's theory on functions whose constants are known; docs/how/theory.md says what holds and what does not.
 
 SharpZO, arXiv 2506.20990, sections 2.1, 3.1 and 4, appendix D: assumptions A1 (Polyak-Lojasiewicz, mu) and A2 (smooth,
 L), Lemma 1 (stage 1), Lemma 2 (stage 2, eta <= 1 / (2 L (d + 4)))."""
