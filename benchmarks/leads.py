@@ -1,4 +1,4 @@
-"""The tables of docs/results/accuracy.md from a comparison: accuracy by data set, mean gain, spread, and one method's leads.
+"""The tables of docs/results/accuracy.md from a comparison: accuracy by data set, mean gain, spread, a method's leads.
 
 A lead is the difference of test accuracies on the same draw; it is given with its standard error over the draws, for
 each data set, and over all of them (there the draws of a seed are averaged first, as in `compare`'s last table). The

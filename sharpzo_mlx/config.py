@@ -190,9 +190,13 @@ def names(optimiser: str = GaussNewtonParams.optimiser) -> Iterator[tuple[str, O
     for one in declared(TuneConfig):
         yield one.name, one
     for group in GROUPS:
-        owner = STAGE2[optimiser] if group == "stage2" else _GROUP_TYPES[group]
-        for one in declared(owner):
+        for one in declared(group_type(group, optimiser)):
             yield f"{group}.{one.name}", one
+
+
+def group_type(group: str, optimiser: str = GaussNewtonParams.optimiser) -> type:
+    """Return the dataclass that declares the settings of a group."""
+    return STAGE2[optimiser] if group == "stage2" else _GROUP_TYPES[group]
 
 
 def read_value(one: Option, value: Any, name: str) -> Any:

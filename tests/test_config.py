@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sharpzo_mlx.cli.options_page import page
 from sharpzo_mlx.config import TuneConfig, names
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.params import GaussNewtonParams, ZOSGDParams
@@ -161,3 +162,10 @@ def test_what_is_given_beside_a_preset_is_kept() -> None:
 def test_unknown_presets_are_named(name: str) -> None:
     with pytest.raises(UserError, match="choose default"):
         preset(name)
+
+
+def test_the_reference_page_is_that_of_the_code() -> None:
+    path = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
+    assert path.read_text(encoding="utf-8") == page(), (
+        "run: python -m sharpzo_mlx.cli.options_page > docs/reference/options.md"
+    )
