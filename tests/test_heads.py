@@ -25,6 +25,7 @@ from sharpzo_mlx.heads import head
 from sharpzo_mlx.heads.closed_form import discriminant
 from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
 from sharpzo_mlx.heads.head import joined_head, with_head
+from sharpzo_mlx.options import declared
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.report.analysis import look_at
 from sharpzo_mlx.runs.record import HeadShares
@@ -192,7 +193,7 @@ def test_tune_says_both(
     runs: tuple[sz.Run, sz.Run], tiny_model: Path, hard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = runs
-    options = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    options = [f"--set={name}={value}" for name, value in SMALL.items()]
     words = ["tune", str(hard), "--model", str(tiny_model), "--no-report", *options]
     assert main.run([*words, "--output", str(tmp_path / "a")]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test, words alone")]
@@ -231,8 +232,8 @@ COSTS: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "process_memory_
 
 
 def test_every_head_that_can_be_asked_for_is_there() -> None:
-    (field,) = [item for item in dataclasses.fields(TuneConfig) if item.name == "head"]
-    assert set(field.metadata["choices"]) == {"none", *head.FITS}
+    (one,) = [one for one in declared(TuneConfig) if one.name == "head"]
+    assert set(one.choices) == {"none", *head.FITS}
 
 
 @pytest.mark.parametrize("name", ["ncm", "ridge", "gda", "sharpzo-gda"])

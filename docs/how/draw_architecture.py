@@ -23,7 +23,6 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 GROUPS: dict[str, dict[str, str]] = {
     "ground": {
         "errors": "the error that a user sees in one line",
-        "options": "the declaration of one option: default, range, help",
         "options": "an option: its default, its range, its help",
         "files": "whole files, written beside their place",
         "rng": "random numbers as a function of the seed",
