@@ -95,7 +95,7 @@ def test_bbt_is_plain_cma_es(variant: str, d: int, covariance: Covariance, task:
     search = traces["bbt", variant].search
     own = {"space.dimension": 500, "space.projection_std": (3 * 500) ** -0.5} if variant == "published" else {}
     loss = task.problem(own).objective
-    params = cma.cma_params(d, 20, covariance)
+    params = cma.make_params(d, 20, covariance)
     state = cma.init(params, mx.zeros(d), 1.0)
     for generation in range(15):
         candidates = cma.ask(params, state, key_for(task.config.seed, "cma", generation))
@@ -176,7 +176,7 @@ def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, t
     moved = 0.0
     for generation in range(task.query_budget // generation_cost(search.config)):
         key = key_for(task.config.seed, "sharpness", generation)
-        shift, seen = sharpness.shift(search.config.sharpness, sharp, loss, state.mean, key)
+        shift, seen = sharpness.perturb(search.config.sharpness, sharp, loss, state.mean, key)
         candidates = cma.ask(search.cma_params, state, key_for(task.config.seed, "cma", generation))
         values = loss.losses(candidates + shift)
         sharp = sharpness.observe(search.config.sharpness, seen, candidates, values, mean=state.mean, sigma=state.sigma)

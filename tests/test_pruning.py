@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers import pruning
 from sharpzo_mlx.optimisers.gradients import Gradient
-from sharpzo_mlx.optimisers.ranking import ranks
+from sharpzo_mlx.optimisers.ranking import rank
 from sharpzo_mlx.rng import key_for
 
 
@@ -97,7 +97,7 @@ def test_random_scores_follow_the_key() -> None:
 @settings(deadline=None, max_examples=60)
 def test_ranks_are_those_of_a_stable_sort(values: list[int]) -> None:
     expected = np.argsort(np.argsort(np.array(values), kind="stable"), kind="stable")
-    np.testing.assert_array_equal(np.array(ranks(mx.array(values).astype(mx.float32))), expected)
+    np.testing.assert_array_equal(np.array(rank(mx.array(values).astype(mx.float32))), expected)
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])

@@ -107,7 +107,7 @@ def test_both_stages_descend_and_the_best_is_kept() -> None:
 def test_stage_one_without_rho_is_plain_cma_exactly() -> None:
     search = Search(config(steps=0, generations=5), Bowl(), accuracy_of)
     finish(search)
-    params = cma.cma_params(D, 8, "full")
+    params = cma.make_params(D, 8, "full")
     state, loss = cma.init(params, mx.zeros(D), 0.3), Bowl()
     for generation in range(5):
         x = cma.ask(params, state, key_for(0, "cma", generation))
@@ -124,7 +124,7 @@ def test_fitness_is_read_at_the_shifted_points_and_told_for_the_unshifted() -> N
         accuracy_of,
     )
     finish(search)
-    params = cma.cma_params(D, 8, "full")
+    params = cma.make_params(D, 8, "full")
     state = cma.init(params, mx.zeros(D), 0.3)
     x = cma.ask(params, state, key_for(0, "cma", 0))
     away = -TARGET / mx.linalg.norm(TARGET)  # the gradient of the bowl at zero

@@ -53,7 +53,7 @@ def _cosine(a: Any, b: Any) -> float:
 def test_the_shift_is_rho_long_and_uphill(estimator: Any, queries: int) -> None:
     loss, mean = Bowl(10), mx.array(np.linspace(-1, 2, 10).astype(np.float32))
     params = settings(rho=0.3, estimator=estimator, mu=1e-2)
-    eps, state = sharpness.shift(params, sharpness.init(10), loss, mean, key_for(0))
+    eps, state = sharpness.perturb(params, sharpness.init(10), loss, mean, key_for(0))
     expected = 0.3 * loss.gradient(mean) / np.linalg.norm(loss.gradient(mean))
     np.testing.assert_allclose(np.array(eps), expected, atol=1e-4)
     assert loss.queries == queries
@@ -68,7 +68,7 @@ def test_random_directions_find_the_direction_when_averaged() -> None:
     for name, params in (("rough", rough), ("smooth", smooth)):
         state = sharpness.init(10)
         for generation in range(60):
-            eps, state = sharpness.shift(params, state, loss, mean, key_for(1, generation))
+            eps, state = sharpness.perturb(params, state, loss, mean, key_for(1, generation))
         assert float(np.linalg.norm(np.array(eps))) == pytest.approx(1.0, abs=1e-5)
         cosines[name] = _cosine(eps, loss.gradient(mean))
     assert cosines["smooth"] > 0.95 > cosines["rough"]
@@ -80,30 +80,30 @@ def test_the_average_is_corrected_for_its_start() -> None:
     for generation in range(3):
         mean = mx.full(4, float(generation))
         gradients.append(loss.gradient(mean))
-        _, state = sharpness.shift(params, state, loss, mean, key_for(0))
+        _, state = sharpness.perturb(params, state, loss, mean, key_for(0))
     weights = 0.1 * 0.9 ** np.array([2, 1, 0])
     expected = weights @ np.array(gradients) / weights.sum()
-    np.testing.assert_allclose(np.array(sharpness.direction(params, state)), expected, atol=2e-3)
+    np.testing.assert_allclose(np.array(sharpness.average_gradient(params, state)), expected, atol=2e-3)
 
 
 def test_a_zero_gradient_gives_no_shift() -> None:
     params = settings(rho=0.5, mu=2.0**-7)  # a power of two: both sides of the bottom round alike
-    eps, _ = sharpness.shift(params, sharpness.init(6), Bowl(6), mx.ones(6), key_for(0))
+    eps, _ = sharpness.perturb(params, sharpness.init(6), Bowl(6), mx.ones(6), key_for(0))
     np.testing.assert_array_equal(np.array(eps), np.zeros(6))
-    tiny = np.array(sharpness.worst_case(mx.array([3e-30, -4e-30]), 0.5))
+    tiny = np.array(sharpness.scale_to_length(mx.array([3e-30, -4e-30]), 0.5))
     np.testing.assert_allclose(tiny, [0.3, -0.4], rtol=1e-5)
 
 
 def _search(params: SharpnessParams | None, loss: Bowl, generations: int = 25) -> cma.CMAState:
     """CMA-ES with the shift as a tuning loop would call it, or without a word of it where params is None."""
-    strategy = cma.cma_params(6, 10)
+    strategy = cma.make_params(6, 10)
     state, sharp = cma.init(strategy, mx.zeros(6), 0.3), sharpness.init(6)
     for g in range(generations):
         candidates = cma.ask(strategy, state, key_for(8, "ask", g))
         if params is None:
             state = cma.tell(strategy, state, candidates, loss.losses(candidates))
             continue
-        eps, sharp = sharpness.shift(params, sharp, loss, state.mean, key_for(8, "shift", g))
+        eps, sharp = sharpness.perturb(params, sharp, loss, state.mean, key_for(8, "shift", g))
         fitness = loss.losses(candidates + eps)
         sharp = sharpness.observe(params, sharp, candidates, fitness, mean=state.mean, sigma=state.sigma)
         state = cma.tell(strategy, state, candidates, fitness)
@@ -143,7 +143,7 @@ def test_the_populations_gradient_is_unbiased() -> None:
     estimates = []
     for i in range(600):
         x = mean + sigma * mx.random.normal((12, 5), key=key_for(2, i))
-        estimates.append(sharpness.population_gradient(x, loss.losses(x), mean=mean, sigma=sigma))
+        estimates.append(sharpness.estimate_from_population(x, loss.losses(x), mean=mean, sigma=sigma))
     found = np.array(mx.stack(estimates))
     error = np.abs(found.mean(0) - loss.gradient(mean))  # a quadratic, smoothed, has the same gradient
     np.testing.assert_array_less(error, 4 * found.std(0) / math.sqrt(len(found)))
@@ -157,9 +157,9 @@ def test_the_populations_gradient_equals_the_sum_written_out_over_the_finite() -
     mean, sigma = np.array([0.1, 0.2, 0.3], np.float32), 0.5
     f = fitness[kept].astype(np.float64)
     expected = (f - f.mean()) @ (x[kept] - mean) / (kept.sum() - 1) / sigma**2
-    ours = sharpness.population_gradient(mx.array(x), mx.array(fitness), mean=mx.array(mean), sigma=sigma)
+    ours = sharpness.estimate_from_population(mx.array(x), mx.array(fitness), mean=mx.array(mean), sigma=sigma)
     np.testing.assert_allclose(np.array(ours), expected, rtol=1e-5)
-    lost = sharpness.population_gradient(mx.array(x), mx.full(7, mx.nan), mean=mx.array(mean), sigma=sigma)
+    lost = sharpness.estimate_from_population(mx.array(x), mx.full(7, mx.nan), mean=mx.array(mean), sigma=sigma)
     np.testing.assert_array_equal(np.array(lost), np.zeros(3))
 
 
@@ -194,7 +194,7 @@ def test_the_shifted_loss_prefers_the_flat_minimum() -> None:
     shifted = {}
     for x in (-0.999, 0.999):  # just off the two minima, where a gradient is left
         w = mx.array([x, 0.0, 0.0])
-        eps, _ = sharpness.shift(params, sharpness.init(3), loss, w, key_for(0))
+        eps, _ = sharpness.perturb(params, sharpness.init(3), loss, w, key_for(0))
         shifted[x] = float(np.array(loss.losses((w + eps)[None]))[0])
     narrow, wide = (float(np.array(loss.losses(mx.array([[x, 0.0, 0.0]])))[0]) for x in (-1.0, 1.0))
     assert narrow < wide

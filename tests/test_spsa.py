@@ -17,7 +17,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.objective import Score
 from sharpzo_mlx.optimisers.averaging import average
-from sharpzo_mlx.optimisers.spsa import SPSAParams, clip, init, perturbations, step
+from sharpzo_mlx.optimisers.spsa import SPSAParams, clip, draw_perturbations, init, step
 from sharpzo_mlx.rng import key_for
 
 D = 6
@@ -56,7 +56,7 @@ def estimate(loss: Quadratic, w: np.ndarray, delta: np.ndarray, mu: float) -> np
 
 
 def test_perturbations_keep_away_from_zero() -> None:
-    delta = np.array(perturbations(mx.random.key(0), 4000, 3))
+    delta = np.array(draw_perturbations(mx.random.key(0), 4000, 3))
     assert np.abs(delta).min() >= 0.5
     assert np.abs(delta).max() <= 1
     assert abs(np.abs(delta).mean() - 0.75) < 0.01
@@ -91,7 +91,7 @@ def test_gradient_correction_is_the_formula(quadratic: Quadratic) -> None:
     for t in (1, 2, 3):
         key = mx.random.key(t)
         ahead = w + 0.9 * velocity
-        ghat = estimate(loss, ahead, np.array(perturbations(key, 2, D), np.float64), 0.5 / t**0.1)
+        ghat = estimate(loss, ahead, np.array(draw_perturbations(key, 2, D), np.float64), 0.5 / t**0.1)
         velocity = 0.9 * velocity - 0.05 / (t + 1.0) ** 0.4 * ghat
         w = w + velocity
         state, _ = step(params, state, loss, key)
@@ -106,7 +106,7 @@ def test_without_momentum_it_is_plain_spsa(quadratic: Quadratic) -> None:
     still, _ = step(PLAIN, init(w), quadratic, mx.random.key(0))
     after, value = step(PLAIN, moving, quadratic, mx.random.key(0))
     np.testing.assert_array_equal(after.w, still.w)
-    delta = np.array(perturbations(mx.random.key(0), 3, D), np.float64)
+    delta = np.array(draw_perturbations(mx.random.key(0), 3, D), np.float64)
     np.testing.assert_allclose(still.w, 1 - estimate(quadratic, np.ones(D), delta, 0.1), rtol=1e-4, atol=1e-5)
     probes = np.concatenate([1 + 0.1 * delta, 1 - 0.1 * delta])
     assert float(value) == pytest.approx(float(mx.mean(quadratic.losses(mx.array(probes, mx.float32)))), rel=1e-5)
@@ -137,7 +137,7 @@ def test_a_lost_pair_counts_for_nothing(quadratic: Quadratic) -> None:
 
     loss = Broken(quadratic.curvature, quadratic.slope)
     after, value = step(PLAIN, init(mx.ones(D)), loss, mx.random.key(0))
-    kept = np.array(perturbations(mx.random.key(0), 3, D), np.float64)[[0, 2]]
+    kept = np.array(draw_perturbations(mx.random.key(0), 3, D), np.float64)[[0, 2]]
     np.testing.assert_allclose(after.w, 1 - estimate(quadratic, np.ones(D), kept, 0.1), rtol=1e-4, atol=1e-5)
     assert math.isfinite(float(value))
 

@@ -160,12 +160,12 @@ def stage_one(
     adapted: bool = True,
 ) -> mx.array:
     """The means [generations + 1, d] of sharpness-aware CMA-ES; sigma is held where it is not `adapted`."""
-    params = cma.cma_params(start.shape[0], 12, "identity")
+    params = cma.make_params(start.shape[0], 12, "identity")
     sharp_params = SharpnessParams(rho=rho, estimator="cge", mu=1e-2, smoothing=0.0)
     state, sharp = cma.init(params, start, sigma), sharpness.init(start.shape[0])
     means = [state.mean]
     for t in range(generations):
-        eps, sharp = sharpness.shift(sharp_params, sharp, loss, state.mean, key_for(seed, "sharpness", t))
+        eps, sharp = sharpness.perturb(sharp_params, sharp, loss, state.mean, key_for(seed, "sharpness", t))
         candidates = cma.ask(params, state, key_for(seed, "cma", t))
         state = cma.tell(params, state, candidates, loss.losses(candidates + eps))
         state = state if adapted else replace(state, sigma=mx.array(sigma))

@@ -1,6 +1,6 @@
-"""The running average of the iterates, which is what is validated and kept: noise of single steps cancels in it.
+"""Average the iterates of a descent: the average is validated and kept, because noise of single steps cancels in it.
 
-In a comparison every method of many small steps is given it alike. A share of 0 is the last iterate itself.
+In a comparison every method of many small steps uses it. With a share of 0 the average is the last iterate.
 
 >>> average(mx.array([0.0]), mx.array([1.0]), count=mx.array(1), share=0.9).item()
 0.8999999761581421
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-YOUTH = 9  # a young average forgets its start quickly: the k-th iterate weighs 9 / (k + 9) until `share` is reached
+YOUTH = 9  # after k iterates the newest weighs 9 / (k + 9), until that is 1 - share: the start is forgotten soon
 
 
 def average(past: mx.array, w: mx.array, *, count: mx.array, share: float) -> mx.array:
-    """The average after another iterate.
+    """Return the average after one more iterate.
 
     Args:
         past: the average before, [d].
         w: the new iterate, [d].
-        count: iterates with this one, 0-d.
-        share: weight of the past in an old average.
+        count: number of iterates, the new one included, 0-d.
+        share: largest weight of the average before, from 0 to below 1.
 
     Returns:
         The new average, [d].

@@ -1,9 +1,9 @@
-"""Gradients from forward passes only: by coordinates, along random directions, by forward-mode derivatives.
+"""Estimate gradients from forward passes alone: coordinate by coordinate, along random directions, or by jvp.
 
-CGE probes both sides of every coordinate (SharpZO section 3.1, 2d queries); RGE averages central differences
-along q Gaussian directions (section 3.2, 2q queries); forward mode takes the directional derivatives
-themselves (`jvp`: no mu, no cancellation, two queries each). All probes of an estimate go to the loss as one
-batch. A probe pair whose difference is not finite contributes nothing.
+CGE probes both sides of every coordinate (SharpZO, arXiv 2506.20990, section 3.1; 2d queries). RGE averages central
+differences along q Gaussian directions (section 3.2; 2q queries). Forward mode takes exact directional derivatives
+(`jvp`; two queries each), which need no mu and cancel no digits. All probes of an estimate are one batch. A pair of
+probes whose difference is not finite is left out.
 
 >>> gradient = cge(loss, w, mu=1e-3)  # doctest: +SKIP
 >>> gradient.vector.shape  # doctest: +SKIP
@@ -24,28 +24,33 @@ ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 class Values(Protocol):
-    """An objective of which only the values are known: points in, float32 losses out; it counts its queries."""
+    """An objective that returns losses and counts its queries."""
 
     def losses(self, w: mx.array) -> mx.array:
-        """Points [P, d] -> losses [P]; P queries."""
+        """Return the losses [P] (float32) of points [P, d]; P queries."""
         ...
 
 
 class Loss(Values, Protocol):
-    """What the optimisers know of an objective at most."""
+    """An objective that also returns losses of single images and directional derivatives."""
 
     def image_losses(self, w: mx.array) -> mx.array:
-        """Points [P, d] -> losses of the single images [P, N], whose mean over N is `losses`; P queries."""
+        """Return the losses [P, N] of N images at points [P, d]; `losses` is their mean over N; P queries."""
         ...
 
     def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
-        """Points [P, d], directions [P, d] -> losses [P], directional derivatives [P]; 2P queries."""
+        """Return losses [P] and derivatives [P] along u [P, d] at points [P, d]; 2P queries."""
         ...
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """An estimate of the gradient [d], and where asked for the mean over images of squared gradients [d]."""
+    """An estimate of the gradient.
+
+    Attributes:
+        vector: the gradient [d].
+        fisher: mean over images of the squared gradients of single images [d], where it was asked for.
+    """
 
     vector: mx.array
     fisher: mx.array | None = None
@@ -53,7 +58,13 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Slopes:
-    """Derivatives along q directions [q], the losses around the point [q], and which are finite [q]."""
+    """Derivatives of the loss along q directions.
+
+    Attributes:
+        values: the derivatives [q]; 0 where they are not finite.
+        losses: the loss at the point, or the mean loss of the two probes, per direction [q].
+        finite: whether the derivative is finite [q].
+    """
 
     values: mx.array
     losses: mx.array
@@ -61,15 +72,20 @@ class Slopes:
 
 
 def check_estimator(kind: str, *, mu: float, directions: int | None) -> Estimator:
-    """Return `kind` when it names an estimator that these settings allow.
+    """Return `kind` if it names an estimator and the settings fit it.
+
+    Args:
+        kind: name of an estimator.
+        mu: half the distance of two probes, in units of w.
+        directions: number of random directions, or None for the estimator's default.
 
     Raises:
-        UserError: unknown name, mu <= 0 where differences are taken, or less than one direction.
+        UserError: the name is unknown, mu is not above 0 where differences are taken, or directions is below 1.
     """
     if kind not in ESTIMATORS:
         raise UserError(f"unknown gradient estimator {kind!r}: choose one of {', '.join(ESTIMATORS)}")
     if kind != "forward" and not mu > 0:
-        raise UserError(f"mu is {mu}: the probes of a difference must lie apart, choose a mu above 0")
+        raise UserError(f"mu is {mu}: the two probes of a difference must not coincide, choose a mu above 0")
     if directions is not None and directions < 1:
         raise UserError(f"directions is {directions}: at least one random direction is needed")
     return kind
@@ -85,19 +101,19 @@ def estimate(
     directions: int | None = None,
     fisher: bool = False,
 ) -> Gradient:
-    """The gradient of the loss at w by the named estimator.
+    """Estimate the gradient of the loss at w with the named estimator.
 
     Args:
-        kind: "cge" (2d queries), "rge" (2q) or "forward" (2q, or 2d and exact when `directions` is None).
+        kind: "cge" (2d queries), "rge" (2q), or "forward" (2q; exact with 2d where `directions` is None).
         loss: the objective.
         w: the point [d].
-        key: random key for the directions; unused where all coordinates are taken.
+        key: random key of the directions; unused where all coordinates are taken.
         mu: half the distance of two probes, in units of w; unused by "forward".
-        directions: q; None means one for every ten coordinates with "rge".
-        fisher: also the mean over images of squared gradients; "cge" only.
+        directions: q; None means d / 10 for "rge" and all coordinates for "forward".
+        fisher: whether to return the mean over images of squared gradients as well; "cge" only.
 
     Raises:
-        UserError: what `check_estimator` refuses, or `fisher` with an estimator that cannot tell.
+        UserError: `check_estimator` refuses the settings, or `fisher` is asked of another estimator than "cge".
     """
     kind = check_estimator(kind, mu=mu, directions=directions)
     if fisher and kind != "cge":
@@ -110,16 +126,16 @@ def estimate(
 
 
 def cge(loss: Loss, w: mx.array, *, mu: float, fisher: bool = False) -> Gradient:
-    """Central differences along every coordinate, in one batch of 2d points: g_j of METHOD eq. CGE.
+    """Estimate the gradient by central differences along every coordinate, in one batch of 2d points.
 
     Args:
         loss: the objective.
         w: the point [d].
-        mu: half the distance of two probes; the error of a smooth loss is mu^2/6 times its third derivative.
-        fisher: also return the mean over images of squared per-image gradients [d], from the same passes.
+        mu: half the distance of two probes, in units of w. The error is mu^2 / 6 times the third derivative.
+        fisher: whether to return the mean over images of squared gradients [d] as well; it costs no further query.
 
     Returns:
-        The gradient [d]; a coordinate whose pair is lost is zero.
+        The gradient; an entry is zero where the difference is not finite.
 
     Source: SharpZO section 3.1 (the gradient in eps*), section 3.2 (the Fisher term).
     """
@@ -137,19 +153,19 @@ def cge(loss: Loss, w: mx.array, *, mu: float, fisher: bool = False) -> Gradient
 def rge(
     loss: Loss, w: mx.array, key: mx.array, *, mu: float, directions: int, mask: mx.array | None = None
 ) -> Gradient:
-    """Mean over q Gaussian directions u of the central difference along u, times u; one batch of 2q points.
+    """Estimate the gradient by central differences along q Gaussian directions, in one batch of 2q points.
 
     Args:
         loss: the objective.
         w: the point [d].
         key: random key.
-        mu: half the distance of two probes in units of u.
+        mu: half the distance of two probes, in units of the direction's length.
         directions: q, the number of directions.
-        mask: [d] of ones and zeros; directions live where it is one.
+        mask: [d] of ones and zeros; directions are zero where it is zero. None: no mask.
 
     Returns:
-        An unbiased estimate of the masked gradient; on a linear loss g its variance in coordinate j is
-        (||g||^2 + g_j^2) / q over the kept coordinates.
+        The mean of difference times direction. On a linear loss with gradient g it is unbiased for the masked
+        gradient, with variance (||g||^2 + g_j^2) / q in coordinate j, over the coordinates in the mask.
 
     Source: SharpZO eq. 5 (q = 1 there).
     """
@@ -165,16 +181,16 @@ def forward_mode(
     directions: int | None = None,
     mask: mx.array | None = None,
 ) -> Gradient:
-    """The gradient from exact directional derivatives: of all coordinates, or of q random directions.
+    """Compute the gradient from exact derivatives along all coordinates, or estimate it from q random directions.
 
     Args:
-        loss: the objective.
+        loss: the objective; two queries a direction.
         w: the point [d].
-        key: random key; needed when `directions` is given.
+        key: random key; needed where `directions` is given.
         directions: q; None takes the d coordinates, which gives the exact gradient.
-        mask: [d] of ones and zeros; the estimate is zero where it is zero.
+        mask: [d] of ones and zeros; the result is zero where it is zero. None: no mask.
 
-    Source: forward gradients, Baydin et al. 2022, arXiv 2202.08587; METHOD "What a query costs".
+    Source: forward gradients, Baydin et al. 2022, arXiv 2202.08587.
     """
     if directions is None:
         slopes = derivative_slopes(loss, w, mx.eye(w.shape[0]))
@@ -186,33 +202,35 @@ def forward_mode(
 
 
 def random_directions(key: mx.array, count: int, dimension: int, mask: mx.array | None = None) -> mx.array:
-    """u ~ N(0, I) * mask, [count, dimension]."""
+    """Draw directions u ~ N(0, I) * mask, [count, dimension]."""
     u = mx.random.normal((count, dimension), key=key)
     return u if mask is None else u * mask
 
 
 def difference_slopes(loss: Values, w: mx.array, u: mx.array, mu: float) -> Slopes:
-    """[L(w + mu u) - L(w - mu u)] / (2 mu) along each row of u [q, d]; all 2q forwards are one batch."""
+    """Return [L(w + mu u) - L(w - mu u)] / (2 mu) for each row of u [q, d], from one batch of 2q points."""
     return _differences(loss.losses(_both_sides(w, u, mu)), mu)
 
 
 def derivative_slopes(loss: Loss, w: mx.array, u: mx.array) -> Slopes:
-    """The derivative of L at w along each row of u [q, d], by forward-mode differentiation."""
+    """Return the exact derivative of L at w along each row of u [q, d], by forward-mode differentiation."""
     losses, derivatives = loss.jvp(mx.broadcast_to(w, u.shape), u)
     finite = mx.isfinite(derivatives)
     return Slopes(_finite_or_zero(derivatives), losses, finite)
 
 
 def along(slopes: Slopes, u: mx.array) -> mx.array:
-    """Mean over the finite directions of slope times direction: [q], [q, d] -> [d]."""
+    """Return the mean [d] of slope times direction over the finite ones among q directions u [q, d]."""
     return (slopes.values @ u) / mx.maximum(mx.sum(slopes.finite), 1)
 
 
 def _both_sides(w: mx.array, u: mx.array, mu: float) -> mx.array:
-    return mx.concatenate([w + mu * u, w - mu * u])  # [2q, d]
+    """Return the probes [2q, d] of directions u [q, d]: all w + mu u, then all w - mu u."""
+    return mx.concatenate([w + mu * u, w - mu * u])
 
 
 def _differences(losses: mx.array, mu: float) -> Slopes:
+    """Return the slopes [q] from the losses [2q] of the probes of `_both_sides`."""
     upper, lower = mx.split(losses, 2)
     slopes = (upper - lower) / (2 * mu)
     return Slopes(_finite_or_zero(slopes), (upper + lower) / 2, mx.isfinite(slopes))

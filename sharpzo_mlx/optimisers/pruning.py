@@ -1,9 +1,9 @@
-"""Z-pruning: which coordinates of w stage 2 goes on searching.
+"""Choose the coordinates of w that stage 2 searches: score them, and put the highest scores into the mask.
 
-The score of a coordinate is its squared value times the standardised importance of its gradient,
-z(x) = (x - mean) / std (SharpZO section 3.2, eq. 4); the share `keep` with the highest scores forms the mask
-Omega. Two readings of eq. 4 are offered (z of the squared gradient, z of the mean over images of squared
-gradients), and the usual alternatives to compare with: magnitude, gradient, random, none.
+SharpZO's score of a coordinate is w_j^2 times its standardised squared gradient, z(x) = (x - mean) / std (arXiv
+2506.20990, section 3.2, eq. 4). The mask Omega holds the share `keep` of coordinates with the highest scores. Eq. 4 can
+be read in two ways, z of the squared gradient and z of the mean over images of squared gradients, and both are here.
+The other metrics (magnitude, gradient, random, none) are for comparison.
 
 >>> mask(mx.array([0.1, 3.0, 2.0, 0.5]), keep=0.5).tolist()
 [0.0, 1.0, 1.0, 0.0]
@@ -18,25 +18,25 @@ import mlx.core as mx
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.gradients import Gradient
 from sharpzo_mlx.optimisers.params import Metric
-from sharpzo_mlx.optimisers.ranking import ranks
+from sharpzo_mlx.optimisers.ranking import rank
 
 METRICS = get_args(Metric)
 
 
 def needs_gradient(metric: Metric) -> bool:
-    """Whether the metric's score is made from a gradient, which costs queries."""
+    """Return whether the metric scores coordinates by a gradient, which costs queries."""
     return metric in ("zscore-squared", "zscore-fisher", "gradient")
 
 
 def needs_fisher(metric: Metric) -> bool:
-    """Whether that gradient must bring the mean over images of squared gradients."""
+    """Return whether the metric reads the mean over images of squared gradients."""
     return metric == "zscore-fisher"
 
 
 def standardise(x: mx.array) -> mx.array:
-    """z(x) = (x - mean x) / std x over all entries [d]; zero where they are all alike."""
+    """Return z(x) = (x - mean x) / std x of the entries of x [d]; zeros where all entries are equal."""
     centred = x - mx.mean(x)
-    # scaled first: squared gradients of 1e-10 have variances that float32 cannot hold
+    # divided by the largest first, because float32 cannot hold the variance of squared gradients of 1e-10
     largest = mx.max(mx.abs(centred))
     scaled = centred / mx.where(largest > 0, largest, 1.0)
     spread = mx.sqrt(mx.mean(mx.square(scaled)))
@@ -44,20 +44,22 @@ def standardise(x: mx.array) -> mx.array:
 
 
 def scores(metric: Metric, w: mx.array, key: mx.array, gradient: Gradient | None = None) -> mx.array:
-    """The score [d] of every coordinate, higher is kept.
+    """Score every coordinate; those with the highest scores are kept.
 
-    The product w^2 z is zero for every coordinate where w = 0, that is at the start when stage 1 was skipped
-    or its mean never moved: nothing would be left to rank by but the index. There z alone decides, being the
-    limit of the score for coordinates of equal size. (Likewise |w| ties at w = 0, and keeps the first ones.)
+    At w = 0, where stage 1 was skipped or its mean has not moved, w^2 z is zero for all coordinates. There the score
+    is z alone, the limit for coordinates of equal size. The metric "magnitude" has only ties at w = 0.
 
     Args:
-        metric: how to score.
+        metric: what the score is.
         w: the point [d].
-        key: random key, for "random".
-        gradient: of the loss at w; needed where `needs_gradient`, with `fisher` where `needs_fisher`.
+        key: random key, used by "random".
+        gradient: gradient of the loss at w, for metrics that need one; with `fisher` for those that read it.
+
+    Returns:
+        The scores [d].
 
     Raises:
-        UserError: an unknown metric.
+        UserError: the metric is unknown.
         ValueError: the gradient that the metric needs is missing.
 
     Source: SharpZO eq. 4.
@@ -82,37 +84,40 @@ def scores(metric: Metric, w: mx.array, key: mx.array, gradient: Gradient | None
 
 
 def mask(score: mx.array, keep: float) -> mx.array:
-    """Omega [d]: ones at the round(keep d) highest scores (at least one), zeros elsewhere; ties go by index.
+    """Return the mask Omega [d]: ones at the round(keep d) highest scores, at least one, and zeros elsewhere.
 
-    Scores that are not finite are kept last.
+    Args:
+        score: one per coordinate [d]; of equal scores the first are kept, those that are not finite come last.
+        keep: share of the coordinates to keep.
 
     Raises:
-        UserError: `keep` is not a share above 0 and at most 1.
+        UserError: `keep` is not above 0 and at most 1.
     """
     check_keep(keep)
     count = kept(keep, score.shape[0])
     if count == score.shape[0]:
         return mx.ones(score.shape)
-    return (ranks(mx.where(mx.isfinite(score), -score, mx.inf)) < count).astype(mx.float32)
+    return (rank(mx.where(mx.isfinite(score), -score, mx.inf)) < count).astype(mx.float32)
 
 
 def kept(keep: float, dimension: int) -> int:
-    """Coordinates that a mask holds."""
+    """Return how many of d coordinates a mask holds."""
     return max(1, round(keep * dimension))
 
 
 def check_keep(keep: float) -> None:
-    """Refuse a share that is no share."""
+    """Raise a UserError unless `keep` is above 0 and at most 1."""
     if not 0 < keep <= 1:
         raise UserError(f"keep is {keep}: choose the share of coordinates to search, above 0 and at most 1")
 
 
 def _weighted(w: mx.array, z: mx.array) -> mx.array:
+    """Return w^2 z [d] (eq. 4), or z where w is zero everywhere."""
     squares = mx.square(w)
-    return mx.where(mx.max(squares) > 0, squares * z, z)  # eq. 4
+    return mx.where(mx.max(squares) > 0, squares * z, z)
 
 
 def _unit(x: mx.array) -> mx.array:
-    """x over its largest entry: z does not change, and its square does not underflow."""
+    """Return x divided by its largest entry, whose square does not underflow; z of the square stays the same."""
     largest = mx.max(mx.abs(x))
     return x / mx.where(largest > 0, largest, 1.0)

@@ -1,10 +1,9 @@
-"""Ranks of losses and scores, with ties broken by index.
+"""Rank the entries of a vector, ties by index, with the same result on every device.
 
-Sorts break ties as their implementation pleases, and MLX has one for each device. Counting, for every value,
-the values before it takes n^2 comparisons, is lazy, and gives the same ranks everywhere. CMA-ES ranks a
-population with it, pruning the coordinates of w.
+Sorts break ties as their implementation does, and MLX has one per device. Here each entry counts the entries before
+it: n^2 comparisons, lazily evaluated. CMA-ES ranks the losses of a population with it, pruning the coordinates of w.
 
->>> ranks(mx.array([3.0, 1.0, 3.0])).tolist()
+>>> rank(mx.array([3.0, 1.0, 3.0])).tolist()
 [1, 0, 2]
 """
 
@@ -13,8 +12,15 @@ from __future__ import annotations
 import mlx.core as mx
 
 
-def ranks(values: mx.array) -> mx.array:
-    """The rank [n] (int32) of each value [n], 0 for the smallest; NaN has no place: replace it first."""
+def rank(values: mx.array) -> mx.array:
+    """Return the rank of each entry, 0 for the smallest.
+
+    Args:
+        values: [n]; a NaN has no rank, so replace it first.
+
+    Returns:
+        [n], int32.
+    """
     order = mx.arange(values.shape[0])
     below = values[None, :] < values[:, None]  # [n, n]
     tied_before = (values[None, :] == values[:, None]) & (order[None, :] < order[:, None])

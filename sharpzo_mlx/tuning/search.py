@@ -71,7 +71,7 @@ class Search:
     ) -> None:
         self.config, self.loss, self._validate, self.step_seconds = config, loss, validate, step_seconds
         d = loss.dimension
-        self.cma_params = cma.cma_params(d, config.stage1.population, config.stage1.covariance)
+        self.cma_params = cma.make_params(d, config.stage1.population, config.stage1.covariance)
         self.cma = cma.init(self.cma_params, mx.zeros(d), config.stage1.sigma)
         self.sharp = sharpness.init(d)
         self.now = Counters()
@@ -139,7 +139,7 @@ class Search:
         seed, number = self.config.seed, self.now.step
         key = key_for(seed, "sharpness", number)
         params = self.config.sharpness
-        eps, sharp = sharpness.shift(params, self.sharp, self.loss, self.cma.mean, key)
+        eps, sharp = sharpness.perturb(params, self.sharp, self.loss, self.cma.mean, key)
         candidates = cma.ask(self.cma_params, self.cma, key_for(seed, "cma", number))
         fitness = self.loss.losses(candidates + eps)  # [S], eq. 3
         self.sharp = sharpness.observe(params, sharp, candidates, fitness, mean=self.cma.mean, sigma=self.cma.sigma)
