@@ -217,7 +217,7 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharpzo_mlx.tuning.pipeline._finish", killed)
+        patch.setattr("sharpzo_mlx.tuning.pipeline.costs", killed)
         with pytest.raises(KeyboardInterrupt):
             sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert not Run.load(tmp_path / "run").finished

@@ -4,7 +4,7 @@ The text tower is read for this alone; its layers and the token embeddings that 
 arXiv 2506.20990, section 3). It computes in float32 whatever type its weights are stored in, because differences of
 losses are taken.
 
-    problem = build_problem(clip, train, val, template="a photo of a {}.", space=SpaceOptions(512, 12.0), seed=0)
+    problem = build_problem(clip, train, val, template="a photo of a {}.", space=config.space, seed=0)
     problem.objective.losses(w); problem.validate(w[0])
 """
 

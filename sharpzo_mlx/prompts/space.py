@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import mlx.core as mx
 
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
 SAMPLED_ROWS = 4096  # rows of the token table from which its standard deviation is computed
 
 
-@dataclass(frozen=True)
-class SpaceOptions:
-    """The size and the scale of the searched space.
+class SpaceOptions(Protocol):
+    """The size and the scale of the searched space, as a configuration gives them (`config.SpaceParams`)."""
 
-    Attributes:
-        dimension: d, the length of w.
-        relative_scale: standard deviation of the shift's entries where every w_j is 1 in size, divided by that of the
-            token embeddings.
-        projection_std: the standard deviation of A's entries itself; where it is given, `relative_scale` is not used.
-    """
+    @property
+    def dimension(self) -> int:
+        """d, the length of w."""
+        ...
 
-    dimension: int
-    relative_scale: float
-    projection_std: float | None = None
+    @property
+    def relative_scale(self) -> float:
+        """Standard deviation of the shift's entries at |w_j| = 1, divided by that of the token embeddings."""
+        ...
+
+    @property
+    def projection_std(self) -> float | None:
+        """The standard deviation of A's entries; where it is given, `relative_scale` is not used."""
+        ...
 
 
 @dataclass(frozen=True)

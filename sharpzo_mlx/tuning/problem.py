@@ -15,7 +15,6 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.build import Problem, build_problem
-from sharpzo_mlx.prompts.space import SpaceOptions
 
 _log = logging.getLogger("sharpzo_mlx")
 
@@ -44,7 +43,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         train,
         val,
         template=config.template or PLAIN,
-        space=SpaceOptions(config.space.dimension, config.space.relative_scale, config.space.projection_std),
+        space=config.space,
         seed=config.seed,
         memory_budget=config.memory_budget,
         directions=config.stage2.draws if config.most_steps and config.stage2.optimiser == "gauss-newton" else 0,
