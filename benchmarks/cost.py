@@ -27,8 +27,9 @@ from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.objective.objective import Objective
-from sharpzo_mlx.prompts.prompt import PromptTokens, make_space
-from sharpzo_mlx.prompts.shared_prefix import specialise
+from sharpzo_mlx.prompts.space import make_space
+from sharpzo_mlx.prompts.text_features import specialise_text_tower
+from sharpzo_mlx.prompts.tokens import PromptTokens
 from sharpzo_mlx.runtime import memory
 
 # text width, layers and heads, joint width; vision width, layers, heads, image and patch side
@@ -68,7 +69,7 @@ def make_objective(name: str, classes: int) -> Objective:
     suffixes = tuple((*draw.integers(1000, 40000, 2).tolist(), 269, 49407) for _ in range(classes))
     tokens = PromptTokens(49406, (320, 1125, 539, 320), suffixes)
     space = make_space(model.text_model, tokens, dimension=512, relative_scale=1.0, projection_std=None, seed=0)
-    text = specialise(model.text_model, model.text_projection, tokens)
+    text = specialise_text_tower(model.text_model, model.text_projection, tokens)
     images = draw.standard_normal((SHOTS * classes, config_of(name).projection_dim)).astype(np.float32)
     embeddings = mx.array(images / np.linalg.norm(images, axis=1, keepdims=True))
     labels = [index // SHOTS for index in range(SHOTS * classes)]

@@ -39,8 +39,9 @@ from sharpzo_mlx.demo.render import DATASET, render
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import gradients
-from sharpzo_mlx.prompts.prompt import PromptSpace, make_space, tokenise_prompts
-from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
+from sharpzo_mlx.prompts.space import PromptSpace, make_space
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 
 TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed" / "pacs" / "photo" / "train"
 MUS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -117,10 +118,17 @@ class Setting:
     def objective(self, dtype: mx.Dtype, bits: int | None, *, host: bool = False, exact: bool = False) -> Objective:
         """L in a precision, as a graph or by the CPU's own way."""
         model = text_half(self.clip.folder, dtype, bits, exact=exact)
-        text = PromptedText(model.text_model, model.text_projection, self.tokens, on_host=host)
+        text = SharedPrefixText(model.text_model, model.text_projection, self.tokens)
         scale = self.clip.logit_scale
         labels = self.train.labels.tolist()
-        return Objective(text, self.space(model), self.train.embeddings, labels, logit_scale=scale)
+        return Objective(
+            text,
+            self.space(model),
+            self.train.embeddings,
+            labels,
+            logit_scale=scale,
+            backend="numpy" if host else "graph",
+        )
 
 
 def cosine(a: mx.array, b: mx.array) -> float:
@@ -135,7 +143,7 @@ def true_gradient(objective: Objective, w: mx.array) -> mx.array:
     scale = objective.logit_scale
 
     def loss(x: mx.array) -> mx.array:
-        features = objective.text.graph(objective.space.contexts(x[None]))[0]
+        features = objective.text.class_features(objective.space.contexts(x[None]))[0]
         logits = scale * (objective.embeddings @ features.T)
         return mx.mean(nn.losses.cross_entropy(logits, objective.labels))
 

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import sharpzo_mlx as sz
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.heads.closed_form import Linear, discriminant
-from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
-from sharpzo_mlx.objective.build import make_problem
+from sharpzo_mlx.heads.closed_form import Linear, fit_discriminant
+from sharpzo_mlx.heads.ensemble import Shares, choose_shares_by_accuracy, choose_shares_by_loss
+from sharpzo_mlx.tuning.problem import make_problem
 
 Array = npt.NDArray[np.float64]
 SETS = ("pacs/photo", "pacs/sketch", "tiny-superclasses")
@@ -74,7 +74,7 @@ def temperature(c: Case) -> float:
 def sum_of_one(c: Case) -> Shares:
     """a + b = 1, b in units of the temperature."""
     if not len(c.labels_train):
-        return by_loss(c.text, c.image, c.labels)
+        return choose_shares_by_loss(c.text, c.image, c.labels)
     unit = temperature(c)
     return lowest(on_validation(c), [(1 - share, share * unit) for share in np.linspace(0, 1, 21)])
 
@@ -82,7 +82,7 @@ def sum_of_one(c: Case) -> Shares:
 def with_prior(c: Case) -> Shares:
     """a log-normal around 1, b around the temperature; the ends cost two nats."""
     if not len(c.labels_train):
-        return by_loss(c.text, c.image, c.labels)
+        return choose_shares_by_loss(c.text, c.image, c.labels)
     unit, count = temperature(c), len(c.labels)
 
     def value(a: float, b: float) -> float:
@@ -95,15 +95,15 @@ def with_prior(c: Case) -> Shares:
 def with_training(c: Case) -> Shares:
     """Both shares on validation and training images together."""
     parts = (c.text, c.text_train), (c.image, c.image_train), (c.labels, c.labels_train)
-    return by_loss(*(np.concatenate(pair) for pair in parts))
+    return choose_shares_by_loss(*(np.concatenate(pair) for pair in parts))
 
 
 RULES: dict[str, Callable[[Case], Shares]] = {
     "words alone": lambda c: Shares(1.0, 0.0),
     "GDA alone, temperature 1": lambda c: Shares(0.0, 1.0),
-    "accuracy, a = 1 (the paper's)": lambda c: by_accuracy(c.text, c.image, c.labels),
+    "accuracy, a = 1 (the paper's)": lambda c: choose_shares_by_accuracy(c.text, c.image, c.labels),
     "loss, a = 1": lambda c: lowest(on_validation(c), [(1.0, b) for b in IMAGE]),
-    "loss, a and b (the rule of `--head`)": lambda c: by_loss(c.text, c.image, c.labels),
+    "loss, a and b (the rule of `--head`)": lambda c: choose_shares_by_loss(c.text, c.image, c.labels),
     "loss, a + b = 1 in units of a cross-validated temperature": sum_of_one,
     "loss and a prior around the cross-validated temperature": with_prior,
     "loss, a and b, on validation and cross-validated training images": with_training,
@@ -122,7 +122,7 @@ def by_other_folds(train: Features) -> tuple[np.ndarray, Array]:
     found = np.zeros((len(labels), classes))
     for part in range(fold.max() + 1):
         here = fold == part
-        found[here] = discriminant(x[~here], labels[~here], classes).logits(x[here])
+        found[here] = fit_discriminant(x[~here], labels[~here], classes).logits(x[here])
     return np.arange(len(labels)), found
 
 
@@ -134,7 +134,7 @@ def measure(clip: sz.Clip, folder: Path, shots: int, seed: int) -> dict[str, tup
     config = sz.TuneConfig(shots=shots, seed=seed)
     prompt = make_problem(clip, train, val, config).prompt(mx.zeros(config.space.dimension))
     words = by_words("words", prompt, train, val)["words"]
-    fitted = discriminant(np.array(train.embeddings), train.labels, len(train.class_names))
+    fitted = fit_discriminant(np.array(train.embeddings), train.labels, len(train.class_names))
     rows, out_of_fold = by_other_folds(train)
     case = Case(
         np.array(words(val), np.float64),

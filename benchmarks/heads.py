@@ -33,12 +33,12 @@ from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.painting import paint
 from sharpzo_mlx.evaluation.metrics import Outcomes, calibration_error
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.heads.closed_form import discriminant, nearest_mean, ridge
-from sharpzo_mlx.heads.head import with_head
-from sharpzo_mlx.objective.build import make_problem
-from sharpzo_mlx.objective.objective import score_logits
+from sharpzo_mlx.heads.closed_form import fit_discriminant, fit_nearest_mean, fit_ridge
+from sharpzo_mlx.heads.head import join_head
+from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.rng import generator_for
+from sharpzo_mlx.tuning.problem import make_problem
 
 RENDERED = {"day": "photo", "dusk": "dusk", "night": "night", "pencil": "pencil"}  # set -> style
 PICTURES = 60  # of a class in a rendered set
@@ -87,7 +87,7 @@ def images(name: str, testbed: Path, work: Path) -> Path:
 
 def by_images(task: Task) -> dict[str, Classifier]:
     """The closed forms that see images alone."""
-    fits = {"nearest mean": nearest_mean, "ridge": ridge, "GDA": discriminant}
+    fits = {"nearest mean": fit_nearest_mean, "ridge": fit_ridge, "GDA": fit_discriminant}
     return {name: finished(task, partial(alone, fit=fit)) for name, fit in fits.items()}
 
 
@@ -104,7 +104,7 @@ def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[obj
 
 def by_words(name: str, prompt: Prompt, train: Features, val: Features) -> dict[str, Classifier]:
     """A text classifier alone, and joined."""
-    both = with_head(prompt, "gda", train, val)
+    both = join_head(prompt, "gda", train, val)
     return {name: lambda f: prompt.text_logits(f.embeddings), f"{name} + GDA": lambda f: both.logits(f.embeddings)}
 
 

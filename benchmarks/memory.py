@@ -20,7 +20,6 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.cache import FeatureCache, digest
 from sharpzo_mlx.features.extract import cache_name
 from sharpzo_mlx.images.load import stream
-from sharpzo_mlx.objective import build
-from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.objective import objective
+from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.runtime import memory
 
 SIZE = "ViT-B/16"
@@ -86,7 +85,7 @@ def fill_cache(clip: sz.Clip, folder: Path) -> None:
 
 def as_on_a_gpu() -> None:
     """Let `tune` run MLX's graph, as it does by itself on a GPU."""
-    setattr(build, "specialise", partial(PromptedText, on_host=False))  # noqa: B010
+    setattr(objective, "choose_backend", lambda: "graph")  # noqa: B010
 
 
 def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str, float]:
@@ -142,14 +141,15 @@ def photographs(folder: Path, count: int) -> list[Path]:
 def budget_peak(classes: int, images: int, population: int, budget: int, graph: bool) -> dict[str, float]:
     """Bytes that one batch of losses and one of derivatives take above what rests, by MLX and by NumPy."""
     model, tokens = tower(SIZE, "text", mx.float32), prompts(classes)
-    objective = objective_of(model, tokens, shots=images // classes, on_host=not graph, memory_budget=budget)
+    backend: BackendName = "graph" if graph else "numpy"
+    loss = objective_of(model, tokens, shots=images // classes, backend=backend, memory_budget=budget)
     del model
     mx.clear_cache()
-    w = mx.random.normal((population, objective.dimension), key=mx.random.key(0))
+    w = mx.random.normal((population, loss.dimension), key=mx.random.key(0))
     mx.eval(w)
-    found = {"chunk": objective.chunk, "budget_mb": budget / 1e6, "losses": _taken(lambda: objective.losses(w))}
+    found = {"chunk": loss.chunk, "budget_mb": budget / 1e6, "losses": _taken(lambda: loss.losses(w))}
     try:
-        found["jvp"] = _taken(lambda: mx.concatenate(list(objective.jvp(w[:2], w[:2]))))
+        found["jvp"] = _taken(lambda: mx.concatenate(list(loss.jvp(w[:2], w[:2]))))
     except UserError:  # a derivative needs more than a forward pass, and says so
         found["jvp"] = 0.0
     return {**found, "share": max(found["losses"], found["jvp"]) / budget * 1e6}

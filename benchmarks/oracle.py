@@ -25,7 +25,7 @@ from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.objective.objective import Objective
-from sharpzo_mlx.prompts.prompt import PromptTokens
+from sharpzo_mlx.prompts.tokens import PromptTokens
 
 SEQUENCE = 77
 # torch asks the system for every large array anew and gives it back at once, page by page: a fifth of its time.

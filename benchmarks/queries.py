@@ -29,9 +29,11 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.datasets import imagenet
+from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.objective.objective import Objective
-from sharpzo_mlx.prompts.prompt import PromptTokens, make_space, tokenise_prompts
-from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
+from sharpzo_mlx.prompts.space import make_space
+from sharpzo_mlx.prompts.tokens import PromptTokens, tokenise_prompts
 
 SHOTS, POPULATION, CONTEXT, DIMENSION = 16, 40, 4, 512
 PROMPTS = 800  # of a timed batch, where the population would take minutes
@@ -87,7 +89,7 @@ def objective_of(
     *,
     shots: int = SHOTS,
     dimension: int = DIMENSION,
-    on_host: bool | None = None,
+    backend: BackendName | None = None,
     memory_budget: int | None = None,
 ) -> Objective:
     """The objective on so many random unit features a class."""
@@ -95,9 +97,11 @@ def objective_of(
     classes = len(tokens.suffixes)
     images = np.random.default_rng(1).standard_normal((shots * classes, model.config.projection_dim))
     images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
-    text = PromptedText(model.text_model, model.text_projection, tokens, on_host=on_host)
+    text = SharedPrefixText(model.text_model, model.text_projection, tokens)
     labels = [index // shots for index in range(shots * classes)]
-    return Objective(text, space, mx.array(images), labels, logit_scale=SCALE, memory_budget=memory_budget)
+    return Objective(
+        text, space, mx.array(images), labels, logit_scale=SCALE, memory_budget=memory_budget, backend=backend
+    )
 
 
 def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> float:

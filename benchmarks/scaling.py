@@ -25,6 +25,7 @@ from queries import matrix_speed, objective_of, our_gflop, prompts, timed
 import mlx.core as mx  # isort: skip
 
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.objective.chunks import pieces_bytes
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.report.plots import AFTER, BEFORE, STYLE, as_svg
 from sharpzo_mlx.runtime import memory
@@ -78,7 +79,8 @@ def _moves(objective: Objective, candidates: int) -> int:
     """Bytes of a batch: contexts and class features of its candidates, and the buffers of the running pieces."""
     features = objective.text.classes * int(objective.embeddings.shape[1])
     each = 4 * (features + int(objective.space.initial.size) + int(objective.embeddings.shape[0]))
-    pieces = objective.text.host.piece_bytes() if objective.text.host else 0
+    piece = objective.backend.piece_sizes
+    pieces = pieces_bytes(piece) if piece else 0
     return pieces + min(candidates, objective.chunk) * each
 
 

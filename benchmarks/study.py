@@ -31,8 +31,9 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import read_folder, split_folders
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.objective.build import make_problem, score_features
+from sharpzo_mlx.objective.loss import score_features
 from sharpzo_mlx.rng import generator_for
+from sharpzo_mlx.tuning.problem import make_problem
 from sharpzo_mlx.tuning.search import Search
 
 SHOTS, VALIDATION = 16, 4

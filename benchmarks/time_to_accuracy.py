@@ -31,10 +31,10 @@ from oracle import oracle_of
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
-from sharpzo_mlx.objective.build import make_problem
-from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.step_log import StepRecord, read_steps
+from sharpzo_mlx.tuning.problem import make_problem
 
 SETS = ("pacs/photo", "tiny-superclasses")
 PAPER_SET, GENERATIONS = "pacs/photo", 100

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.prompts.prompt import Head
+    from sharpzo_mlx.prompts.prompt import PromptHead
 
 
 def percent(share: float | None) -> str:
@@ -50,7 +50,7 @@ def amount(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def head(joined: Head) -> str:
+def head(joined: PromptHead) -> str:
     """What the tuned words were joined with, and what each counts for."""
     return (
         f"tuned: the words' logits x {joined.text_share:.3g} + those of {joined.kind} on the training images "

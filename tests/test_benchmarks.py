@@ -37,7 +37,7 @@ def test_operations_are_those_carried_out(
     model = load_model(tiny_model, towers=("text",))
     # sixteen suffixes of three tokens that share nothing: one full block of 48 places
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, n + 100, 513) for n in range(20, 36)))
-    objective = queries.objective_of(model, tokens, dimension=8, on_host=True)
+    objective = queries.objective_of(model, tokens, dimension=8, backend="numpy")
     monkeypatch.setattr(cpu_layers.Affine, "__call__", counting)
     mx.eval(objective.losses(mx.zeros((3, 8))))
     logits = 2 * 16 * 16 * 16 * 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sharpzo_mlx.heads.closed_form import STRENGTHS, Fit, Linear, discriminant, nearest_mean, ridge
+from sharpzo_mlx.heads.closed_form import STRENGTHS, Fit, Linear, fit_discriminant, fit_nearest_mean, fit_ridge
 
 CLASSES = 3
 
@@ -25,7 +25,7 @@ def class_means(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def test_nearest_mean_is_nearest() -> None:
     (x, labels), (others, _) = drawn(), drawn(seed=1)
     distances = ((others[:, None] - class_means(x, labels)) ** 2).sum(axis=2)
-    logits = nearest_mean(x, labels, CLASSES).logits(others)
+    logits = fit_nearest_mean(x, labels, CLASSES).logits(others)
     np.testing.assert_array_equal(logits.argmax(axis=1), distances.argmin(axis=1))
     # log-likelihoods: differences are those of the distances, over twice the variance within classes
     variance = ((x - class_means(x, labels)[labels]) ** 2).sum() / (len(x) - CLASSES) / x.shape[1]
@@ -38,7 +38,7 @@ def test_discriminant_is_the_densities_of_gaussians() -> None:
     freedom = len(x) - CLASSES
     pooled = sum((row - means[k])[:, None] * (row - means[k])[None] for row, k in zip(x, labels, strict=True)) / freedom
     covariance = (freedom * pooled + d * np.trace(pooled) / d * np.eye(d)) / (freedom + d)
-    logits = discriminant(x, labels, CLASSES).logits(others)
+    logits = fit_discriminant(x, labels, CLASSES).logits(others)
     for row, found in zip(others, logits, strict=True):
         densities = [-0.5 * (row - mean) @ np.linalg.inv(covariance) @ (row - mean) for mean in means]
         np.testing.assert_allclose(found - found[0], densities - densities[0], atol=1e-9)
@@ -51,7 +51,7 @@ def test_the_precision_is_the_papers_but_for_a_factor() -> None:
     centred = x - means[labels]
     spread = centred.T @ centred / (images - CLASSES)
     paper = d * np.linalg.inv((images - CLASSES) * spread + np.trace(spread) * np.eye(d))
-    ours = discriminant(x, labels, CLASSES)
+    ours = fit_discriminant(x, labels, CLASSES)
     factor = ours.weights / (means @ paper)
     np.testing.assert_allclose(factor, (images - CLASSES + d) / d)
 
@@ -62,7 +62,7 @@ def test_discriminant_with_a_round_covariance_is_nearest_mean() -> None:
     means = np.random.default_rng(2).normal(size=(CLASSES, d))
     offsets = 0.3 * np.concatenate([np.eye(d), -np.eye(d)])
     x, labels = (means[:, None] + offsets).reshape(-1, d), np.repeat(np.arange(CLASSES), 2 * d)
-    one, other = nearest_mean(x, labels, CLASSES), discriminant(x, labels, CLASSES)
+    one, other = fit_nearest_mean(x, labels, CLASSES), fit_discriminant(x, labels, CLASSES)
     np.testing.assert_allclose(one.weights, other.weights)
     np.testing.assert_allclose(one.bias, other.bias)
 
@@ -70,12 +70,12 @@ def test_discriminant_with_a_round_covariance_is_nearest_mean() -> None:
 def test_one_image_a_class_is_the_nearest_image() -> None:
     x, labels = drawn(images=CLASSES)
     others = drawn(seed=1)[0]
-    for fit in (nearest_mean, discriminant):
+    for fit in (fit_nearest_mean, fit_discriminant):
         found = fit(x, labels, CLASSES).logits(others)
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found.argmax(axis=1), (others @ x.T).argmax(axis=1))
     same = np.ones((4, 5)) / np.sqrt(5)  # nothing to tell apart is no error
-    for fit in (nearest_mean, discriminant, ridge):
+    for fit in (fit_nearest_mean, fit_discriminant, fit_ridge):
         assert np.isfinite(fit(same, np.array([0, 0, 1, 1]), 2).logits(same)).all()
 
 
@@ -86,7 +86,7 @@ def test_ridge_solves_the_normal_equations(strength: float) -> None:
     with_one = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     penalty = strength * np.diag([1.0] * x.shape[1] + [0.0])  # none on the bias
     expected = np.linalg.solve(with_one.T @ with_one + penalty, with_one.T @ targets)
-    found = ridge(x, labels, CLASSES, strength=strength)
+    found = fit_ridge(x, labels, CLASSES, strength=strength)
     np.testing.assert_allclose(found.weights, expected[:-1].T, atol=1e-9)
     np.testing.assert_allclose(found.bias, expected[-1], atol=1e-9)
 
@@ -100,17 +100,17 @@ def test_ridge_takes_the_strength_of_the_lowest_error_left_out(images: int) -> N
         error = 0.0
         for i in range(images):
             rest = np.arange(images) != i
-            found = ridge(x[rest], labels[rest], CLASSES, strength=strength)
+            found = fit_ridge(x[rest], labels[rest], CLASSES, strength=strength)
             error += ((targets[i] - found.logits(x[i : i + 1])[0]) ** 2).sum()
         return error
 
     best = min(STRENGTHS, key=left_out)
     np.testing.assert_allclose(
-        ridge(x, labels, CLASSES).weights, ridge(x, labels, CLASSES, strength=best).weights, atol=1e-12
+        fit_ridge(x, labels, CLASSES).weights, fit_ridge(x, labels, CLASSES, strength=best).weights, atol=1e-12
     )
 
 
-@pytest.mark.parametrize("fit", [nearest_mean, discriminant, ridge])
+@pytest.mark.parametrize("fit", [fit_nearest_mean, fit_discriminant, fit_ridge])
 def test_turning_the_features_and_naming_classes_anew_changes_nothing(fit: Fit) -> None:
     (x, labels), (others, _) = drawn(), drawn(seed=1)
     plain = fit(x, labels, CLASSES).logits(others)
@@ -123,7 +123,7 @@ def test_turning_the_features_and_naming_classes_anew_changes_nothing(fit: Fit) 
 
 def test_arithmetic_is_double_whatever_comes_in() -> None:
     x, labels = drawn()
-    found = discriminant(x.astype(np.float32), labels.astype(np.int32), CLASSES)
+    found = fit_discriminant(x.astype(np.float32), labels.astype(np.int32), CLASSES)
     assert isinstance(found, Linear)
     assert found.weights.dtype == found.bias.dtype == np.float64
-    np.testing.assert_allclose(found.weights, discriminant(x, labels, CLASSES).weights, rtol=1e-4)
+    np.testing.assert_allclose(found.weights, fit_discriminant(x, labels, CLASSES).weights, rtol=1e-4)

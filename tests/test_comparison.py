@@ -25,8 +25,7 @@ from sharpzo_mlx.comparison.results import CURVE, Cell, Figures
 from sharpzo_mlx.comparison.runner import Comparison, _labelled, compare, compare_steps
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.build import score_features
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score, score_features
 
 CONFIG = sz.TuneConfig(shots=4, query_budget=40).with_settings(
     {"space.dimension": 8, "space.relative_scale": 20.0, "stage1.population": 6}

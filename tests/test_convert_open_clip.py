@@ -285,8 +285,9 @@ def test_a_training_checkpoint_is_read_with_its_description(oracle: Any, tmp_pat
 
 
 def test_no_causal_mask_takes_the_full_path(oracle: Any, tmp_path: Path, tiny_tokenizer: str) -> None:
-    from sharpzo_mlx.prompts.prompt import tokenise_prompts
-    from sharpzo_mlx.prompts.shared_prefix import FullText, specialise
+    from sharpzo_mlx.prompts.full_text import FullText
+    from sharpzo_mlx.prompts.text_features import specialise_text_tower
+    from sharpzo_mlx.prompts.tokens import tokenise_prompts
 
     description = MODELS["no causal mask"]
     source = write(
@@ -296,7 +297,7 @@ def test_no_causal_mask_takes_the_full_path(oracle: Any, tmp_path: Path, tiny_to
     assert clip.tokenizer.pad_id == 0  # what fills a text up is seen by its words
     tokens = tokenise_prompts(clip.tokenizer, "a photo of a {}.", ["tench", "great white shark"])
     half = load_model(clip.folder, towers=("text",))
-    text = specialise(half.text_model, half.text_projection, tokens)
+    text = specialise_text_tower(half.text_model, half.text_projection, tokens)
     assert isinstance(text, FullText)
     context = half.text_model.embed(mx.array([tokens.prefix]))
     expected = clip.encode_texts(["a photo of a tench.", "a photo of a great white shark."])

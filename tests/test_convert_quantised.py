@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,7 +21,6 @@ from sharpzo_mlx.clip.checkpoint import load_config, load_model
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.convert import Quantisation, convert
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.prompts.shared_prefix import PromptedText
 
 
 def weights_of(folder: Path) -> dict[str, mx.array]:
@@ -92,7 +90,7 @@ def test_what_cannot_be_quantised_is_told(tiny_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("on_host", "coarse", "told"), [(True, True, False), (False, True, True), (False, False, False)]
+    ("backend", "coarse", "told"), [("numpy", True, False), ("graph", True, True), ("graph", False, False)]
 )
 def test_tuning_asks_the_device_about_a_quantised_tower(
     tiny_model: Path,
@@ -100,12 +98,12 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    on_host: bool,
+    backend: str,
     coarse: bool,
     told: bool,
 ) -> None:
     """NumPy has float32 matrices in their place; MLX's graph is to be trusted where its quantised products are."""
-    monkeypatch.setattr("sharpzo_mlx.objective.build.specialise", partial(PromptedText, on_host=on_host))
+    monkeypatch.setattr("sharpzo_mlx.objective.objective.choose_backend", lambda: backend)
     monkeypatch.setattr("sharpzo_mlx.runtime.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
     layers = load_model(folder, towers=("text",)).text_model.modules()

@@ -22,12 +22,12 @@ from sharpzo_mlx.comparison.methods.method import Task
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.heads import head
-from sharpzo_mlx.heads.closed_form import discriminant
-from sharpzo_mlx.heads.ensemble import Shares, by_accuracy, by_loss
-from sharpzo_mlx.heads.head import joined_head, with_head
+from sharpzo_mlx.heads.closed_form import fit_discriminant
+from sharpzo_mlx.heads.ensemble import Shares, choose_shares_by_accuracy, choose_shares_by_loss
+from sharpzo_mlx.heads.head import join_head, make_head
 from sharpzo_mlx.options import declared
-from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.report.analysis import look_at
+from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import open_run
 from sharpzo_mlx.runs.run import Run
@@ -90,9 +90,9 @@ def test_the_words_are_those_without_a_head(runs: tuple[sz.Run, sz.Run]) -> None
 def test_the_head_is_the_sum_of_both_parts(runs: tuple[sz.Run, sz.Run]) -> None:
     run, plain = runs
     train, val, test = (split(run, name) for name in ("train", "val", "test"))
-    fitted = discriminant(np.array(train.embeddings), train.labels, 3)
+    fitted = fit_discriminant(np.array(train.embeddings), train.labels, 3)
     text = np.array(plain.prompt.logits(val.embeddings))
-    shares = by_loss(text, fitted.logits(np.array(val.embeddings)), val.labels)
+    shares = choose_shares_by_loss(text, fitted.logits(np.array(val.embeddings)), val.labels)
     assert shares.image > 0, "a case in which the head says something"
     assert run.results.head == HeadShares("gda", text=shares.text, image=shares.image)
     x = np.array(test.embeddings)
@@ -105,10 +105,10 @@ def test_the_head_is_the_sum_of_both_parts(runs: tuple[sz.Run, sz.Run]) -> None:
 def test_the_ends_are_the_parts(runs: tuple[sz.Run, sz.Run]) -> None:
     run, plain = runs
     train, test = split(run, "train"), split(run, "test")
-    fitted = discriminant(np.array(train.embeddings), train.labels, 3)
-    words = dataclasses.replace(plain.prompt, head=joined_head(plain.prompt, "gda", fitted, Shares(1.0, 0.0)))
+    fitted = fit_discriminant(np.array(train.embeddings), train.labels, 3)
+    words = dataclasses.replace(plain.prompt, head=make_head(plain.prompt, "gda", fitted, Shares(1.0, 0.0)))
     np.testing.assert_array_equal(words.logits(test.embeddings), plain.prompt.logits(test.embeddings))
-    alone = dataclasses.replace(plain.prompt, head=joined_head(plain.prompt, "gda", fitted, Shares(0.0, 1.0)))
+    alone = dataclasses.replace(plain.prompt, head=make_head(plain.prompt, "gda", fitted, Shares(0.0, 1.0)))
     wanted = fitted.logits(np.array(test.embeddings))
     np.testing.assert_allclose(alone.logits(test.embeddings), wanted, rtol=1e-4, atol=1e-4)
 
@@ -124,20 +124,20 @@ def test_the_images_of_the_test_play_no_part(
         shutil.copyfile(hard / run.record.images.train[0][0], copy / path)
     other = sz.tune(sz.load(tiny_model), copy, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert other.results.test != run.results.test
-    assert other.prompt.head is not None
-    assert run.prompt.head is not None
+    assert isinstance(other.prompt.head, head.Head)
+    assert isinstance(run.prompt.head, head.Head)
     np.testing.assert_array_equal(other.prompt.head.weight, run.prompt.head.weight)
     np.testing.assert_array_equal(other.prompt.head.bias, run.prompt.head.bias)
 
 
 def test_it_survives_its_file_and_old_files_have_none(runs: tuple[sz.Run, sz.Run], tmp_path: Path) -> None:
     run, plain = runs
-    run.prompt.save(tmp_path / "p.safetensors")
-    again = Prompt.load(tmp_path / "p.safetensors")
+    write_prompt(tmp_path / "p.safetensors", run.prompt)
+    again = read_prompt(tmp_path / "p.safetensors")
     x = mx.random.normal((5, 24), key=mx.random.key(0))
     np.testing.assert_array_equal(again.logits(x), run.prompt.logits(x))
-    assert again.head is not None
-    assert run.prompt.head is not None
+    assert isinstance(again.head, head.Head)
+    assert isinstance(run.prompt.head, head.Head)
     assert (again.head.kind, again.head.text_share) == ("gda", run.prompt.head.text_share)
     # what was written before there were heads: neither the option nor the arrays
     old = tmp_path / "old"
@@ -217,13 +217,13 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sharpzo_mlx.tuning.pipeline._finish", killed)
+        patch.setattr("sharpzo_mlx.tuning.pipeline.costs", killed)
         with pytest.raises(KeyboardInterrupt):
             sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert not Run.load(tmp_path / "run").finished
     again = sz.tune(clip, hard, output=tmp_path / "run", resume=True)
-    assert again.prompt.head is not None
-    assert run.prompt.head is not None
+    assert isinstance(again.prompt.head, head.Head)
+    assert isinstance(run.prompt.head, head.Head)
     np.testing.assert_array_equal(again.prompt.head.weight, run.prompt.head.weight)
     assert dataclasses.replace(again.results, **COSTS) == dataclasses.replace(run.results, **COSTS)
 
@@ -258,7 +258,7 @@ def test_methods_of_a_comparison(name: str, tiny_model: Path, runs: tuple[sz.Run
     assert last.queries == (48 if name == "sharpzo-gda" else 0)
     if name == "gda":  # the head on the words of zero-shot
         zero_shot = dataclasses.replace(plain.prompt, class_features=plain.prompt.zero_shot_features)
-        wanted = with_head(zero_shot, "gda", train, val).logits(test.embeddings)
+        wanted = join_head(zero_shot, "gda", train, val).logits(test.embeddings)
         np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -275,7 +275,7 @@ def test_published_gda_counts_the_words_once(
     away = np.abs(np.array(words.logits(test)) - np.array(zero_shot.text_logits(test.embeddings))).max()
     assert (away > 0.1) == (speaker == "sharpzo")
     _, found = finished(registry.method(name).start(task, registry.method(name).published))
-    fitted = discriminant(np.array(train.embeddings), train.labels, 3)
-    shares = by_accuracy(np.array(words.logits(val)), fitted.logits(np.array(val.embeddings)), val.labels)
+    fitted = fit_discriminant(np.array(train.embeddings), train.labels, 3)
+    shares = choose_shares_by_accuracy(np.array(words.logits(val)), fitted.logits(np.array(val.embeddings)), val.labels)
     wanted = np.array(words.logits(test)) + shares.image * fitted.logits(np.array(test.embeddings))
     np.testing.assert_allclose(found.logits(test), wanted, rtol=1e-4, atol=1e-4)

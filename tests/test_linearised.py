@@ -1,16 +1,29 @@
-"""The linearised loss: its derivatives, its slopes kept or not, on both devices' ways, and the plan of its memory."""
+"""The linearised loss in both backends: its derivatives, its slopes, kept or not, and the plan of its memory."""
 
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from linear_features import SCALE, Linear
+from small_objective import BACKENDS
 
-from sharpzo_mlx.objective.linearised import LinearisedLoss, keeps, step_bytes
+from sharpzo_mlx.objective.backend import BackendName, choose_backend
+from sharpzo_mlx.objective.chunks import Sizes, keeps_slopes, step_bytes
+from sharpzo_mlx.objective.linearised import LinearisedLoss
+from sharpzo_mlx.objective.logit_slopes import GraphLogitSlopes, LogitSlopes, NumPyLogitSlopes
+from sharpzo_mlx.objective.loss import LabelledImages
 from sharpzo_mlx.optimisers import trust_region
+
+KINDS: dict[BackendName, Any] = {"graph": GraphLogitSlopes, "numpy": NumPyLogitSlopes}
+
+
+def sizes(classes: int, images: int, features: int = 512) -> Sizes:
+    """Sizes of which the linearised loss uses the first three."""
+    return Sizes(classes, images, features, tokens=1, width=1, context=1)
 
 
 def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +42,7 @@ def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: p
         for e in steps
     ]
     for block in (1 << 22, 5 * 3 * 7):  # all images at once, and seven at a time
-        monkeypatch.setattr("sharpzo_mlx.objective.linearised.SLOPES_AT_ONCE", block)
+        monkeypatch.setattr("sharpzo_mlx.objective.chunks.SLOPES_AT_ONCE", block)
         found = problem.linearised(base, slopes)(a)
         assert found[0] == pytest.approx(plain(a), rel=1e-6)
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
@@ -38,50 +51,50 @@ def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: p
 
 def test_the_curvature_in_numpy_is_the_graphs() -> None:
     problem = Linear()
-    model = problem.linearised(*problem.feature_slopes(mx.zeros(12), mx.eye(12)))
+    _, slopes = problem.feature_slopes(mx.zeros(12), mx.eye(12))
     rows, roots = slice(0, 20), mx.sqrt(mx.softmax(mx.random.normal((3, 20), key=mx.random.key(0)), axis=0))
-    np.testing.assert_allclose(
-        np.array(model._host_curvature(rows, roots)), np.array(model._curvature(rows, roots)), rtol=1e-5, atol=1e-4
+    graph, in_numpy = (
+        np.array(kind(slopes, problem.images, keep=False).sum_curvatures(rows, roots))
+        for kind in (GraphLogitSlopes, NumPyLogitSlopes)
     )
+    np.testing.assert_allclose(in_numpy, graph, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("device", ["host", "graph"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("block", [1 << 22, 12 * 3 * 7])
-def test_slopes_that_are_kept_change_nothing(device: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slopes_that_are_kept_change_nothing(backend: BackendName, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, at a point after another; and they are computed once."""
-    monkeypatch.setattr("sharpzo_mlx.objective.linearised.SLOPES_AT_ONCE", block)
-    if device == "graph":
-        monkeypatch.setattr(LinearisedLoss, "_host_curvature", LinearisedLoss._curvature)
+    monkeypatch.setattr("sharpzo_mlx.objective.chunks.SLOPES_AT_ONCE", block)
     problem, draw = Linear(), np.random.default_rng(5)
-    given = (*problem.feature_slopes(mx.zeros(12), mx.eye(12)), problem.images, problem.labels)
-    plain, keeping = (LinearisedLoss(*given, logit_scale=SCALE, keep=keep) for keep in (False, True))
-    products: list[slice] = []
-    scaled = LinearisedLoss._scaled
+    given = (*problem.feature_slopes(mx.zeros(12), mx.eye(12)), problem.images)
+    plain, keeping = (LinearisedLoss(*given, backend=backend, keep=keep) for keep in (False, True))
+    kind, products = KINDS[backend], []
+    compute = kind.compute
 
-    def watched(model: LinearisedLoss, rows: slice) -> mx.array:
-        if model is keeping:
+    def watched(slopes: LogitSlopes, rows: slice) -> Any:
+        if slopes is keeping.logit_slopes:
             products.append(rows)
-        return scaled(model, rows)
+        return compute(slopes, rows)
 
-    monkeypatch.setattr(LinearisedLoss, "_scaled", watched)
+    monkeypatch.setattr(kind, "compute", watched)
     for a in 0.3 * draw.standard_normal((3, 12)):
         for one, other in zip(plain(a), keeping(a), strict=True):
             np.testing.assert_array_equal(one, other)
     assert len(products) == (1 if block > 1000 else 3)
 
 
-def test_slopes_are_kept_where_there_is_room() -> None:
-    assert keeps(32, 100, images=1600, room=1 << 30)
-    assert not keeps(32, 100, images=1600, room=60 << 20)  # 20 MB, a quarter of 80
-    assert not keeps(32, 1000, images=16000, room=1 << 40)
+def test_slopes_are_kept_where_the_budget_allows_it() -> None:
+    assert keeps_slopes(sizes(100, 1600), 32, 1 << 30)
+    assert not keeps_slopes(sizes(100, 1600), 32, 60 << 20)  # 20 MB, a quarter of 80
+    assert not keeps_slopes(sizes(1000, 16000), 32, 1 << 40)
 
 
 @pytest.mark.parametrize(("classes", "images"), [(50, 400), (200, 3200)])
 def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None:
     q, width = 32, 64
-    kept = keeps(q, classes, images=images, room=1 << 30)
+    kept = keeps_slopes(sizes(classes, images, width), q, 1 << 30)
     assert kept == (classes == 50)
-    planned = step_bytes(q, classes, width=width, images=images, kept=kept)
+    planned = step_bytes(sizes(classes, images, width), q, kept=kept)
     embeddings, labels = mx.random.normal((images, width)), mx.zeros(images, mx.int32)
     mx.eval(embeddings, labels)
     before = mx.get_active_memory()
@@ -89,7 +102,8 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int) -> None
     tracemalloc.start()
     features = mx.random.normal((q + 1, classes, width))
     base, slopes = features[0], (features[1:] - features[0]) / 0.5
-    model = LinearisedLoss(base, slopes, embeddings, labels, logit_scale=SCALE, keep=kept)
+    given = LabelledImages(embeddings, labels, SCALE)
+    model = LinearisedLoss(base, slopes, given, backend=choose_backend(), keep=kept)
     trust_region.minima(model, model(np.zeros(q)), (0.5, 1.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
     tracemalloc.stop()

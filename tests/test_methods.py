@@ -17,7 +17,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.comparison.methods import coop, registry, searches
 from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Progress, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.build import score_features
+from sharpzo_mlx.objective.loss import score_features
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import cma, masks, sharpness
 from sharpzo_mlx.optimisers.params import Covariance, ZOSGDParams

@@ -11,7 +11,7 @@ import pytest
 from method_runs import small_task
 
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.prompts.shared_prefix import PromptedText
+from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 
 
 def test_the_search_computes_in_float32_where_the_weights_stay_half(
@@ -24,4 +24,4 @@ def test_the_search_computes_in_float32_where_the_weights_stay_half(
     mx.save_safetensors(str(folder / "model.safetensors"), {name: x.astype(mx.float16) for name, x in weights.items()})
     assert load_model(folder, ("text",)).text_model.final_layer_norm.weight.dtype == mx.float16
     objective = small_task(folder, photos, query_budget=1).problem().objective
-    assert cast(PromptedText, objective.text).suffixes.dtype == mx.float32
+    assert cast(SharedPrefixText, objective.text).suffixes.dtype == mx.float32

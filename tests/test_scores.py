@@ -25,6 +25,7 @@ from sharpzo_mlx.evaluation.metrics import (
     measure,
     pooled_interval,
 )
+from sharpzo_mlx.heads.head import Head
 
 CLASSES = ("barn owl", "cat", "dog")
 
@@ -61,7 +62,7 @@ def logits(run: sz.Run, paths: list[Path], *, tuned: bool) -> np.ndarray:
     features = np.array(sz.load(run.model_folder).encode_images(paths))
     classifier = run.prompt.class_features if tuned else run.prompt.zero_shot_features
     result: np.ndarray = run.prompt.logit_scale * features @ np.array(classifier).T
-    if tuned and run.prompt.head is not None:
+    if tuned and isinstance(run.prompt.head, Head):
         result += features @ np.array(run.prompt.head.weight).T + np.array(run.prompt.head.bias)
     return result
 

@@ -13,7 +13,7 @@ import pytest
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.rng import key_for

@@ -15,7 +15,7 @@ from sharpzo_mlx.comparison.methods.method import Task
 from sharpzo_mlx.comparison.methods.spsa_search import Descent, descend
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.optimisers.spsa import SPSAParams, clip, draw_perturbations, init, step
 from sharpzo_mlx.rng import key_for

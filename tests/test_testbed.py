@@ -12,9 +12,9 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
-from sharpzo_mlx.objective.build import make_problem
 from sharpzo_mlx.optimisers.gradients import cge, forward_mode
 from sharpzo_mlx.rng import key_for
+from sharpzo_mlx.tuning.problem import make_problem
 
 BUDGET = 2000
 

@@ -12,6 +12,7 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.prompts.prompt import Prompt
+from sharpzo_mlx.runs.prompt_file import write_prompt
 from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import PROMPT
 
@@ -42,9 +43,8 @@ def run(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
     made.folder.mkdir()
     made.save()
     nothing = mx.zeros((1, 1))
-    Prompt(nothing, nothing[0], after, before, names, ids, clip.logit_scale, "a photo of a {}.").save(
-        made.folder / PROMPT
-    )
+    prompt = Prompt(nothing, nothing[0], after, before, names, ids, clip.logit_scale, "a photo of a {}.")
+    write_prompt(made.folder / PROMPT, prompt)
     return made
 
 

@@ -15,7 +15,7 @@ from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, P
 from sharpzo_mlx.comparison.methods.zip_space import ZipSpace
 from sharpzo_mlx.comparison.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.objective.build import score_features
+from sharpzo_mlx.objective.loss import score_features
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 
 N, M, P, R = 3, 10, 7, 2

@@ -29,7 +29,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_write, check_place, refuse_empty
-from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.resume import with_template
 from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.tuning.pipeline import Encoding, check_arguments

@@ -1,12 +1,13 @@
-"""Linear classifiers of image features in closed form: no search, no gradient, seconds on a CPU.
+"""Fit linear classifiers of image features in closed form: without a search, in less than seconds on a CPU.
 
-Nearest class mean; ridge regression on one-hot targets, its strength chosen by leave-one-out errors; and Gaussian
-discriminant analysis with one covariance for all classes, whose precision matrix is the ridge-type empirical-Bayes
-estimate of "A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section
-3.2). Each gives weights [K, D] and a bias [K]; all arithmetic is float64, whatever the features are.
+There are three: nearest class mean; ridge regression on one-hot targets, with a penalty chosen by leave-one-out errors;
+and Gaussian discriminant analysis with one covariance for all classes, whose precision matrix is the ridge-type
+empirical-Bayes estimate of "A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv
+2402.04087, section 3.2). Each returns weights [K, D] and a bias [K]; all arithmetic is float64, whatever type the
+features have.
 
 >>> x, labels = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
->>> nearest_mean(x, labels, 2).logits(x).argmax(axis=1).tolist()
+>>> fit_nearest_mean(x, labels, 2).logits(x).argmax(axis=1).tolist()
 [0, 1]
 """
 
@@ -20,8 +21,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-6, 7))  # of ridge: 0.001 to 1000
-ROWS = 4096  # images whose fitted targets are in memory at once
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-6, 7))  # penalties of ridge regression: 0.001 to 1000
+ROWS = 4096  # images whose leave-one-out errors are computed at once
 FLAT = 1e-12  # variance below which features count as equal
 
 
@@ -33,7 +34,7 @@ class Linear:
     bias: Array
 
     def logits(self, embeddings: npt.NDArray[np.floating]) -> Array:
-        """[N, D] -> [N, K]."""
+        """Return the logits [N, K] of image features [N, D], float64."""
         found: Array = np.asarray(embeddings, np.float64) @ self.weights.T + self.bias
         return found
 
@@ -41,65 +42,65 @@ class Linear:
 Fit = Callable[[npt.NDArray[np.floating], npt.NDArray[np.integer], int], Linear]
 
 
-def nearest_mean(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Linear:
-    """The class whose mean is nearest: a Gaussian of one variance in all directions for every class.
+def fit_nearest_mean(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Linear:
+    """Fit a Gaussian of the same variance in all directions to every class: the nearest mean has the highest logit.
 
     Args:
         embeddings: image features [N, D].
-        labels: [N], every one of `classes` present.
+        labels: class indices [N], each of the K classes present.
         classes: K.
 
     Returns:
-        Log-likelihoods up to what all classes share, in units of the variance within classes.
+        The classifier. Its logits are log-likelihoods up to a term that all classes share.
     """
-    means, centred = _centred(np.asarray(embeddings, np.float64), labels, classes)
+    means, centred = _centre(np.asarray(embeddings, np.float64), labels, classes)
     dimension = means.shape[1]
     freedom = len(labels) - classes
     variance = float((centred**2).sum()) / (max(freedom, 1) * dimension)
-    if freedom < 1 or variance < FLAT:  # one image a class: the spread between classes is all there is
+    if freedom < 1 or variance < FLAT:  # one image a class: the variance between classes takes its place
         variance = max(float(means.var(axis=0).mean()), FLAT)
-    return _gaussian(means, means / variance)
+    return _make_gaussian(means, means / variance)
 
 
-def discriminant(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Linear:
-    """Gaussian discriminant analysis with equal priors: the class whose Gaussian makes the image most probable.
+def fit_discriminant(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Linear:
+    """Fit Gaussian discriminant analysis with equal priors: the Gaussians of all classes share one covariance.
 
-    The classes share a covariance, the weighted mean of the pooled one and of the identity times its mean variance,
-    the identity counting as D images. Inverted, this is D [(N - 1) S + tr(S) I]^-1 of arXiv 2402.04087, eq. 6, but
-    for a factor, which makes it the precision itself for many images as for few, and for the mean variance, which
-    is over N - K degrees of freedom in place of N - 1: its weight is (N - 1) / (N - K) times the paper's, twice it
-    with two images a class, 1.06 times with 16. With one image a class it is `nearest_mean`.
+    The covariance is the weighted mean of the pooled covariance and of the identity times its mean variance, where
+    the identity counts as D images. Its inverse is D [(N - 1) S + tr(S) I]^-1 of arXiv 2402.04087, eq. 6, with two
+    changes: a factor that makes it the precision itself for any number of images, and a mean variance over N - K
+    degrees of freedom in place of N - 1, which weighs the identity (N - 1) / (N - K) times as much as the paper does
+    (twice with two images a class, 1.06 times with 16). With one image a class it equals `fit_nearest_mean`.
 
     Args:
         embeddings: image features [N, D].
-        labels: [N], every one of `classes` present.
+        labels: class indices [N], each of the K classes present.
         classes: K.
     """
-    means, centred = _centred(np.asarray(embeddings, np.float64), labels, classes)
+    means, centred = _centre(np.asarray(embeddings, np.float64), labels, classes)
     dimension = means.shape[1]
     freedom = len(labels) - classes
     scatter = centred.T @ centred
     variance = float(np.trace(scatter)) / (max(freedom, 1) * dimension)
     if freedom < 1 or variance < FLAT:
-        return nearest_mean(embeddings, labels, classes)
+        return fit_nearest_mean(embeddings, labels, classes)
     covariance = (scatter + dimension * variance * np.eye(dimension)) / (freedom + dimension)
-    return _gaussian(means, np.linalg.solve(covariance, means.T).T)
+    return _make_gaussian(means, np.linalg.solve(covariance, means.T).T)
 
 
-def ridge(
+def fit_ridge(
     embeddings: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     classes: int,
     *,
     strength: float | None = None,
 ) -> Linear:
-    """Least squares on one-hot targets with a penalty on the weights, not on the bias.
+    """Fit least squares on one-hot targets with a penalty on the weights, not on the bias.
 
     Args:
         embeddings: image features [N, D].
-        labels: [N], every one of `classes` present.
+        labels: class indices [N], each of the K classes present.
         classes: K.
-        strength: of the penalty; None for that of STRENGTHS with the least squared leave-one-out error.
+        strength: the penalty's factor; None: the one of STRENGTHS with the least squared leave-one-out error.
     """
     x, targets = np.asarray(embeddings, np.float64), np.eye(classes)[labels]
     centre, share = x.mean(axis=0), targets.mean(axis=0)
@@ -108,13 +109,13 @@ def ridge(
     turned = (x - centre) @ vectors  # [N, D]: the features in the scatter's own axes
     moments = turned.T @ (targets - share)  # [D, K]
     if strength is None:
-        strength = min(STRENGTHS, key=lambda s: _left_out_error(turned, targets - share, moments, values + s))
+        strength = min(STRENGTHS, key=lambda s: _sum_left_out_errors(turned, targets - share, moments, values + s))
     weights = (vectors @ (moments / (values + strength)[:, None])).T
     return Linear(weights, share - weights @ centre)
 
 
-def _left_out_error(turned: Array, targets: Array, moments: Array, damped: Array) -> float:
-    """Sum of squared errors of every image by the fit to all others: e_i / (1 - h_i)."""
+def _sum_left_out_errors(turned: Array, targets: Array, moments: Array, damped: Array) -> float:
+    """Return the sum over images of the squared error under the fit to all other images: (e_i / (1 - h_i))^2."""
     error = 0.0
     for start in range(0, len(turned), ROWS):
         rows = turned[start : start + ROWS]
@@ -124,16 +125,16 @@ def _left_out_error(turned: Array, targets: Array, moments: Array, damped: Array
     return error
 
 
-def _centred(x: Array, labels: npt.NDArray[np.integer], classes: int) -> tuple[Array, Array]:
-    """Class means [K, D], and every image less its class's mean [N, D]."""
+def _centre(x: Array, labels: npt.NDArray[np.integer], classes: int) -> tuple[Array, Array]:
+    """Return the class means [K, D], and each image's features minus the mean of its class [N, D]."""
     counts = np.bincount(labels, minlength=classes)
-    assert counts.min() > 0, "every class has an image"
+    assert counts.min() > 0, "each class needs an image"
     means = np.zeros((classes, x.shape[1]))
     np.add.at(means, labels, x)
     means /= counts[:, None]
     return means, x - means[labels]
 
 
-def _gaussian(means: Array, weights: Array) -> Linear:
-    """The classifier of Gaussians around the means, whose precision took these to the weights; equal priors."""
+def _make_gaussian(means: Array, weights: Array) -> Linear:
+    """Return the classifier of Gaussians around the means with equal priors; the weights are the precision @ means."""
     return Linear(weights, -0.5 * (weights * means).sum(axis=1))

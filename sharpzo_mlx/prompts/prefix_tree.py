@@ -1,9 +1,9 @@
-"""Where the classes' suffixes stand in a batch: tokens that names share once, all of them in equal blocks.
+"""Lay out the classes' suffixes in blocks in which the tokens that suffixes begin with in common stand once.
 
-Behind the shared context every class adds its name, a full stop and EOS (SharpZO, arXiv 2506.20990, section 3). In
-a causal tower two names that begin alike have equal states up to where they part, so the suffixes form a trie and
-each of its nodes is computed once. Nodes are packed in blocks of equal size; within a block attention is one dense
-product, and a mask leaves every token its own ancestors.
+Each class adds its name, the words behind it and EOS to the shared context (SharpZO, arXiv 2506.20990, section 3). In
+a causal tower two suffixes that begin alike have equal states up to the token where they differ, so the suffixes
+form a prefix tree (trie) and each node is computed once. Nodes are packed into blocks of equal size. Attention within
+a block is one dense product, and a mask leaves each token its own ancestors.
 
 >>> layout = pack([(7, 8, 9), (7, 6, 9)])
 >>> layout.nodes, layout.ids.tolist()
@@ -18,26 +18,35 @@ from itertools import groupby
 
 import numpy as np
 
-BLOCK = 48  # tokens: larger blocks multiply more masked pairs, smaller ones share less and multiply worse
-HIDDEN = -1e4  # what is added to the score of a token that must not be seen; half precision can hold it
+BLOCK = 48  # tokens: larger blocks multiply more masked pairs, smaller ones share fewer tokens and multiply slower
+HIDDEN = -1e4  # added to the attention score of a token that is masked; half precision can hold it
 
 Suffix = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of all suffix tokens: B blocks of b tokens, up to E classes that end in one block."""
+    """The places of all suffix tokens: B blocks of b tokens, in each of which at most E classes end.
 
-    ids: np.ndarray  # [B, b] token ids; 0 where a block is not full
-    depth: np.ndarray  # [B, b] tokens before it in its suffix
-    mask: np.ndarray  # [B, b, b] float32, 0 where the column is the row or one of its ancestors, else HIDDEN
-    ends: np.ndarray  # [B, E] the EOS places within the block, the first repeated where fewer classes end there
-    slot: np.ndarray  # [K] where in the flattened `ends` each class is
-    nodes: int  # tokens in use
+    Attributes:
+        ids: token ids [B, b]; 0 at unused places.
+        depth: the number of tokens before each token in its suffix [B, b].
+        mask: [B, b, b] float32: 0 where the column is the row or one of its ancestors, HIDDEN elsewhere.
+        ends: the places of EOS within each block [B, E]; the first is repeated where fewer than E classes end.
+        slot: the place of each class in the flattened `ends` [K].
+        nodes: the number of tokens in use.
+    """
+
+    ids: np.ndarray
+    depth: np.ndarray
+    mask: np.ndarray
+    ends: np.ndarray
+    slot: np.ndarray
+    nodes: int
 
     @property
     def end_mask(self) -> np.ndarray:
-        """The rows of `mask` at the ends: [B, E, b]."""
+        """The rows of `mask` at the ends [B, E, b]."""
         return np.take_along_axis(self.mask, self.ends[:, :, None], axis=1)
 
 
@@ -45,14 +54,14 @@ def pack(suffixes: Sequence[Suffix], block: int = BLOCK) -> Layout:
     """Lay out the suffixes of K classes.
 
     Args:
-        suffixes: token ids of each, at least one; none begins another unless they are equal.
-        block: tokens a block may hold; a longer suffix gets a block of its own length.
+        suffixes: K sequences of token ids, none empty; none begins with another unless they are equal.
+        block: tokens of a block; where a suffix is longer, the blocks have that suffix's length.
     """
-    tries = _fill(_tries(suffixes, block), max(block, *map(len, suffixes)))
+    tries = _fill_blocks(_make_tries(suffixes, block), max(block, *map(len, suffixes)))
     width = max(len(trie) for trie in tries)
     ids, depth = (np.zeros((len(tries), width), np.int64) for _ in range(2))
     mask = np.full((len(tries), width, width), HIDDEN, np.float32)
-    mask[:, np.arange(width), np.arange(width)] = 0  # an unused place sees itself
+    mask[:, np.arange(width), np.arange(width)] = 0  # an unused place sees itself, so that its softmax is finite
     place: dict[Suffix, tuple[int, int]] = {}
     for number, trie in enumerate(tries):
         row = {prefix: index for index, prefix in enumerate(trie)}
@@ -60,12 +69,12 @@ def pack(suffixes: Sequence[Suffix], block: int = BLOCK) -> Layout:
             ids[number, index], depth[number, index] = prefix[-1], len(prefix) - 1
             mask[number, index, [row[prefix[: n + 1]] for n in range(len(prefix))]] = 0
             place.setdefault(prefix, (number, index))
-    ends, slot = _ends([place[tuple(suffix)] for suffix in suffixes], len(tries))
+    ends, slot = _find_ends([place[tuple(suffix)] for suffix in suffixes], len(tries))
     return Layout(ids, depth, mask, ends, slot, sum(map(len, tries)))
 
 
-def _tries(suffixes: Sequence[Suffix], block: int) -> list[list[Suffix]]:
-    """One trie for the suffixes of one first token, or several where they outgrow a block; nodes in depth order."""
+def _make_tries(suffixes: Sequence[Suffix], block: int) -> list[list[Suffix]]:
+    """Return a trie for each first token, split where it outgrows a block; each trie lists its nodes parents first."""
     tries = []
     for _, alike in groupby(sorted(set(map(tuple, suffixes))), key=lambda suffix: suffix[0]):
         nodes: dict[Suffix, None] = {}
@@ -79,11 +88,11 @@ def _tries(suffixes: Sequence[Suffix], block: int) -> list[list[Suffix]]:
     return tries
 
 
-def _fill(tries: list[list[Suffix]], block: int) -> list[list[Suffix]]:
-    """Put whole tries together in blocks: the largest first, each in the first block that has room."""
+def _fill_blocks(tries: list[list[Suffix]], block: int) -> list[list[Suffix]]:
+    """Put whole tries into blocks: the largest first, each into the first block in which it fits."""
     blocks: list[list[Suffix]] = []
     for trie in sorted(tries, key=len, reverse=True):
-        # a block holds a prefix once: what was parted for its size stays apart
+        # a block holds a prefix once, so the parts of a split trie go to different blocks
         home = next((b for b in blocks if len(b) + len(trie) <= block and trie[0] not in b), None)
         if home is None:
             blocks.append(home := [])
@@ -91,7 +100,8 @@ def _fill(tries: list[list[Suffix]], block: int) -> list[list[Suffix]]:
     return blocks
 
 
-def _ends(places: list[tuple[int, int]], blocks: int) -> tuple[np.ndarray, np.ndarray]:
+def _find_ends(places: list[tuple[int, int]], blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `Layout.ends` and `Layout.slot` for the places (block, token) of the classes' EOS."""
     rows: list[list[int]] = [[] for _ in range(blocks)]
     slots = []
     for number, index in places:

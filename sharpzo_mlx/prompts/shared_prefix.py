@@ -1,122 +1,48 @@
-"""Class features for many contexts at once, computing only what can be read: the heart of a query.
+"""Compute class features of many contexts at once in a causal text tower, without computing anything twice.
 
-CLIP's text tower is causal and only the EOS position is read, so (1) nothing behind EOS is computed, (2) SOS and
-the context are computed once a candidate, and SOS once a run, their keys and values shared by all classes, and so
-are those of the first words that class names have in common (`packing`),
-(3) the last layer computes queries and the MLP at EOS alone, (4) all candidates are one batch, and (5) only the
-token rows that the prompts use are kept. The numbers equal the plain 77-token path to rounding. On MLX's CPU device
-forward passes are carried out by `host_text`; the graph here is what a GPU runs, and what is differentiated.
+CLIP's text tower is causal and only EOS is read. Therefore
+(1) nothing behind EOS is computed,
+(2) the keys and values of SOS are computed once a run, those of the context once a candidate, and those of the first
+    words that class names have in common once for all of these classes (`prefix_tree`),
+(3) the last layer computes queries and its MLP at EOS alone,
+(4) all candidates are one batch, and
+(5) only the token embeddings that the prompts use are kept.
+The results equal those of the plain path over 77 tokens up to rounding. The class below builds a lazy graph, which a
+GPU evaluates and which is differentiated on every device; `shared_prefix_cpu` has the same computation in NumPy.
 
-    text = PromptedText(text_model, text_projection, tokens)
+    text = SharedPrefixText(text_model, text_projection, tokens)
     features = text.class_features(contexts)        # [P, n, m] -> [P, K, D], unit norm
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from sharpzo_mlx.prompts.prefix_tree import HIDDEN, pack
-from sharpzo_mlx.prompts.shared_prefix_cpu import HostText
+from sharpzo_mlx.prompts.shared_prefix_cpu import SharedPrefixCPU
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.layers import Attention, EncoderLayer
     from sharpzo_mlx.clip.text import TextModel
-    from sharpzo_mlx.prompts.prompt import PromptTokens
-
-Graph: TypeAlias = Callable[[mx.array], mx.array]
+    from sharpzo_mlx.prompts.tokens import PromptTokens
 
 
-class ClassFeatures(Protocol):
-    """What the objective needs of a text tower: features of all classes under any number of contexts."""
-
-    classes: int
-    tokens: int  # computed a candidate
-    rows: int  # with the unused places of the layout, for the plan of the memory
-    host: HostText | None  # the forward pass in NumPy, where that is the fast way
-
-    def class_features(self, contexts: mx.array) -> mx.array:
-        """[P, n, m] -> [P, K, D] float32, unit norm."""
-        ...
-
-    def graph(self, contexts: mx.array) -> mx.array:
-        """The same as a lazy graph."""
-        ...
-
-    def stages(self) -> list[Graph]:
-        """The graph cut in parts, one after the other."""
-        ...
-
-
-def specialise(text_model: TextModel, projection: nn.Linear, tokens: PromptTokens) -> ClassFeatures:
-    """The text tower for one set of prompts: with the exact savings where it is causal, else the full path."""
-    if text_model.config.causal:
-        return PromptedText(text_model, projection, tokens)
-    return FullText(text_model, projection, tokens)
-
-
-class FullText:
-    """The plain path: every class's whole sequence, all positions of the tower; for towers that see them all.
-
-    Args:
-        text_model: any text tower.
-        projection: its projection into the joint space.
-        tokens: the prompts of all K classes.
-    """
-
-    def __init__(self, text_model: TextModel, projection: nn.Linear, tokens: PromptTokens) -> None:
-        self.text_model, self.projection = text_model, projection
-        n, config = len(tokens.prefix), text_model.config
-        rows = [[tokens.sos, *tokens.prefix, *suffix] for suffix in tokens.suffixes]
-        length = config.max_position_embeddings
-        ids = mx.array([row + [config.pad_token_id] * (length - len(row)) for row in rows])
-        embedded = text_model.embed(ids)  # [K, 77, m]
-        self.head, self.tail = embedded[:, :1], embedded[:, 1 + n :]
-        self.eos = mx.array([len(row) - 1 for row in rows])
-        self.classes, self.tokens, self.rows = len(rows), len(rows) * length, len(rows) * length
-        self.host: HostText | None = None
-        mx.eval(self.head, self.tail)
-
-    def class_features(self, contexts: mx.array) -> mx.array:
-        """Text features of every class under every context, [P, n, m] -> [P, K, D] float32, unit norm."""
-        batch = contexts.shape[0]
-        parts = [
-            mx.broadcast_to(self.head, (batch, *self.head.shape)),
-            mx.broadcast_to(contexts[:, None], (batch, self.classes, *contexts.shape[1:])),
-            mx.broadcast_to(self.tail, (batch, *self.tail.shape)),
-        ]
-        x = mx.concatenate([part.astype(self.head.dtype) for part in parts], axis=2)
-        x = x.reshape(batch * self.classes, *x.shape[2:])
-        eos = mx.broadcast_to(self.eos, (batch, self.classes)).reshape(-1)
-        features = self.projection(self.text_model.from_embeddings(x, eos)).astype(mx.float32)
-        features = features / mx.linalg.norm(features, axis=-1, keepdims=True)
-        return features.reshape(batch, self.classes, -1)
-
-    graph = class_features
-
-    def stages(self) -> list[Graph]:
-        """One stage: the graph."""
-        return [self.graph]
-
-
-class PromptedText:
-    """A causal text tower, specialised to one set of prompts.
+class SharedPrefixText:
+    """A causal text tower, specialised to one set of prompts; see `text_features.TextFeatures`.
 
     Args:
         text_model: a causal text tower.
-        projection: its projection into the joint space.
-        tokens: the prompts of all K classes.
-        on_host: compute forward passes in NumPy; None: when MLX's default device is the CPU.
+        projection: its projection into the space of image features.
+        tokens: the prompts of K classes.
     """
 
-    def __init__(
-        self, text_model: TextModel, projection: nn.Linear, tokens: PromptTokens, *, on_host: bool | None = None
-    ) -> None:
+    def __init__(self, text_model: TextModel, projection: nn.Linear, tokens: PromptTokens) -> None:
         self.layers: list[EncoderLayer] = list(text_model.encoder.layers)
         self.final_layer_norm, self.projection = text_model.final_layer_norm, projection
         self.context_length, self.classes = len(tokens.prefix), len(tokens.suffixes)
@@ -135,49 +61,58 @@ class PromptedText:
         sos = text_model.embed(mx.array([tokens.sos])) + positions[:1]
         self.sos_memory = self._run_sos(sos)
         mx.eval(self.context_positions, self.sos_memory, self.suffixes, self.mask, self.end_mask)
-        on_host = mx.default_device() == mx.Device(mx.cpu) if on_host is None else on_host
-        self.host = self._on_host() if on_host else None
+
+    @cached_property
+    def cpu(self) -> SharedPrefixCPU:
+        """The same computation in NumPy."""
+        return SharedPrefixCPU(
+            self.layers,
+            self.sos_memory,
+            (self.final_layer_norm, self.projection),
+            (self.context_positions, self.suffixes),
+            self.layout,
+        )
 
     def class_features(self, contexts: mx.array) -> mx.array:
-        """Text features of every class under every context.
+        """Return the class features of contexts as a lazy graph.
 
         Args:
-            contexts: [P, n, m], any float type; the tower's own type is computed in.
+            contexts: [P, n, m] of any float type; they are converted to the type of the tower's weights.
 
         Returns:
-            [P, K, D] float32, unit norm.
+            [P, K, D] float32 of unit norm.
         """
-        if self.host is None:
-            return self.graph(contexts)
-        host = self.host
-        return forward_by(lambda x: host.class_features(np.array(x.astype(mx.float32))), self.graph)(contexts)
-
-    def graph(self, contexts: mx.array) -> mx.array:
-        """`class_features` as a lazy graph that can be differentiated."""
         for stage in self.stages():
             contexts = stage(contexts)
         return contexts
 
-    def stages(self) -> list[Graph]:
-        """The graph cut between its layers, [P, n, m] -> ... -> [P, K, D]; one may be evaluated before the next."""
-        middle = [partial(self._layer, number) for number in range(len(self.layers) - 1)]
-        return [self._embed, *middle, self._last_layer]
+    def stages(self) -> list[Callable[[mx.array], mx.array]]:
+        """Return `class_features` cut between its layers, so that each may be evaluated before the next."""
+        middle = [partial(self._run_layer, number) for number in range(len(self.layers) - 1)]
+        return [self._embed, *middle, self._run_last_layer]
 
-    def _layer(self, number: int, x: mx.array) -> mx.array:
-        """x [P, n + T, m]: context, then the blocks of suffixes."""
+    def _embed(self, contexts: mx.array) -> mx.array:
+        """Return the first layer's input, [P, n, m] -> [P, n + T, m]: the context, then the blocks of suffixes."""
+        flat = self.suffixes.reshape(-1, self.suffixes.shape[-1])
+        suffixes = mx.broadcast_to(flat, (contexts.shape[0], *flat.shape))
+        context = contexts.astype(self.context_positions.dtype) + self.context_positions
+        return mx.concatenate([context, suffixes], axis=1)
+
+    def _run_layer(self, number: int, x: mx.array) -> mx.array:
+        """Apply a layer to the states x [P, n + T, m]."""
         layer = self.layers[number]
         y, attention = layer.layer_norm1(x), layer.self_attn
-        parts = self._prefix_and_blocks(number, y, attention.q_proj(y) * attention.scale, self.mask)
+        parts = self._attend(number, y, attention.q_proj(y) * attention.scale, self.mask)
         x = x + attention.out_proj(mx.concatenate(parts, axis=1))
         return x + layer.mlp(layer.layer_norm2(x))
 
-    def _last_layer(self, x: mx.array) -> mx.array:
-        """Here only EOS is read: [P, n + T, m] -> [P, K, D]."""
+    def _run_last_layer(self, x: mx.array) -> mx.array:
+        """Apply the last layer at EOS alone and project, [P, n + T, m] -> [P, K, D]."""
         layer = self.layers[-1]
         rows = self.context_length + self.ends
         y, attention = layer.layer_norm1(x), layer.self_attn
         q = attention.q_proj(mx.take(y, rows, axis=1)) * attention.scale
-        (mixed,) = self._prefix_and_blocks(len(self.layers) - 1, y, q, self.end_mask)
+        (mixed,) = self._attend(len(self.layers) - 1, y, q, self.end_mask)
         eos, mixed = (mx.take(part, index, axis=1) for part, index in ((x, rows), (mixed, self.class_order)))
         eos = mx.take(eos, self.class_order, axis=1) + attention.out_proj(mixed)
         eos = eos + layer.mlp(layer.layer_norm2(eos))
@@ -185,7 +120,7 @@ class PromptedText:
         return features / mx.linalg.norm(features, axis=-1, keepdims=True)
 
     def _run_sos(self, x: mx.array) -> list[tuple[mx.array, mx.array]]:
-        """Keys and values [1, m] of SOS in every layer; it sees only itself, so its attention is its value."""
+        """Return the keys and values [1, m] of SOS in each layer; it sees itself alone, so it attends to its value."""
         memory = []
         for layer in self.layers:
             y, attention = layer.layer_norm1(x), layer.self_attn
@@ -194,80 +129,48 @@ class PromptedText:
             x = x + layer.mlp(layer.layer_norm2(x))
         return memory
 
-    def _embed(self, contexts: mx.array) -> mx.array:
-        flat = self.suffixes.reshape(-1, self.suffixes.shape[-1])
-        suffixes = mx.broadcast_to(flat, (contexts.shape[0], *flat.shape))
-        context = contexts.astype(self.context_positions.dtype) + self.context_positions
-        return mx.concatenate([context, suffixes], axis=1)
-
-    def _prefix_and_blocks(self, number: int, seen: mx.array, q: mx.array, mask: mx.array) -> list[mx.array]:
-        """Attention in one layer, before its output product.
+    def _attend(self, number: int, states: mx.array, q: mx.array, mask: mx.array) -> list[mx.array]:
+        """Compute the attention of one layer, without its output product.
 
         Args:
-            number: of the layer.
-            seen: normalised states [P, n + T, m].
-            q: queries, of all that is `seen` or of the rows of `mask` alone.
-            mask: [B, r, b], what r rows of each block must not see of its b tokens.
+            number: the layer's number.
+            states: normalised states [P, n + T, m], from which keys and values are made.
+            q: queries of all states, or of the blocks' rows in `mask` alone.
+            mask: [B, r, b], added to the scores of r rows of each block over the block's b tokens.
 
         Returns:
-            The context's rows [P, n, m] where they were asked for, and the blocks' [P, B * r, m].
+            The context's rows [P, n, m] where `q` has them, then the blocks' rows [P, B * r, m].
         """
         attention, n = self.layers[number].self_attn, self.context_length
-        k, v = attention.k_proj(seen), attention.v_proj(seen)
+        k, v = attention.k_proj(states), attention.v_proj(states)
         prefix = tuple(
-            self._with_sos(s, t[:, :n], attention) for s, t in zip(self.sos_memory[number], (k, v), strict=True)
+            _prepend_sos(s, t[:, :n], attention) for s, t in zip(self.sos_memory[number], (k, v), strict=True)
         )
         blocks, rows = mask.shape[0], q.shape[1] - mask.shape[0] * mask.shape[1]
-        parts = [_attend_prefix(_heads(q[:, :n], attention), *prefix)] if rows else []
-        split = [_blocks(t, blocks, attention) for t in (q[:, rows:], k[:, n:], v[:, n:])]
+        parts = [_attend_prefix(_split_heads(q[:, :n], attention), *prefix)] if rows else []
+        split = [_split_blocks(t, blocks, attention) for t in (q[:, rows:], k[:, n:], v[:, n:])]
         return [*parts, _attend_blocks(split[0], (split[1], split[2]), prefix, mask)]
 
-    def _with_sos(self, sos: mx.array, context: mx.array, attention: Attention) -> mx.array:
-        """Keys or values of SOS and context, by heads: [1, m], [P, n, m] -> [P, H, 1 + n, h]."""
-        first = mx.broadcast_to(sos, (context.shape[0], *sos.shape))
-        return _heads(mx.concatenate([first, context], axis=1), attention)
 
-    def _on_host(self) -> HostText:
-        return HostText(
-            self.layers,
-            self.sos_memory,
-            (self.final_layer_norm, self.projection),
-            (self.context_positions, self.suffixes),
-            self.layout,
-        )
+def _prepend_sos(sos: mx.array, context: mx.array, attention: Attention) -> mx.array:
+    """Return the keys or values of SOS and context by heads: [1, m], [P, n, m] -> [P, H, 1 + n, h]."""
+    first = mx.broadcast_to(sos, (context.shape[0], *sos.shape))
+    return _split_heads(mx.concatenate([first, context], axis=1), attention)
 
 
-def forward_by(host: Callable[[mx.array], np.ndarray], graph: Graph) -> Graph:
-    """`graph` with its values computed by `host`; its derivatives are those of the graph."""
-
-    @mx.custom_function
-    def function(x: mx.array) -> mx.array:
-        return mx.array(host(x))
-
-    def forward(x: mx.array, tangent: mx.array) -> mx.array:
-        return mx.jvp(graph, [x], [tangent])[1][0]
-
-    def backward(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
-        return mx.vjp(graph, [x], [cotangent])[1][0]
-
-    function.jvp(forward)
-    function.vjp(backward)
-    return cast("Graph", function)
-
-
-def _heads(x: mx.array, attention: Attention) -> mx.array:
-    """[P, T, m] -> [P, H, T, h]."""
+def _split_heads(x: mx.array, attention: Attention) -> mx.array:
+    """Split the width into heads: [P, T, m] -> [P, H, T, h]."""
     return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(0, 2, 1, 3)
 
 
-def _blocks(x: mx.array, blocks: int, attention: Attention) -> mx.array:
-    """[P, B * r, m] -> [P, H, B, r, h]."""
+def _split_blocks(x: mx.array, blocks: int, attention: Attention) -> mx.array:
+    """Split the rows into blocks and the width into heads: [P, B * r, m] -> [P, H, B, r, h]."""
     split = x.reshape(x.shape[0], blocks, -1, attention.num_heads, x.shape[2] // attention.num_heads)
     return split.transpose(0, 3, 1, 2, 4)
 
 
 def _attend_prefix(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """The context's own rows: [P, H, n, h] over SOS and context [P, H, 1 + n, h] -> [P, n, m]."""
+    """Attend from the context [P, H, n, h] to SOS and context [P, H, 1 + n, h]; returns [P, n, m]."""
     rows, columns = q.shape[2], k.shape[2]
     position = mx.arange(columns - rows, columns)[:, None]
     scores = q @ k.swapaxes(-1, -2) + mx.where(mx.arange(columns) > position, HIDDEN, 0.0).astype(q.dtype)
@@ -278,13 +181,13 @@ def _attend_prefix(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
 def _attend_blocks(
     q: mx.array, own: tuple[mx.array, mx.array], prefix: tuple[mx.array, ...], mask: mx.array
 ) -> mx.array:
-    """Each row sees the shared prefix, and of its own block what the mask leaves.
+    """Attend from rows of the blocks to the shared prefix and to their own block.
 
     Args:
         q: [P, H, B, r, h].
         own: keys and values of the blocks, [P, H, B, b, h] each.
         prefix: keys and values of SOS and context, [P, H, 1 + n, h] each.
-        mask: [B, r, b], added to the scores.
+        mask: [B, r, b], added to the scores over the own block.
 
     Returns:
         [P, B * r, m].

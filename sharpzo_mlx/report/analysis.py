@@ -22,9 +22,9 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.objective.build import make_problem
 from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.tuning.problem import make_problem
 
 GRID = 9  # points a side
 SLOPES = 32  # directions that the steepest ascent is estimated from

@@ -25,6 +25,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_write, check_spelling, missing, refuse_empty, remove_empty, remove_leftovers
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import RunRecord, RunResults
 
 RECORD, PROMPT = "run.json", "prompt.safetensors"
@@ -68,11 +69,11 @@ class Run:
         path = self.folder / PROMPT
         if not path.is_file():
             raise UserError(f"{self.folder}: this run has no prompt so far; go on with `tune --resume`")
-        return Prompt.load(path)
+        return read_prompt(path)
 
     def keep_prompt(self, prompt: Prompt) -> None:
         """Write the prompt into the folder, in place of the one before."""
-        prompt.save(self.folder / PROMPT)
+        write_prompt(self.folder / PROMPT, prompt)
         self.__dict__["prompt"] = prompt
 
     @property

@@ -25,10 +25,10 @@ from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relayed
 from sharpzo_mlx.files import refuse_empty
-from sharpzo_mlx.heads.head import with_head
-from sharpzo_mlx.objective.build import Problem, make_problem
-from sharpzo_mlx.objective.objective import Objective, score_logits
-from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.heads.head import join_head
+from sharpzo_mlx.objective.loss import score_logits
+from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
@@ -43,6 +43,7 @@ from sharpzo_mlx.tuning.budget import (
     step_cost,
 )
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
+from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 from sharpzo_mlx.tuning.search import Search, TuneStep
 
 LONG_SECONDS = 0.5
@@ -213,7 +214,7 @@ class _Seconds:
     step: float  # of stage 2, validation included
 
     @classmethod
-    def measure(cls, problem: Problem, search: Search) -> _Seconds:
+    def measure(cls, problem: TuningProblem, search: Search) -> _Seconds:
         c, loss = problem.config, problem.objective
         population = min(c.stage1.population, loss.chunk)
         query = _time(loss, lambda: loss.losses(mx.zeros((population, loss.dimension)))) / population
@@ -235,7 +236,7 @@ def _time(loss: Objective, work: Callable[[], mx.array]) -> float:
     return spent
 
 
-def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan:
+def _plan(run: Run, problem: TuningProblem, search: Search, seconds: _Seconds) -> Plan:
     c = problem.config
     queries = planned_queries(c, search.step_seconds)
     left = max(0, queries - problem.objective.queries)
@@ -256,7 +257,7 @@ def _plan(run: Run, problem: Problem, search: Search, seconds: _Seconds) -> Plan
 def _join_head(run: Run, train: Features, val: Features) -> None:
     """Join the best prompt with the head that was asked for; before the test images are there to be looked at."""
     if run.config.head != "none":
-        run.keep_prompt(with_head(run.prompt, run.config.head, train, val))
+        run.keep_prompt(join_head(run.prompt, run.config.head, train, val))
 
 
 def _finish(run: Run, search: Search, *, val: Features, test: Features | None) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness
 from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
 from sharpzo_mlx.rng import key_for

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 
 ROUNDING = 1e-9  # accuracies are quotients of whole numbers
 

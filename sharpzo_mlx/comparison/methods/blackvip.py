@@ -29,8 +29,7 @@ from sharpzo_mlx.comparison.methods.spsa_search import Descent, check_draws, des
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.images.load import Batch, normalise, stream
-from sharpzo_mlx.objective.build import score_features
-from sharpzo_mlx.objective.objective import Score, cross_entropies, score
+from sharpzo_mlx.objective.loss import Score, cross_entropies, score, score_features
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 from sharpzo_mlx.rng import generator_for, key_for
 

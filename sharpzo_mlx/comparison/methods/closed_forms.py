@@ -23,10 +23,13 @@ from sharpzo_mlx.comparison.methods import searches
 from sharpzo_mlx.comparison.methods.method import CosineClassifier, Method, Predictor, Progress, Steps, Task
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads import closed_form, ensemble
-from sharpzo_mlx.objective.objective import Score, score_logits
+from sharpzo_mlx.objective.loss import Score, score_logits
 
 BASELINE = "Wang et al., ICLR 2024, arXiv 2402.04087"
-MIXTURES: Mapping[str, Callable[..., ensemble.Shares]] = {"loss": ensemble.by_loss, "accuracy": ensemble.by_accuracy}
+MIXTURES: Mapping[str, Callable[..., ensemble.Shares]] = {
+    "loss": ensemble.choose_shares_by_loss,
+    "accuracy": ensemble.choose_shares_by_accuracy,
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def alone(task: Task, options: Mapping[str, Any], *, fit: closed_form.Fit) -> St
     """
     linear = fit(np.array(task.train.embeddings), task.train.labels, len(task.train.class_names), **options)
     found = linear.logits(np.array(task.val.embeddings))
-    shares = ensemble.by_loss(np.zeros_like(found), found, task.val.labels)
+    shares = ensemble.choose_shares_by_loss(np.zeros_like(found), found, task.val.labels)
     classifier = LinearClassifier(linear, shares.image or 1.0)
     score = _score(classifier, task.val)
     yield Progress(0, score, score, lambda: classifier)
@@ -76,12 +79,14 @@ def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Map
             text: CosineClassifier = end.value
             break
         yield last
-    linear = closed_form.discriminant(np.array(task.train.embeddings), task.train.labels, len(task.train.class_names))
+    linear = closed_form.fit_discriminant(
+        np.array(task.train.embeddings), task.train.labels, len(task.train.class_names)
+    )
     choose = MIXTURES[options.get("mixture", "loss")]
     spoken = np.array(text.logits(task.val))
     shares = choose(spoken, linear.logits(np.array(task.val.embeddings)), task.val.labels)
     spoken_weights = text.logit_scale * np.array(text.class_features, np.float64)
-    classifier = LinearClassifier(ensemble.joined(spoken_weights, linear, shares))
+    classifier = LinearClassifier(ensemble.join_classifiers(spoken_weights, linear, shares))
     score = _score(classifier, task.val)
     joint = Progress(0, score, score, lambda: classifier)
     yield replace(last, score=score, best=score, kept=joint.kept) if last else joint
@@ -104,8 +109,8 @@ def _score(classifier: Predictor, val: Features) -> Score:
 
 TRIALS: tuple[Mapping[str, Any], ...] = ({"mixture": "loss"}, {"mixture": "accuracy"})
 METHODS = (
-    Method("ncm", "Nearest class mean", "-", partial(alone, fit=closed_form.nearest_mean)),
-    Method("ridge", "Ridge regression", "-", partial(alone, fit=closed_form.ridge)),
+    Method("ncm", "Nearest class mean", "-", partial(alone, fit=closed_form.fit_nearest_mean)),
+    Method("ridge", "Ridge regression", "-", partial(alone, fit=closed_form.fit_ridge)),
     Method(
         name="gda",
         title="Zero-shot + GDA",

@@ -22,8 +22,8 @@ from mlx import optimizers
 
 from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Progress, Steps, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.build import score_features
-from sharpzo_mlx.objective.objective import Objective, Score, cross_entropies
+from sharpzo_mlx.objective.loss import Score, cross_entropies, score_features
+from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.rng import generator_for
 from sharpzo_mlx.tuning.selection import Selection
@@ -43,7 +43,7 @@ def context_loss(objective: Objective, context: mx.array, rows: mx.array | None 
     embeddings, labels = objective.embeddings, objective.labels
     if rows is not None:
         embeddings, labels = embeddings[rows], labels[rows]
-    features = objective.text.graph(context[None])
+    features = objective.text.class_features(context[None])
     return mx.mean(cross_entropies(features, embeddings, labels, objective.logit_scale))
 
 
@@ -65,7 +65,7 @@ def coop(task: Task, options: Mapping[str, Any]) -> Steps:
     gradient = mx.value_and_grad(lambda context, rows: context_loss(objective, context, rows))
 
     def validated(context: mx.array) -> tuple[mx.array, Score]:
-        features = objective.text.class_features(context[None])[0]
+        features = objective.backend.class_features(context[None])[0]
         return features, score_features(features, problem.val, objective.logit_scale)
 
     context = mean = objective.space.initial

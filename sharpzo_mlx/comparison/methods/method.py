@@ -20,8 +20,9 @@ import mlx.core as mx
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.features.extract import Features
-from sharpzo_mlx.objective.build import Problem, make_problem
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.build import Problem
+from sharpzo_mlx.objective.loss import Score
+from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 
 AVERAGING = TuneConfig().stage2.averaging  # of the iterates, for every method that descends in steps
 
@@ -44,7 +45,7 @@ class Task:
     config: TuneConfig
     query_budget: int
 
-    def problem(self, settings: Mapping[str, Any] = MappingProxyType({})) -> Problem:
+    def problem(self, settings: Mapping[str, Any] = MappingProxyType({})) -> TuningProblem:
         """Return the objective over vectors w and its validation, some settings of `config` changed."""
         return make_problem(self.clip, self.train, self.val, self.config.with_settings(settings))
 

@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Progress, Steps, Task
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.presets import preset
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.search import Search

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.comparison.methods.method import Predictor, Progress, Steps, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.objective import Score
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers.gradients import Values
 from sharpzo_mlx.optimisers.spsa import SPSAParams, init, step
 from sharpzo_mlx.rng import key_for

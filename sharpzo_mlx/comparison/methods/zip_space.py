@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from sharpzo_mlx.prompts.prompt import PromptSpace
+from sharpzo_mlx.prompts.space import PromptSpace
 
 
 @dataclass(frozen=True)

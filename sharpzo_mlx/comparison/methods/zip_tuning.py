@@ -24,7 +24,7 @@ from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers.spsa import SPSAParams
-from sharpzo_mlx.prompts.prompt import tokenise_prompts
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.rng import key_for
 
 

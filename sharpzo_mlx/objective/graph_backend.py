@@ -1,0 +1,43 @@
+"""Compute class features and losses as a lazy graph of MLX; see `backend.Backend`."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from sharpzo_mlx.objective.chunks import Sizes, must_split_graph
+from sharpzo_mlx.objective.loss import LabelledImages, image_losses, mean_losses
+from sharpzo_mlx.prompts.text_features import TextFeatures
+
+
+class GraphBackend:
+    """Lazy values on any device.
+
+    Args:
+        text: the text tower, specialised to the classes.
+        images: the training images.
+        sizes: the problem's sizes.
+        budget: the memory budget in bytes, or None; a graph that needs more is evaluated layer by layer.
+    """
+
+    piece_sizes = None
+
+    def __init__(self, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int | None) -> None:
+        self.text, self.images, self.sizes, self.budget = text, images, sizes, budget
+
+    def class_features(self, contexts: mx.array) -> mx.array:
+        """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
+        stages = self.text.stages()
+        split = must_split_graph(self.sizes, int(contexts.shape[0]), len(stages), self.budget)
+        for stage in stages:
+            contexts = stage(contexts)
+            if split:
+                mx.eval(contexts)
+        return contexts
+
+    def losses(self, contexts: mx.array) -> mx.array:
+        """Return the mean loss of the training images, [P, n, m] -> [P] float32."""
+        return mean_losses(self.class_features(contexts), self.images)
+
+    def image_losses(self, contexts: mx.array) -> mx.array:
+        """Return the loss of each training image, [P, n, m] -> [P, N] float32."""
+        return image_losses(self.class_features(contexts), self.images)

@@ -1,0 +1,143 @@
+"""Compute the cross-entropy and the accuracy of classifiers on image features, in MLX and in NumPy.
+
+>>> mark_right(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1])).tolist()
+[True, False]
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import mlx.core as mx
+import numpy as np
+
+from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.objective import chunks
+from sharpzo_mlx.runtime.threads import spread
+
+A = TypeVar("A", mx.array, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The accuracy and the loss of one classifier on one set of images.
+
+    Attributes:
+        accuracy: the share of images whose class has the highest logit, 0..1.
+        loss: the mean cross-entropy.
+        images: the number of images, from which the accuracy's standard error follows.
+    """
+
+    accuracy: float
+    loss: float
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Image features [N, D] of unit norm, class indices [N], and the factor s that turns cosines into logits."""
+
+    embeddings: mx.array
+    labels: mx.array
+    logit_scale: float
+
+
+def mark_right(logits: A, labels: A, stands_for: A | None = None) -> A:
+    """Return for each image whether its class has the highest logit.
+
+    Args:
+        logits: [N, K], of MLX or of NumPy.
+        labels: [N] of the same library.
+        stands_for: the label that each of the K columns stands for [K]; None: column k stands for label k.
+
+    Returns:
+        [N], boolean.
+    """
+    predicted = logits.argmax(axis=-1)
+    right: A = (predicted if stands_for is None else stands_for[predicted]) == labels
+    return right
+
+
+def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
+    """Return the accuracy and the mean loss of class features [K, D] on image features [N, D] with labels [N]."""
+    return score_logits(logit_scale * (embeddings @ class_features.T), labels)
+
+
+def score_features(class_features: mx.array, features: Features, logit_scale: float) -> Score:
+    """Return the accuracy and the mean loss of class features [K, D] on encoded images."""
+    return score(class_features, features.embeddings, mx.array(features.labels), logit_scale)
+
+
+def score_logits(logits: mx.array, labels: mx.array) -> Score:
+    """Return the accuracy and the mean loss of a classifier's logits [N, K] for images with labels [N]."""
+    right = mx.sum(mark_right(logits, labels))
+    loss = mx.mean(mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, labels[:, None], axis=-1).squeeze(-1))
+    mx.eval(right, loss)
+    count = int(labels.shape[0])
+    return Score(cast(int, right.item()) / count, cast(float, loss.item()), count)
+
+
+def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> mx.array:
+    """Compute the cross-entropy of every image under every classifier.
+
+    Args:
+        class_features: [P, K, D] of unit norm.
+        embeddings: [N, D] of unit norm.
+        labels: [N] class indices.
+        logit_scale: s.
+
+    Returns:
+        [P, N] float32.
+    """
+    logits = logit_scale * (embeddings @ class_features.swapaxes(-1, -2))  # [P, N, K]
+    index = mx.broadcast_to(labels[None, :, None], (*logits.shape[:2], 1))
+    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, index, axis=-1).squeeze(-1)
+
+
+def image_losses(class_features: mx.array, images: LabelledImages) -> mx.array:
+    """Compute `cross_entropies`, [P, K, D] -> [P, N], holding one block of the logits at a time."""
+    candidates, classes, _ = class_features.shape
+    block = max(1, chunks.LOGITS_AT_ONCE // (classes * candidates))
+    parts = [
+        cross_entropies(
+            class_features, images.embeddings[i : i + block], images.labels[i : i + block], images.logit_scale
+        )
+        for i in range(0, images.embeddings.shape[0], block)
+    ]
+    return mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def mean_losses(class_features: mx.array, images: LabelledImages) -> mx.array:
+    """Return the mean loss of the images under every classifier, [P, K, D] -> [P]."""
+    return mx.mean(image_losses(class_features, images), axis=-1)
+
+
+def image_losses_numpy(
+    features: np.ndarray, embeddings: np.ndarray, labels: np.ndarray, logit_scale: float
+) -> np.ndarray:
+    """Compute the same in NumPy on all cores: [P, K, D], [N, D], [N] -> [P, N] float32."""
+    candidates, classes, _ = features.shape
+    count = len(labels)
+    losses = np.empty((candidates, count), np.float32)
+    step = max(1, chunks.CPU_LOGITS_AT_ONCE // classes)
+
+    def compute_piece(place: tuple[int, int]) -> None:
+        candidate, start = place
+        rows = slice(start, min(start + step, count))
+        logits = embeddings[rows] @ features[candidate].T
+        logits *= np.float32(logit_scale)
+        right = logits[np.arange(len(logits)), labels[rows]]
+        highest = logits.max(axis=-1)
+        logits -= highest[:, None]
+        np.exp(logits, out=logits)
+        losses[candidate, rows] = np.log(logits.sum(axis=-1)) + highest - right
+
+    places = list(itertools.product(range(candidates), range(0, count, step)))
+    if candidates * count * classes > chunks.CPU_LOGITS_AT_ONCE:
+        spread(compute_piece, places)
+    else:  # too little work to hand to threads
+        for place in places:
+            compute_piece(place)
+    return losses

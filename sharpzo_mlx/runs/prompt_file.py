@@ -1,0 +1,83 @@
+"""Write a tuned prompt to one safetensors file and read it back.
+
+The file is a classifier that works without this library: the arrays are tensors, the words are JSON in the metadata.
+
+    write_prompt(folder / "prompt.safetensors", prompt)
+    prompt = read_prompt(folder / "prompt.safetensors")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import atomic_path
+from sharpzo_mlx.heads.head import Head
+from sharpzo_mlx.prompts.prompt import Prompt
+
+ARRAYS = ("context", "w", "class_features", "zero_shot_features")
+
+
+def write_prompt(path: Path, prompt: Prompt) -> None:
+    """Write the prompt whole, beside its place, and rename it into place.
+
+    Args:
+        path: the file.
+        prompt: the prompt; its head, where it has one, is a `Head`.
+    """
+    arrays = {name: getattr(prompt, name) for name in ARRAYS}
+    words = {
+        "format": "mlx",
+        "class_names": json.dumps(prompt.class_names),
+        "folders": json.dumps(prompt.folders),
+        "logit_scale": repr(prompt.logit_scale),
+        "template": prompt.template,
+    }
+    if prompt.head is not None:
+        assert isinstance(prompt.head, Head), "no other kind of head can be read back"
+        arrays |= {"head_weight": prompt.head.weight, "head_bias": prompt.head.bias}
+        words |= {
+            "head": prompt.head.kind,
+            "text_share": repr(prompt.head.text_share),
+            "image_share": repr(prompt.head.image_share),
+        }
+    with atomic_path(path) as temporary:
+        mx.save_safetensors(str(temporary), arrays, metadata=words)
+
+
+def read_prompt(path: Path) -> Prompt:
+    """Read a prompt that `write_prompt` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is not a prompt.
+    """
+    try:
+        arrays, words = cast("tuple[dict[str, mx.array], dict[str, str]]", mx.load(str(path), return_metadata=True))
+        return Prompt(
+            **{name: arrays[name] for name in ARRAYS},
+            class_names=tuple(json.loads(words["class_names"])),
+            folders=tuple(json.loads(words["folders"])),
+            logit_scale=float(words["logit_scale"]),
+            template=words["template"],
+            head=_read_head(arrays, words),
+        )
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: no readable prompt here; is this the folder that `tune` wrote?") from error
+
+
+def _read_head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head | None:
+    """Return the head in a prompt's file, or None where it has none."""
+    if "head" not in words:
+        return None
+    return Head(
+        kind=words["head"],
+        weight=arrays["head_weight"],
+        bias=arrays["head_bias"],
+        text_share=float(words["text_share"]),
+        image_share=float(words["image_share"]),
+    )

@@ -1,0 +1,90 @@
+"""Build the problem of a run from its configuration, with the estimators that this device is precise enough for.
+
+problem = make_problem(clip, train, val, config)
+problem.objective.losses(w); problem.validate(w[0]); problem.config
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.datasets.templates import PLAIN
+from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.objective.build import Problem, build_problem
+
+_log = logging.getLogger("sharpzo_mlx")
+
+
+@dataclass(frozen=True)
+class TuningProblem(Problem):
+    """A problem, and the configuration as it is carried out: with estimators that the device is precise enough for."""
+
+    config: TuneConfig
+
+
+def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig) -> TuningProblem:
+    """Build the problem that a configuration describes.
+
+    Args:
+        clip: the checkpoint; its text tower is read anew and not kept whole.
+        train: the training images.
+        val: the validation images, of the same classes.
+        config: the options.
+
+    Raises:
+        UserError: a template or a class name that does not work, or a memory budget below one candidate's need.
+    """
+    problem = build_problem(
+        clip,
+        train,
+        val,
+        template=config.template or PLAIN,
+        space=config.space,
+        seed=config.seed,
+        memory_budget=config.memory_budget,
+        directions=config.stage2.draws if config.most_steps and config.stage2.optimiser == "gauss-newton" else 0,
+    )
+    return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse))
+
+
+def replace_differences(config: TuneConfig, reason: str | None) -> TuneConfig:
+    """Return the configuration with forward-mode derivatives in place of finite differences, and log a warning.
+
+    Args:
+        config: the options.
+        reason: why products are too coarse for differences; None: they are not, and the configuration stays.
+    """
+    if not reason:
+        return config
+    changed = safe_settings(config)
+    if changed:
+        words = ", ".join(f"{name} {value}" for name, value in changed.items() if value)
+        _log.warning(f"{reason}: differences of losses would be noise; used instead: {words}")
+    return config.with_settings(changed)
+
+
+def safe_settings(config: TuneConfig) -> dict[str, Any]:
+    """Return the settings that replace differences of losses by forward-mode derivatives."""
+    changed: dict[str, Any] = {}
+    sharpness, mask, dimension = config.sharpness, config.pruning, config.space.dimension
+    if sharpness.rho and sharpness.estimator in ("cge", "rge"):
+        count = _count_directions(sharpness.estimator, sharpness.directions, dimension)
+        changed |= {"sharpness.estimator": "forward", "sharpness.directions": count}
+    if config.most_steps and config.stage2.estimator == "rge":
+        changed["stage2.estimator"] = "forward"
+    if config.most_steps and mask.keep < 1 and mask.metric in ("zscore-squared", "zscore-fisher", "gradient"):
+        if mask.metric == "zscore-fisher":  # it is made from differences of single images' losses
+            changed["pruning.metric"] = "zscore-squared"
+        if config.stage2.optimiser != "gauss-newton" and mask.estimator != "forward":
+            count = _count_directions(mask.estimator, mask.directions, dimension)
+            changed |= {"pruning.estimator": "forward", "pruning.directions": count}
+    return changed
+
+
+def _count_directions(kind: str, given: int | None, dimension: int) -> int | None:
+    """Return as many directions as the replaced estimator takes; None, all coordinates, in place of CGE."""
+    return None if kind == "cge" else given or max(1, dimension // 10)
