@@ -1,4 +1,4 @@
-"""The image tower in NumPy gives the features of MLX's graph, in every kind of weights, in pieces of any size."""
+"""The image tower in NumPy gives the features of MLX's graph, for every kind of weights and pieces of any size."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.runtime.device import on_cpu
 
 
 def pixels(count: int, side: int = 16) -> np.ndarray:
@@ -47,21 +48,28 @@ def test_quantised_weights_and_another_activation() -> None:
 
 
 def test_pieces_change_nothing_but_rounding(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host, images = CPUVision(load_model(tiny_model, towers=("vision",))), pixels(9)
-    whole = host.image_features(images)
+    tower, images = CPUVision(load_model(tiny_model, towers=("vision",))), pixels(9)
+    whole = tower.image_features(images)
     monkeypatch.setattr("sharpzo_mlx.clip.cpu_vision.ROWS", 10)  # two images of five tokens
-    np.testing.assert_allclose(host.image_features(images), whole, atol=1e-6)
+    np.testing.assert_allclose(tower.image_features(images), whole, atol=1e-6)
 
 
-def test_a_clip_on_the_cpu_takes_this_way_and_lets_it_go(tiny_model: Path) -> None:
+def test_a_clip_on_the_cpu_takes_this_way_and_lets_it_go(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[CPUVision] = []
+
+    def build(model: CLIPModel) -> CPUVision:
+        built.append(CPUVision(model))
+        return built[-1]
+
+    monkeypatch.setattr("sharpzo_mlx.clip.handle.CPUVision", build)
     clip, images = load(tiny_model), pixels(4)
     expected = np.array(clip.vision().image_features(mx.array(images)))
     np.testing.assert_allclose(np.array(clip.encode_pixels(images)), expected, atol=2e-6)
     np.testing.assert_allclose(np.array(clip.encode_pixels(mx.array(images))), expected, atol=2e-6)
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    assert (clip._host_vision is not None) == on_cpu
+    assert len(built) == (1 if on_cpu() else 0)
     clip.release_vision()
-    assert clip._host_vision is None
+    clip.encode_pixels(images)
+    assert len(built) == (2 if on_cpu() else 0)
 
 
 def test_pixels_of_another_size_are_refused(tiny_model: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Clip handle: towers read when needed and let go, features of unit norm, errors that say what to do."""
+"""The Clip handle: it reads towers when needed and releases them, gives unit norm, and says what to do at errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import Clip, load
+from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder
@@ -58,20 +60,31 @@ def test_one_text_or_image_is_a_list_of_one(clip: Clip, tmp_path: Path) -> None:
         np.testing.assert_array_equal(clip.encode_images(one), clip.encode_images([one]))
 
 
-def test_a_tower_is_read_when_needed_and_can_be_let_go(clip: Clip) -> None:
-    assert (clip._text, clip._vision) == (None, None)
+def test_a_tower_is_read_when_needed_and_can_be_released(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, ...]] = []
+
+    def spy(folder: Path, towers: tuple[str, ...]) -> CLIPModel:
+        read.append(towers)
+        return load_model(folder, towers=towers)
+
+    monkeypatch.setattr("sharpzo_mlx.clip.handle.load_model", spy)
+    clip = load(model)
+    assert read == []
     scale = clip.logit_scale
     assert 1 < scale < 100
-    assert clip._vision is None
+    assert read == [("text",)]
     blank = np.zeros((1, 64, 64, 3), np.float32)
     first = np.array(clip.encode_pixels(blank))
     tower = clip.vision_model()
+    assert read == [("text",), ("vision",)]
     clip.release_vision()
     clip.release_text()
-    assert (clip._text, clip._vision) == (None, None)
     assert clip.vision_model() is not tower
     np.testing.assert_array_equal(clip.encode_pixels(blank), first)
     assert clip.logit_scale == scale
+    assert read == [("text",), ("vision",), ("vision",)]
+    clip.text_model()
+    assert read[3:] == [("text",)]
 
 
 def test_fingerprints_tell_checkpoints_apart(clip: Clip, testbed: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The activations that CLIP checkpoints name: quick GELU, GELU, and GELU's tanh form.
+"""Compute the activations that CLIP checkpoints name: quick GELU, GELU, and GELU's tanh form.
 
-The quick and the tanh form are x times a logistic function. On Linux' CPU backend MLX computes that one element at
-a time (20 ns, more than the matrix products around it); there a rational form in blocks that fit the processor's
-cache takes a quarter of that and stays within 4e-7 of the exact value. Everywhere else it is `mx.sigmoid`. `in_place`
-has all three for NumPy arrays, whose exp and tanh take a thirtieth.
+The quick and the tanh form are x times a logistic function. MLX's CPU backend on Linux computes that function one
+element at a time (20 ns each, more than the matrix products around it). There, a rational form replaces it, in blocks
+that fit the processor's cache: it takes a quarter of the time and stays within 4e-7 of the exact value. Everywhere
+else the function is `mx.sigmoid`. `in_place` gives all three activations for NumPy arrays, whose exp and tanh take a
+thirtieth of MLX's time on the CPU.
 
 >>> activation("quick_gelu")(mx.array([0.0])).item()
 0.0
@@ -19,37 +20,39 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
+from sharpzo_mlx.runtime.device import on_cpu
+
 Activation = Callable[[mx.array], mx.array]
 
 SQRT_HALF = math.sqrt(0.5)
 SQRT_EIGHT_OVER_PI = math.sqrt(8 / math.pi)
-SATURATION = 4.971786858527772  # where the convergent below reaches 1: further out it would leave [-1, 1]
-ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # of 7.1.26, highest power first
+SATURATION = 4.971786858527772  # where the convergent below reaches 1; beyond this it would leave [-1, 1]
+ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # 7.1.26, highest power first; 1e-7
 BLOCK = 1 << 16  # elements: a quarter of a MB, so that the fraction's steps stay in the cache
 
 
 def quick_gelu(x: mx.array) -> mx.array:
-    """x * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
+    """Return x * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
     return _logistic(lambda v, sigmoid: v * sigmoid(1.702 * v), x)
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x * Phi(x) with the error function, not an approximation."""
+    """Return x * Phi(x), computed with the error function and not approximated."""
     return 0.5 * x * (1 + mx.erf(x * SQRT_HALF))
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
-    """The tanh form of GELU (Hendrycks & Gimpel, arXiv 1606.08415): (1 + tanh z) / 2 is sigmoid(2 z)."""
+    """Return the tanh form of GELU (Hendrycks & Gimpel, arXiv 1606.08415); (1 + tanh z) / 2 is sigmoid(2 z)."""
     return _logistic(lambda v, sigmoid: v * sigmoid(SQRT_EIGHT_OVER_PI * (v + 0.044715 * v * v * v)), x)
 
 
 def activation(name: str) -> Activation:
-    """The function that a config's `hidden_act` names; CLIPConfig has checked the name."""
+    """Return the function that a config's `hidden_act` names; CLIPConfig has checked the name."""
     return {"quick_gelu": quick_gelu, "gelu": gelu}.get(name, gelu_tanh)
 
 
 def rational_sigmoid(y: mx.array) -> mx.array:
-    """The logistic function from Lambert's continued fraction of tanh, in products and one quotient.
+    """Return the logistic function, computed with products and one quotient from Lambert's continued fraction of tanh.
 
     The fraction's seventh convergent p / q is tanh(y / 4). With tanh's double-angle rule, sigmoid(y) =
     (1 + tanh(y / 2)) / 2 becomes (p + q)^2 / 2(p^2 + q^2), and its derivative ((p^2 - q^2) / 2(p^2 + q^2))^2:
@@ -65,7 +68,7 @@ def rational_sigmoid(y: mx.array) -> mx.array:
     a = r * r
     p = r * (135135 + a * (17325 + a * (378 + a)))
     q = 135135 + a * (62370 + a * (3150 + 28 * a))
-    # the derivative is `_slope`'s: nothing is to flow through p and q
+    # `_slope` is the whole derivative, so none may flow through p and q
     return cast("mx.array", _quotient(y, mx.stop_gradient(p), mx.stop_gradient(q)))
 
 
@@ -86,12 +89,12 @@ def _forward(primals: tuple[mx.array, ...], tangents: tuple[mx.array, ...]) -> m
 
 @_quotient.vjp
 def _backward(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
-    nothing = mx.zeros_like(cotangent)
-    return _slope(*primals[1:]) * cotangent, nothing, nothing
+    zero = mx.zeros_like(cotangent)
+    return _slope(*primals[1:]) * cotangent, zero, zero
 
 
 def in_place(function: Activation) -> Callable[[np.ndarray], None]:
-    """The activation that writes a NumPy array [rows, width] over with `function` of it."""
+    """Return a function that replaces a NumPy array [rows, width] by its activation, in place."""
     kernel = _quick_gelu if function is quick_gelu else _gelu if function is gelu else _gelu_tanh
 
     def apply(x: np.ndarray) -> None:
@@ -125,7 +128,7 @@ def _gelu_tanh(x: np.ndarray, spare: np.ndarray) -> None:
 
 
 def _gelu(x: np.ndarray, spare: np.ndarray) -> None:
-    """max(x, 0) - |x| Q(|x|), Q the normal tail by Abramowitz & Stegun 7.1.26, within 1e-7 and without cancelling."""
+    """Compute max(x, 0) - |x| Q(|x|) without cancellation; Q is the normal tail (Abramowitz & Stegun 7.1.26)."""
     size, tail = np.abs(x, out=spare[0]), spare[1]
     np.maximum(x, 0, out=x)
     t = 1 / (1 + np.float32(0.3275911 * SQRT_HALF) * size)
@@ -140,8 +143,8 @@ def _gelu(x: np.ndarray, spare: np.ndarray) -> None:
 
 
 def _logistic(function: Callable[[mx.array, Activation], mx.array], x: mx.array) -> mx.array:
-    """Apply an elementwise function of x and a sigmoid by whichever way is fast on the device and in x's dtype."""
-    if x.dtype != mx.float32 or sys.platform != "linux" or mx.default_device() != mx.Device(mx.cpu):
+    """Apply an elementwise function of x and a sigmoid, in the way that is fast on the device and in x's dtype."""
+    if x.dtype != mx.float32 or sys.platform != "linux" or not on_cpu():
         return function(x, mx.sigmoid)
     if x.size <= BLOCK:
         return function(x, rational_sigmoid)

@@ -1,10 +1,9 @@
-"""A model folder: read its configuration, load the towers that are asked for, write a new one.
+"""Read and write a model folder: its configuration, and the weights of the towers that the caller names.
 
-`model.safetensors` holds the weights under their attribute paths and in MLX's layout, so loading transforms
-nothing
-and is strict: a weight that is missing, unused or of another shape is an error. The weights are read when
-they are first used, those of a tower that was not asked for never. Their fingerprint stands in the file's
-metadata.
+`model.safetensors` holds the weights under their attribute paths and in MLX's layout, so loading transforms nothing
+and is strict: a weight that is missing, unused or of another shape is an error. MLX reads a weight when it is first
+used, and never reads those of a tower that the caller did not name. The file's metadata holds the weights'
+fingerprint.
 
 >>> model = load_model("m", towers=("text",))  # doctest: +SKIP
 """
@@ -28,6 +27,7 @@ from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_path, atomic_write
+from sharpzo_mlx.runtime.device import on_cpu
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 TOWER_PREFIXES = {
@@ -43,7 +43,7 @@ def load_config(folder: str | Path) -> CLIPConfig:
     """Read the configuration of a model folder.
 
     Raises:
-        UserError: no such folder, no config.json in it, or it describes no CLIP.
+        UserError: the folder or its config.json is missing, or config.json describes no CLIP.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -51,25 +51,24 @@ def load_config(folder: str | Path) -> CLIPConfig:
     try:
         return CLIPConfig.from_dict(read_json(folder / CONFIG))
     except UserError as error:
-        told = str(error)
-        raise UserError(told if str(folder) in told else f"{folder}: {told}") from None
+        message = str(error)
+        raise UserError(message if str(folder) in message else f"{folder}: {message}") from None
 
 
 def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.Dtype | None = None) -> CLIPModel:
     """Load a model folder, strictly.
 
     Args:
-        folder: what `save_model` wrote.
+        folder: a folder that `save_model` wrote.
         towers: "text", "vision" or both; only these are built, and only their weights are read, at first use.
-        dtype: what floating weights are cast to. None keeps the file's dtype, except that half precision
-            becomes float32 on the CPU: there it is an order of magnitude faster, and no less exact.
+        dtype: the dtype to cast floating weights to. None keeps the file's dtype, except that half precision
+            becomes float32 on the CPU, which is an order of magnitude faster there and no less exact.
 
     Returns:
-        The model; quantised where the file holds quantised weights.
+        The model; its layers are quantised where the file holds quantised weights.
 
     Raises:
-        UserError: the folder is incomplete or damaged, or its weights are not those that its config
-            describes.
+        UserError: the folder is incomplete or damaged, or its weights are not those that its config describes.
     """
     folder = Path(folder)
     return build_model(load_config(folder), read_tensors(folder / WEIGHTS), towers, dtype=dtype, where=folder / WEIGHTS)
@@ -83,13 +82,13 @@ def build_model(
     dtype: mx.Dtype | None = None,
     where: Path | None = None,
 ) -> CLIPModel:
-    """A model from weights in memory, as strictly as `load_model`, whose arguments these are.
+    """Build a model from weights in memory, as strictly as `load_model` does from a folder.
 
     Args:
-        config: of the model, its `quantization` included.
-        weights: attribute path -> array in MLX's layout; those of towers that are not asked for are left alone.
+        config: the model's configuration, with its `quantization`.
+        weights: attribute path -> array in MLX's layout; weights of towers that are not named are ignored.
         towers, dtype: see `load_model`.
-        where: what an error names as the weights' place.
+        where: the file that an error names.
 
     Raises:
         UserError: the weights are not those that the config describes.
@@ -110,10 +109,10 @@ def save_model(
     """Write a model folder; config.json comes last, so a folder that has one is whole.
 
     Args:
-        folder: made when it is missing; its files of the same names are replaced.
-        config: of the model, its `quantization` included.
-        weights: attribute path -> array in MLX's layout; must be exactly those that the config describes.
-        tokenizer_json: `Tokenizer.to_json()`.
+        folder: is made when it is missing; its files of the same names are replaced.
+        config: the model's configuration, with its `quantization`.
+        weights: attribute path -> array in MLX's layout; exactly the weights that the config describes.
+        tokenizer_json: the result of `Tokenizer.to_json()`.
         card: the model card, Markdown.
 
     Raises:
@@ -132,7 +131,7 @@ def save_model(
 
 
 def fingerprint(folder: str | Path) -> str:
-    """What identifies a model's features: read from the file's metadata, else computed as when saved."""
+    """Return the text that identifies a model's features, from the file's metadata or else from the weights."""
     folder = Path(folder)
     config = load_config(folder)
     path = folder / WEIGHTS
@@ -141,10 +140,10 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
-    """SHA-256 over the network's description and every weight's name, shape, dtype and bytes.
+    """Return the SHA-256 of the network's description and of every weight's name, shape, dtype and bytes.
 
-    The description counts because equal weights with another activation or epsilon give other features; the
-    image preprocessing does not, the feature cache keeps it beside.
+    The description counts because equal weights with another activation or epsilon give other features. The image
+    preprocessing does not count; the feature cache records it separately.
     """
     described = {key: value for key, value in config.to_dict().items() if key != "preprocessor"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -179,17 +178,16 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
     missing = [name for name in expected if name not in weights]
     unused = [name for name in weights if name not in expected]
     other = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-    for names, trouble in ((missing, "lacks"), (unused, "has unused"), (other, "has of another shape")):
+    for names, fault in ((missing, "lacks"), (unused, "has unused"), (other, "has of another shape")):
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise UserError(
-                f"{path}: {trouble} {', '.join(sorted(names)[:NAMED])}{more}; "
+                f"{path}: {fault} {', '.join(sorted(names)[:NAMED])}{more}; "
                 "its config.json describes another model: convert the checkpoint again"
             )
 
 
 def _cast(weight: mx.array, dtype: mx.Dtype | None) -> mx.array:
     if dtype is None:
-        on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        dtype = mx.float32 if on_cpu and weight.dtype in HALF else weight.dtype
+        dtype = mx.float32 if on_cpu() and weight.dtype in HALF else weight.dtype
     return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) else weight

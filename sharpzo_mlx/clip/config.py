@@ -1,8 +1,8 @@
-"""What a CLIP checkpoint says about itself: the sizes of both towers, and how its images are prepared.
+"""The configuration of a CLIP checkpoint: the sizes of both towers, and how its images are prepared.
 
-The field names are those of CLIP's own `config.json`, and a field that a file leaves out has CLIP's default,
-so an older or sparse file means here what it means elsewhere. A file that is no CLIP, or that describes
-something these towers cannot compute, is refused by name before anything is loaded.
+The fields have the names of CLIP's own `config.json`, and a field that a file leaves out has CLIP's default, so an
+older or sparse file means here what it means elsewhere. A file that describes no CLIP, or something that these towers
+cannot compute, is refused before anything is loaded; the error names the field.
 
 >>> CLIPConfig.from_dict({"model_type": "clip", "text_config": {}, "vision_config": {}}).text.hidden_size
 512
@@ -18,13 +18,13 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
-RESNET = "clip_resnet_model"  # our name for the kind of a vision_config; Hugging Face has none for it
+RESNET = "clip_resnet_model"  # our `model_type` of a vision_config; Hugging Face has none for it
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The text tower; `causal` is false only for towers trained without CLIP's causal mask."""
+    """The sizes of the text tower; `causal` is false only for towers trained without CLIP's causal mask."""
 
     hidden_size: int = 512
     intermediate_size: int = 2048
@@ -42,7 +42,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The image tower; sizes in pixels, images and patches are square."""
+    """The sizes of a ViT image tower; images and patches are square, in pixels."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -56,13 +56,13 @@ class VisionConfig:
 
     @property
     def positions(self) -> int:
-        """The class token and one token for each patch."""
+        """How many tokens it sees: the class token and one for each patch."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """CLIP's modified ResNet as the image tower; `layers` are the blocks of its four stages."""
+    """The sizes of CLIP's modified ResNet as image tower; `layers` are the blocks of its four stages."""
 
     layers: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64  # channels behind the stem
@@ -78,13 +78,13 @@ class ResNetConfig:
 
     @property
     def positions(self) -> int:
-        """The pooled token and one token for each pixel of the last stage, a 32nd of the image's side."""
+        """How many tokens the pooling sees: the mean, and one for each pixel of the last stage (side: image / 32)."""
         return (self.image_size // 32) ** 2 + 1
 
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Both towers, the width of their joint space, the image preprocessing, and how weights are quantised."""
+    """The configuration: both towers, the width of their joint space, image preprocessing and quantisation."""
 
     text: TextConfig
     vision: VisionConfig | ResNetConfig
@@ -104,7 +104,7 @@ class CLIPConfig:
             The configuration, with CLIP's defaults for what the file leaves out.
 
         Raises:
-            UserError: it is no CLIP with towers that we have, or a value cannot be computed with.
+            UserError: it describes no CLIP with towers that we have, or a field has an impossible value.
         """
         _refuse_other_models(given)
         text = _read(TextConfig, _section(given, "text_config"), "text_config")
@@ -119,7 +119,7 @@ class CLIPConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The `config.json` that `from_dict` reads back to an equal configuration."""
+        """Return the `config.json` that `from_dict` reads back to an equal configuration."""
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
         kind = RESNET if isinstance(self.vision, ResNetConfig) else "clip_vision_model"
         vision = {"model_type": kind, "projection_dim": self.projection_dim} | asdict(self.vision)
@@ -176,7 +176,7 @@ def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
 
 
 def _value(given: Any, default: Any, name: str) -> Any:
-    """One value of the default's type; null and absent mean the default, [n, n] means the square n."""
+    """Return a value of the default's type; null and absent mean the default, [n, n] means the square n."""
     if given is None:
         return default
     if isinstance(default, tuple):

@@ -1,11 +1,12 @@
-"""A transformer layer in NumPy, for MLX's CPU device: its weights, its buffers, what its parts compute.
+"""A transformer layer in NumPy, for MLX's CPU device: its weights, its buffers and its computations.
 
-MLX's CPU backend computes exp and its like one element at a time and on one core, so on that device both of CLIP's
-towers go through NumPy, a piece of work from its first layer to its last on one core (`cores.spread`): `host_text`
-and `host_vision`. Weights are used in float32, whatever they are stored in; float32 ones are not copied.
+MLX's CPU backend computes exp and the like one element at a time and on one core. On that device both of CLIP's towers
+therefore run in NumPy (`clip.cpu_vision`, `prompts.shared_prefix_cpu`): the work is cut into pieces, and one core
+carries each piece from the first layer to the last (`runtime.threads.spread`). Weights are used in float32, whatever
+dtype they are stored in; float32 weights are not copied.
 
     layer = cpu_layer(encoder.layers[0])
-    layer.finish(x, room, act)          # x [r, m] in place, its attention in room.y
+    layer.finish(x, buffers, act)       # changes x [r, m] in place; buffers.y holds its attention
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ ROWS = 512  # tokens of one piece: enough for a product's full speed, few enough
 
 @dataclass(frozen=True)
 class Affine:
-    """x W^T + b, and a layer norm's weight and bias."""
+    """The weights of a linear map x W^T + b, or of a layer norm."""
 
     weight: Array
     bias: Array | None
     eps: float = 0.0
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """The product [..., in] -> [..., out]."""
+        """Apply the linear map: [..., in] -> [..., out]."""
         y: Array = np.matmul(x, self.weight.T, out=out)
         if self.bias is not None:
             y += self.bias
         return y
 
     def norm(self, x: Array, out: Array) -> Array:
-        """The layer norm of rows [R, m]."""
+        """Write the layer norm of the rows x [R, m] into `out` and return it."""
         np.subtract(x, x.mean(axis=-1, keepdims=True), out=out)
         variance = np.einsum("ri,ri->r", out, out) / x.shape[-1]
         out *= (1 / np.sqrt(variance + np.float32(self.eps)))[:, None]
@@ -51,7 +52,7 @@ class Affine:
 
 
 class Buffers:
-    """The arrays that one piece of work needs, for all of its layers."""
+    """The arrays that one piece of work needs; all of its layers reuse them."""
 
     def __init__(self, rows: int, width: int, hidden: int) -> None:
         self.x, self.y, self.q, self.k, self.v = (np.empty((rows, width), np.float32) for _ in range(5))
@@ -60,7 +61,7 @@ class Buffers:
 
 @dataclass(frozen=True)
 class CPULayer:
-    """One layer's weights."""
+    """The weights of one transformer layer."""
 
     norm1: Affine
     q: Affine
@@ -71,24 +72,24 @@ class CPULayer:
     fc1: Affine
     fc2: Affine
 
-    def finish(self, x: Array, room: Buffers, act: Callable[[Array], None]) -> None:
-        """What follows the attention, whose result is in `room.y`: x [r, m] is changed in place."""
+    def finish(self, x: Array, buffers: Buffers, act: Callable[[Array], None]) -> None:
+        """Change x [r, m] in place by what follows the attention, whose result is in `buffers.y`."""
         r = len(x)
-        x += self.out(room.y[:r], room.q[:r])
-        hidden = self.fc1(self.norm2.norm(x, room.y[:r]), room.hidden[:r])
+        x += self.out(buffers.y[:r], buffers.q[:r])
+        hidden = self.fc1(self.norm2.norm(x, buffers.y[:r]), buffers.hidden[:r])
         act(hidden)
-        x += self.fc2(hidden, room.q[:r])
+        x += self.fc2(hidden, buffers.q[:r])
 
 
 def cpu_layer(layer: EncoderLayer) -> CPULayer:
-    """The weights of a layer of the network."""
+    """Return the weights of a layer of the network."""
     attention, mlp = layer.self_attn, layer.mlp
     modules = (layer.layer_norm1, attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     return CPULayer(*[affine(module) for module in (*modules, layer.layer_norm2, mlp.fc1, mlp.fc2)])
 
 
 def affine(module: Any) -> Affine:
-    """The numbers of a linear layer, quantised or not, or of a layer norm."""
+    """Return the weights of a linear layer, quantised or not, or of a layer norm."""
     bias = array(module.bias) if "bias" in module else None
     if isinstance(module, nn.QuantizedLinear):
         weight = mx.dequantize(
@@ -99,17 +100,17 @@ def affine(module: Any) -> Affine:
 
 
 def array(x: mx.array) -> Array:
-    """An MLX array in float32, without a copy where it is such already."""
+    """Return an MLX array as a NumPy array in float32; float32 arrays are not copied."""
     return np.array(x, copy=False) if x.dtype == mx.float32 else np.array(x.astype(mx.float32))
 
 
 def by_head(x: Array, heads: int) -> Array:
-    """[..., T, m] -> a view [..., H, T, h]."""
+    """Return a view by attention heads: [..., T, m] -> [..., H, T, h]."""
     return x.reshape(*x.shape[:-1], heads, -1).swapaxes(-2, -3)
 
 
 def softmax(scores: Array) -> Array:
-    """Over the last axis, in place."""
+    """Replace scores by their softmax over the last axis, in place, and return them."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)

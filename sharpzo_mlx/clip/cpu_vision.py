@@ -1,7 +1,8 @@
-"""CLIP's image tower in NumPy, for MLX's CPU device: pixels to unit-norm features, a few images a core at a time.
+"""Compute CLIP's ViT image tower in NumPy, for MLX's CPU device: pixels to unit-norm features.
 
-The network of `clip.vision` (Radford et al., arXiv 2103.00020, section 2.4), of which only the class token is read:
-the last layer computes one query, and one row of the MLP, an image. See `host_layers` for why it is here at all.
+The network is that of `clip.vision` (Radford et al., arXiv 2103.00020, section 2.4). Only the class token of the last
+layer is read, so that layer computes one query and one row of the MLP for each image. Each core takes a few images at
+a time. `cpu_layers` says why NumPy is faster there.
 
     features = CPUVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
 """
@@ -21,7 +22,7 @@ class CPUVision:
     """The forward pass of a ViT image tower and its projection on the CPU.
 
     Args:
-        model: with its image half; float32 weights are shared with it.
+        model: a model with its image tower; its float32 weights are shared, not copied.
     """
 
     def __init__(self, model: CLIPModel) -> None:
@@ -39,10 +40,10 @@ class CPUVision:
         self.act = in_place(layer.mlp.activation)
 
     def image_features(self, pixels: Array) -> Array:
-        """Prepared pixels [B, H, W, channels] -> features [B, D], float32, unit norm.
+        """Return the features [B, D] (float32, unit norm) of prepared pixels [B, H, W, channels].
 
         Raises:
-            ValueError: pixels of another size than the checkpoint's.
+            ValueError: the pixels have another size than the checkpoint's.
         """
         if pixels.shape[1:] != self.expected:
             raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {self.expected}")
@@ -53,34 +54,36 @@ class CPUVision:
 
     def _forward(self, pixels: Array) -> Array:
         p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
-        room = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
-        x = room.y.reshape(p, tokens, m)
+        buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
+        x = buffers.y.reshape(p, tokens, m)
         x[:, 0], x[:, 1:] = self.start, self._cut(pixels) @ self.patches.reshape(m, -1).T
         x += self.positions
-        self.first.norm(room.y, room.x)
+        self.first.norm(buffers.y, buffers.x)
         for layer in self.layers[:-1]:
-            self._attend(layer, room, p, tokens)
-            layer.finish(room.x, room, self.act)
-        self._attend(self.layers[-1], room, p, 1)
-        start = np.ascontiguousarray(room.x.reshape(p, tokens, m)[:, 0])
-        self.layers[-1].finish(start, room, self.act)
+            self._attend(layer, buffers, p, tokens)
+            layer.finish(buffers.x, buffers, self.act)
+        self._attend(self.layers[-1], buffers, p, 1)
+        start = np.ascontiguousarray(buffers.x.reshape(p, tokens, m)[:, 0])
+        self.layers[-1].finish(start, buffers, self.act)
         features = self.projection(self.last.norm(start, np.empty_like(start)))
         features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
         return features
 
     def _cut(self, pixels: Array) -> Array:
-        """[p, H, W, c] -> [p, patches, side * side * c], row by row."""
+        """Cut images into patches, row by row: [p, H, W, c] -> [p, patches, side * side * c]."""
         p, height, width, channels = pixels.shape
         side = self.patches.shape[1]
         grid = pixels.reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
         return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)
 
-    def _attend(self, layer: CPULayer, room: Buffers, p: int, rows: int) -> None:
-        """Attention of the first `rows` tokens of each of p images over all, into the first rows of `room.y`."""
-        tokens, m = len(room.x) // p, room.x.shape[1]
-        y = layer.norm1.norm(room.x, room.y)
+    def _attend(self, layer: CPULayer, buffers: Buffers, p: int, rows: int) -> None:
+        """Write the attention of the first `rows` tokens of each of p images to the first rows of `buffers.y`."""
+        tokens, m = len(buffers.x) // p, buffers.x.shape[1]
+        y = layer.norm1.norm(buffers.x, buffers.y)
         asked = y if rows == tokens else np.ascontiguousarray(y.reshape(p, tokens, m)[:, :rows]).reshape(-1, m)
-        split = (layer.q(asked, room.q[: p * rows]), layer.k(y, room.k), layer.v(y, room.v))
+        split = (layer.q(asked, buffers.q[: p * rows]), layer.k(y, buffers.k), layer.v(y, buffers.v))
         q, k, v = (by_head(part.reshape(p, -1, m), self.heads) for part in split)
         q *= self.scale
-        np.matmul(softmax(q @ k.swapaxes(-1, -2)), v, out=by_head(room.y[: p * rows].reshape(p, rows, m), self.heads))
+        np.matmul(
+            softmax(q @ k.swapaxes(-1, -2)), v, out=by_head(buffers.y[: p * rows].reshape(p, rows, m), self.heads)
+        )

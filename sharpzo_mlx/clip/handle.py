@@ -1,7 +1,7 @@
-"""A converted CLIP in a folder, as one handle: texts and images in, unit-norm features out.
+"""Open a converted CLIP: `load` returns a handle that turns texts and images into unit-norm features.
 
-The towers are read when they are first needed and can be let go one by one: tuning runs with the text tower
-alone. `load` is the front door; it reads only the configuration.
+The handle reads a tower when it is first needed and can release each one alone: tuning runs with the text tower alone.
+`load` itself reads only the configuration.
 
 >>> clip = load("m")  # doctest: +SKIP
 >>> clip.encode_images(["dog.jpg"]) @ clip.encode_texts(["a photo of a dog."]).T  # doctest: +SKIP
@@ -28,16 +28,17 @@ from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
 from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.runtime.device import on_cpu
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 64
 
 
 class Clip:
-    """A checkpoint folder and the towers of it that are in memory.
+    """A checkpoint folder, and those of its towers that are in memory.
 
     Attributes:
-        folder: the converted checkpoint.
+        folder: the folder of the converted checkpoint.
         config: its configuration.
     """
 
@@ -46,12 +47,12 @@ class Clip:
         self.config: CLIPConfig = load_config(folder)
         self._text: CLIPModel | None = None
         self._vision: CLIPModel | None = None
-        self._host_vision: CPUVision | None = None
+        self._cpu_vision: CPUVision | None = None
         _check_sizes(self.config, folder)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's tokenizer, read once."""
+        """The checkpoint's tokenizer; it is read once."""
         return Tokenizer.from_folder(self.folder)
 
     @cached_property
@@ -60,65 +61,64 @@ class Clip:
         return fingerprint(self.folder)
 
     def text(self) -> CLIPModel:
-        """The text half: tower, projection and logit scale; read at the first call."""
+        """Return the text half (tower, projection and logit scale); the first call reads it."""
         if self._text is None:
             self._text = load_model(self.folder, towers=("text",))
         return self._text
 
     def vision(self) -> CLIPModel:
-        """The image half: tower and projection; read at the first call after a release."""
+        """Return the image half (tower and projection); the first call, and the first after a release, reads it."""
         if self._vision is None:
             self._vision = load_model(self.folder, towers=("vision",))
         return self._vision
 
     def text_model(self) -> TextModel:
-        """The text tower."""
+        """Return the text tower."""
         return self.text().text_model
 
     def vision_model(self) -> VisionModel | ResNetModel:
-        """The image tower."""
+        """Return the image tower."""
         return self.vision().vision_model
 
     def release_text(self) -> None:
-        """Let the text half go; the next use reads it again."""
+        """Free the text half; the next use reads it again."""
         self._text = None
         mx.clear_cache()
 
     def release_vision(self) -> None:
-        """Let the image half go; the next use reads it again."""
-        self._vision = self._host_vision = None
+        """Free the image half; the next use reads it again."""
+        self._vision = self._cpu_vision = None
         mx.clear_cache()
 
     @cached_property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before the softmax: exp of the checkpoint's number."""
+        """The factor of cosines before the softmax: exp of the checkpoint's number."""
         half = self._text or self._vision or self.text()
         return math.exp(float(np.array(half.logit_scale.astype(mx.float32))))
 
     def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
-        """Prepared pixels [B, H, W, 3] -> features [B, D], float32, unit norm, evaluated.
+        """Return the features [B, D] (float32, unit norm, evaluated) of prepared pixels [B, H, W, 3].
 
-        On MLX's CPU device a ViT goes through NumPy, see `host_vision`.
+        On MLX's CPU device a ViT runs in NumPy, see `clip.cpu_vision`.
         """
-        on_host = mx.default_device() == mx.Device(mx.cpu) and isinstance(self.vision_model(), VisionModel)
-        if on_host:
-            self._host_vision = self._host_vision or CPUVision(self.vision())
-            return mx.array(self._host_vision.image_features(np.asarray(pixels)))
+        if on_cpu() and isinstance(self.vision_model(), VisionModel):
+            self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
+            return mx.array(self._cpu_vision.image_features(np.asarray(pixels)))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)
         return features
 
     def encode_images(self, paths: str | Path | Sequence[Path | str]) -> mx.array:
-        """Encode image files, in order.
+        """Return the features of image files, in order.
 
         Args:
-            paths: one image file, or several; see `sharpzo_mlx.images.load.stream` for what is read.
+            paths: one image file, or several; `sharpzo_mlx.images.load.stream` reads them.
 
         Returns:
             Features [n, D], float32, unit norm.
 
         Raises:
-            UserError: a file cannot be read; it is named. (`sharpzo_mlx.features.extract` skips such files instead.)
+            UserError: a file cannot be read; the error names it. (`sharpzo_mlx.features.extract` skips such files.)
         """
         rows = []
         paths = [paths] if isinstance(paths, (str, Path)) else paths
@@ -130,7 +130,7 @@ class Clip:
         return mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
 
     def encode_texts(self, texts: str | Sequence[str]) -> mx.array:
-        """Encode whole texts, in order.
+        """Return the features of whole texts, in order.
 
         Args:
             texts: one prompt, or several, such as "a photo of a dog.", at most 77 tokens each.
@@ -139,7 +139,7 @@ class Clip:
             Features [n, D], float32, unit norm.
 
         Raises:
-            UserError: a text is too long; it is named.
+            UserError: a text is too long; the error names it.
         """
         rows = []
         texts = [texts] if isinstance(texts, str) else texts
@@ -162,13 +162,13 @@ def load(folder: str | Path | None = None) -> Clip:
     """Open a converted checkpoint; its weights are read when they are first needed.
 
     Args:
-        folder: what `sharpzo-mlx convert` wrote; None for the default model.
+        folder: a folder that `sharpzo-mlx convert` wrote; None for the default model.
 
     Returns:
         The handle.
 
     Raises:
-        UserError: there is no such folder, or it is no converted CLIP; the message says what to run.
+        UserError: the folder is missing or holds no converted CLIP; the error says what to run.
     """
     if folder is None:
         folder = default_model_folder()

@@ -1,8 +1,8 @@
-"""The transformer that both of CLIP's towers are made of: attention, MLP, layer, stack.
+"""The transformer of both of CLIP's towers: attention, MLP, layer, stack.
 
 Attribute names are the checkpoint's key names, so a weight's name is its place. `Attention` is split into its
-projections (`heads`) and the product (`attend`), so that a caller who shares keys and values between many
-sequences (METHOD.md, "Exact savings") can do so without a second implementation.
+projections (`heads`) and the product (`attend`), so that `prompts.shared_prefix` can share keys and values between many
+sequences without a second implementation.
 
 >>> Encoder(TextConfig(hidden_size=64, num_hidden_layers=2))(mx.zeros((1, 5, 64))).shape
 (1, 5, 64)
@@ -15,14 +15,14 @@ from functools import partial
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.activations import activation as activation
+from sharpzo_mlx.clip.activations import activation
 from sharpzo_mlx.clip.config import TextConfig, VisionConfig
 
 Mask = mx.array | str | None
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the softmax is float32 whatever the weights are."""
+    """Multi-head self-attention; the softmax is computed in float32 whatever the weights' dtype."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -34,18 +34,18 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def heads(self, projected: mx.array) -> mx.array:
-        """[B, T, width] -> [B, heads, T, width / heads]."""
+        """Split by heads: [B, T, width] -> [B, heads, T, width / heads]."""
         batch, length, _ = projected.shape
         return projected.reshape(batch, length, self.num_heads, -1).transpose(0, 2, 1, 3)
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask = None) -> mx.array:
-        """Weigh the values and project the result back.
+        """Return the attention's weighted values, projected back.
 
         Args:
             queries: [B, heads, T, d].
             keys, values: [B, heads, S, d], S >= T.
-            mask: None, "causal" (the last query sees the last key), or additive or boolean, against [B,
-                heads, T, S].
+            mask: None, "causal" (the last query sees the last key), or an additive or boolean array that broadcasts
+                to [B, heads, T, S].
 
         Returns:
             [B, T, width].

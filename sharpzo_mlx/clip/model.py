@@ -1,8 +1,8 @@
-"""CLIP: the two towers, their projections into one space, and the scale of its cosines.
+"""The CLIP network: two towers, their projections into one space, and the scale of its cosines.
 
-The attribute tree is the checkpoint's key tree. A model can be built with one tower alone: tuning needs no
-image tower and encoding images no text tower. Features are cast to float32 before they are made unit length,
-whatever the weights are (METHOD.md, "Precision").
+The attribute tree is the checkpoint's key tree. A model can be built with one tower alone: tuning needs no image tower,
+and encoding images needs no text tower. Features are cast to float32 before they are normalised, whatever the weights'
+dtype: half precision would round the small differences of losses that tuning lives on.
 
 >>> CLIPModel(config, towers=("text",)).text_features(tokenizer(["a photo of a tench."]))  # doctest: +SKIP
 """
@@ -23,13 +23,13 @@ TOWERS = ("text", "vision")
 
 
 def unit_norm(features: mx.array) -> mx.array:
-    """[..., D] of any float dtype -> float32 of unit length along the last axis."""
+    """Return features [..., D] of any float dtype as float32, of unit length along the last axis."""
     features = features.astype(mx.float32)
     return features / mx.linalg.norm(features, axis=-1, keepdims=True)
 
 
 class CLIPModel(nn.Module):
-    """A CLIP with both towers or one; the attributes of a tower that was not asked for are absent."""
+    """A CLIP with both towers or one; the attributes of a tower that is not in `towers` are absent."""
 
     text_model: TextModel
     vision_model: VisionModel | ResNetModel
@@ -47,11 +47,11 @@ class CLIPModel(nn.Module):
         self.logit_scale = mx.zeros(())
 
     def text_features(self, input_ids: mx.array) -> mx.array:
-        """Token ids [B, T], as the tokenizer makes them -> [B, projection_dim], float32, unit length."""
+        """Return the features [B, projection_dim] (float32, unit length) of token ids [B, T] from the tokenizer."""
         return unit_norm(self.text_projection(self.text_model(input_ids)))
 
     def image_features(self, pixels: mx.array) -> mx.array:
-        """Prepared pixels -> unit vectors.
+        """Return the features of prepared pixels.
 
         Args:
             pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.
@@ -60,7 +60,7 @@ class CLIPModel(nn.Module):
             [B, projection_dim], float32, unit length.
 
         Raises:
-            ValueError: pixels of another size than the checkpoint's.
+            ValueError: the pixels have another size than the checkpoint's.
         """
         config = self.config.vision
         expected = (config.image_size, config.image_size, config.num_channels)

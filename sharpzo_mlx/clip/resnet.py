@@ -1,9 +1,9 @@
-"""CLIP's modified ResNet as image tower: prepared pixels to one vector an image (RN50, RN101, RN50x4).
+"""CLIP's modified ResNet as image tower: it turns prepared pixels into one vector an image (RN50, RN101, RN50x4).
 
-It differs from the usual ResNet in three places (Radford et al., arXiv 2103.00020, section 2.4): a stem of three
-convolutions, average pooling in front of what would be a strided convolution (so nothing is sampled without being
-smoothed), and attention in place of the last average: the mean of all positions asks, all positions answer. The
-attribute tree is the checkpoint's key tree; the last product of the pooling is `CLIPModel.visual_projection`.
+It differs from the usual ResNet in three places (Radford et al., arXiv 2103.00020, section 2.4): the stem has three
+convolutions; average pooling stands before each convolution that would otherwise have a stride; and attention replaces
+the last average, with the mean of all positions as its only query. The attribute tree is the checkpoint's key tree;
+the last product of the pooling is `CLIPModel.visual_projection`.
 
 >>> ResNetModel(ResNetConfig(layers=(1, 1, 1, 1), width=8, num_attention_heads=4))(mx.zeros((1, 224, 224, 3))).shape
 (1, 256)
@@ -20,7 +20,7 @@ EXPANSION = 4  # channels behind a block, as a multiple of those within
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with the statistics of training: one factor and one summand a channel."""
+    """Batch normalisation with the statistics of training: one factor and one summand for each channel."""
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class BatchNorm(nn.Module):
         self.running_var = mx.ones((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """[B, H, W, channels] -> the same."""
+        """Normalise [B, H, W, channels]; the shape stays."""
         factor = self.weight * mx.rsqrt(self.running_var + self.eps)
         return x * factor + (self.bias - self.running_mean * factor)
 
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention of the mean token over itself and all positions; the output product is left to the model."""
+    """Attention of the mean token over itself and all positions; `CLIPModel` holds the output product."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class AttentionPool(nn.Module):
         """[B, H, W, width] -> [B, width]."""
         x = x.flatten(1, 2)
         x = mx.concatenate([mx.mean(x, axis=1, keepdims=True), x], axis=1) + self.positional_embedding
-        # only the mean token is read, so only it asks
+        # only the mean token is read, so it is the only query
         queries, keys, values = (self._heads(y) for y in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
         scale = queries.shape[-1] ** -0.5
         mixed: mx.array = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale)
@@ -111,7 +111,7 @@ class ResNetModel(nn.Module):
         self.attnpool = AttentionPool(config)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """Prepared pixels -> pooled vectors.
+        """Return the pooled vectors of prepared pixels.
 
         Args:
             pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.
@@ -129,7 +129,7 @@ class ResNetModel(nn.Module):
 
 
 def average(x: mx.array, size: int) -> mx.array:
-    """Means of size x size squares, what does not fill one left out: [B, H, W, C] -> [B, H / size, W / size, C]."""
+    """Average size x size squares, without a rest that fills none: [B, H, W, C] -> [B, H / size, W / size, C]."""
     if size == 1:
         return x
     batch, height, width, channels = x.shape
@@ -139,6 +139,6 @@ def average(x: mx.array, size: int) -> mx.array:
 
 
 def _stage(before: int, within: int, blocks: int, *, stride: int, eps: float) -> list[Bottleneck]:
-    """The first block takes the stride and the change of channels."""
+    """Build one stage; its first block has the stride and changes the channels."""
     after = within * EXPANSION
     return [Bottleneck(after if i else before, within, 1 if i else stride, eps) for i in range(blocks)]

@@ -1,9 +1,8 @@
-"""CLIP's text tower: token ids, or embeddings in their place, to one vector a text.
+"""CLIP's text tower: it turns token ids, or embeddings in their place, into one vector a text.
 
-Every position sees only itself and what stands before it, and only the end-of-text position is read; so what
-follows the longest text of a batch is never computed, and a prompt may be given as vectors that belong to no
-token (SharpZO, arXiv 2506.20990, section 3). Towers without the causal mask see the padding, and are given
-all of it.
+Every position sees only itself and earlier positions, and only the end-of-text position is read. So positions beyond
+the longest text of a batch are never computed, and a prompt can consist of vectors that belong to no token (SharpZO,
+arXiv 2506.20990, section 3). A tower without the causal mask sees the padding, and gets all of it.
 
 >>> TextModel(TextConfig(hidden_size=64, num_hidden_layers=2))(mx.array([[49406, 320, 49407]])).shape
 (1, 64)
@@ -39,39 +38,39 @@ class TextModel(nn.Module):
 
     @property
     def mask(self) -> str | None:
-        """What `Attention` is to be given as its mask."""
+        """The mask of this tower's `Attention`."""
         return "causal" if self.config.causal else None
 
     def embed(self, input_ids: mx.array) -> mx.array:
-        """Rows of the token table, positions not yet added: ids [B, T] -> [B, T, width]."""
+        """Return the tokens' embeddings [B, T, width] of ids [B, T], without positions."""
         rows: mx.array = self.embeddings.token_embedding(input_ids)
         return rows
 
     def positions(self, length: int) -> mx.array:
-        """The first `length` rows of the position table: [length, width]."""
+        """Return the first `length` rows of the position table: [length, width]."""
         rows: mx.array = self.embeddings.position_embedding(mx.arange(length))
         return rows
 
     def eos_positions(self, input_ids: mx.array) -> mx.array:
-        """Where each text ends, by the checkpoint's own convention.
+        """Return the position where each text ends, by the checkpoint's own convention.
 
         Args:
             input_ids: [B, T].
 
         Returns:
-            [B]: the first position of `eos_token_id`; where the config holds the legacy id 2, the first
-                position of the largest id, as transformers reads such configs.
+            [B]: the first position of `eos_token_id`; where the config holds the legacy id 2, the first position of
+                the largest id, as transformers reads such configs.
         """
         if self.config.eos_token_id == LEGACY_EOS:
             return mx.argmax(input_ids, axis=-1)
         return mx.argmax((input_ids == self.config.eos_token_id).astype(mx.int32), axis=-1)
 
     def from_embeddings(self, x: mx.array, eos: mx.array) -> mx.array:
-        """The pooled vectors of texts that are given as embeddings.
+        """Return the pooled vectors of texts given as embeddings.
 
         Args:
-            x: [B, T, width], positions not yet added, T at most `max_position_embeddings`.
-            eos: [B], the position that is read.
+            x: [B, T, width], without positions, T at most `max_position_embeddings`.
+            eos: [B], the position of each text that is read.
 
         Returns:
             [B, width] in the weights' dtype.
@@ -79,12 +78,12 @@ class TextModel(nn.Module):
         x = x + self.positions(x.shape[1])
         x = self.encoder(x, self.mask)
         rows = mx.take_along_axis(x, eos.reshape(-1, 1, 1), axis=1).squeeze(1)
-        # the norm is taken row by row: of the rows that are not read it would change nothing
+        # the norm works row by row, so only the rows that are read need it
         pooled: mx.array = self.final_layer_norm(rows)
         return pooled
 
     def __call__(self, input_ids: mx.array) -> mx.array:
-        """Token ids [B, T] with start and end tokens -> pooled vectors [B, width]."""
+        """Return the pooled vectors [B, width] of token ids [B, T] with start and end tokens."""
         if not self.config.causal:
             missing = self.config.max_position_embeddings - input_ids.shape[1]
             input_ids = mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)

@@ -1,8 +1,8 @@
-"""CLIP's tokenizer: lower-cased byte-level BPE between a start and an end token.
+"""CLIP's tokenizer: it turns texts into token ids by lower-cased byte-level BPE, between a start and an end token.
 
-The pipeline is CLIP's own (Radford et al., arXiv 2103.00020, section 2.4) and the same for every checkpoint;
-only the vocabulary, the merges and the special tokens come from its folder, as `tokenizer.json` or as
-`vocab.json` and `merges.txt`. So nothing that a file says about padding or truncation changes the ids.
+The pipeline is CLIP's own (Radford et al., arXiv 2103.00020, section 2.4) and the same for every checkpoint. Only the
+vocabulary, the merges and the special tokens come from the checkpoint's folder, as `tokenizer.json` or as `vocab.json`
+and `merges.txt`. A file's settings for padding and truncation therefore never change the ids.
 
 >>> Tokenizer.from_folder("m")(["a tench", "a great white shark"]).shape  # doctest: +SKIP
 (2, 6)
@@ -25,7 +25,7 @@ SHOWN = 60  # characters of a text that an error repeats
 
 
 class Tokenizer:
-    """Texts to token ids, equal to those of transformers' CLIPTokenizer.
+    """The tokenizer of a checkpoint; its ids equal those of transformers' CLIPTokenizer.
 
     Attributes:
         bos_id, eos_id, pad_id: the ids of the start, end and padding tokens.
@@ -42,10 +42,10 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """Read a model folder, ours or Hugging Face's.
+        """Read the tokenizer of a model folder, ours or Hugging Face's.
 
         Raises:
-            UserError: neither tokenizer.json nor vocab.json and merges.txt, or they hold no CLIP vocabulary.
+            UserError: the folder has no tokenizer.json, nor vocab.json and merges.txt, or they hold no CLIP vocabulary.
         """
         vocabulary = read_vocabulary(Path(folder))
         try:
@@ -54,7 +54,7 @@ class Tokenizer:
             raise UserError(f"{folder}: the tokenizer's merges are wrong ({error}); convert it again") from error
 
     def encode_words(self, text: str) -> list[int]:
-        """The ids of a text without start and end tokens, of any length."""
+        """Return the ids of a text of any length, without start and end tokens."""
         try:
             text.encode()
         except UnicodeEncodeError:  # a file name in another encoding, which Python keeps as lone surrogates
@@ -63,12 +63,11 @@ class Tokenizer:
         return ids
 
     def encode(self, text: str, *, truncate: bool = False) -> list[int]:
-        """The ids of a text between start and end token.
+        """Return the ids of a text, between the start and the end token.
 
         Args:
             text: any unicode text; it may be empty.
-            truncate: cut what is too long to the first `context_length` - 2 tokens, so that the end token
-                stays.
+            truncate: shorten a text that is too long to its first `context_length` - 2 tokens; the end token stays.
 
         Returns:
             At most `context_length` ids.
@@ -77,13 +76,13 @@ class Tokenizer:
             UserError: the text is too long and `truncate` is false.
         """
         words = self.encode_words(text)
-        room = self.context_length - 2
-        if len(words) > room and not truncate:
+        most = self.context_length - 2
+        if len(words) > most and not truncate:
             shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
             raise UserError(
-                f"the text {shown!r} has {len(words)} tokens, the model takes {room}: shorten it, or ask for truncation"
+                f"the text {shown!r} has {len(words)} tokens, the model takes {most}: shorten it, or ask for truncation"
             )
-        return [self.bos_id, *words[:room], self.eos_id]
+        return [self.bos_id, *words[:most], self.eos_id]
 
     def __call__(self, texts: Sequence[str], truncate: bool = False) -> mx.array:
         """Encode texts of unequal length as one array.
@@ -96,7 +95,7 @@ class Tokenizer:
             int32 [len(texts), longest], padded on the right with `pad_id`.
 
         Raises:
-            UserError: a text is too long and `truncate` is false; or `texts` is one string, or empty.
+            UserError: a text is too long and `truncate` is false, or `texts` is one string or empty.
         """
         if isinstance(texts, str) or not texts:
             raise UserError(f"expected a list of texts, not {texts!r}")
@@ -105,7 +104,7 @@ class Tokenizer:
         return mx.array([row + [self.pad_id] * (longest - len(row)) for row in rows], dtype=mx.int32)
 
     def to_json(self) -> str:
-        """A `tokenizer.json` that holds everything, the padding token too; `from_folder` reads it back."""
+        """Return a `tokenizer.json` that holds everything, the padding token too; `from_folder` reads it back."""
         copy = tokenizers.Tokenizer.from_str(self._backend.to_str())
         if self.pad_id != self.eos_id:
             copy.enable_padding(pad_id=self.pad_id, pad_token=self._pad)
@@ -114,7 +113,7 @@ class Tokenizer:
 
 
 def _backend(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
-    """CLIP's pipeline over this vocabulary: normalise, split into words, bytes, merges."""
+    """Build CLIP's pipeline over this vocabulary: normalise, split into words, then bytes, then merge."""
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocab=vocabulary.tokens,

@@ -1,7 +1,7 @@
-"""CLIP's image tower: prepared pixels to one vector an image.
+"""CLIP's ViT image tower: it turns prepared pixels into one vector an image.
 
-A convolution whose stride is its size cuts the image into patches; a class token stands before them and is
-read at the end (Radford et al., arXiv 2103.00020, section 2.4). It runs once an image, before tuning starts.
+A convolution whose stride is its size cuts the image into patches; a class token stands before them, and its last state
+is the result (Radford et al., arXiv 2103.00020, section 2.4). The tower runs once for each image, before tuning starts.
 
 >>> VisionModel(VisionConfig(hidden_size=48, num_hidden_layers=2))(mx.zeros((1, 224, 224, 3))).shape
 (1, 48)
@@ -27,7 +27,7 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.positions, width)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """[B, H, W, channels] -> [B, 1 + patches, width] in the weights' dtype."""
+        """Embed [B, H, W, channels] as [B, 1 + patches, width] in the weights' dtype."""
         patches = self.patch_embedding(pixels.astype(self.patch_embedding.weight.dtype))
         patches = patches.flatten(1, 2)  # [B, patches, width]
         batch, _, width = patches.shape
@@ -49,7 +49,7 @@ class VisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """Prepared pixels -> pooled vectors.
+        """Return the pooled vectors of prepared pixels.
 
         Args:
             pixels: [B, image_size, image_size, channels], as `sharpzo_mlx.images.load.preprocess` makes them.

@@ -1,9 +1,9 @@
-"""Read a checkpoint's vocabulary: tokens, merges, special tokens, from the files that checkpoints come with.
+"""Read a checkpoint's vocabulary: its tokens, merges and special tokens.
 
-`tokenizer.json` holds everything in one file; older checkpoints have `vocab.json` and `merges.txt`, with the
-special tokens in `tokenizer_config.json` or `special_tokens_map.json`. Names that no file gives are CLIP's
-own. For checkpoints that come without any (OpenAI's archives, open_clip's files) CLIP's vocabulary is at hand: its
-list of merges, which is part of OpenAI's MIT-licensed release, is stored here, and the tokens follow from it.
+`tokenizer.json` holds everything in one file; older checkpoints have `vocab.json` and `merges.txt`, with the special
+tokens in `tokenizer_config.json` or `special_tokens_map.json`. A special token that no file names is CLIP's own.
+OpenAI's archives and open_clip's files come without a vocabulary; `clip_vocabulary` gives CLIP's own from its list of
+merges, which is part of OpenAI's MIT-licensed release and stored here.
 
 >>> read_vocabulary(Path("m")).context_length  # doctest: +SKIP
 77
@@ -28,14 +28,14 @@ END_OF_WORD = "</w>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer is made from.
+    """The tokens, merges and special tokens of a tokenizer.
 
     Attributes:
-        tokens: each token's id.
-        merges: pairs of tokens, the earlier the stronger.
+        tokens: token -> its id.
+        merges: pairs of tokens; earlier pairs merge first.
         bos, eos, pad, unk: the special tokens, all of them in `tokens`.
         added: tokens that are found in a text before it is split; arguments of `tokenizers.AddedToken`.
-        context_length: the most tokens of one text.
+        context_length: the most tokens that one text may have.
     """
 
     tokens: dict[str, int]
@@ -52,10 +52,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """Read the vocabulary of a model folder.
 
     Args:
-        folder: holds tokenizer.json, or vocab.json and merges.txt.
+        folder: a folder with tokenizer.json, or with vocab.json and merges.txt.
 
     Raises:
-        UserError: neither is there, or what is there is not CLIP's kind of vocabulary.
+        UserError: the files are missing, or hold no vocabulary of CLIP's kind.
     """
     if (whole := folder / "tokenizer.json").is_file():
         described = read_json(whole)
@@ -76,11 +76,11 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
-    """CLIP's own 49 408 tokens.
+    """Return CLIP's own vocabulary of 49 408 tokens.
 
     Args:
-        padding: the token that fills a batch: EOS in Hugging Face's tokenizer; "!" (number 0) in OpenAI's and
-            open_clip's, which only towers without a causal mask can tell from it.
+        padding: the token that fills the rows of a batch: EOS in Hugging Face's tokenizer, "!" (id 0) in OpenAI's and
+            open_clip's. It makes a difference only to towers without a causal mask.
     """
     packed = files("sharpzo_mlx.clip").joinpath("merges.txt.bz2").read_bytes()
     merges = _merges(bz2.decompress(packed).decode("utf-8"))
@@ -93,16 +93,16 @@ def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that stands for each byte: itself where it can be seen, else one from U+0100 on."""
-    seen = (*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1))
-    return [chr(code) for code in (*seen, *range(256, 512 - len(seen)))]
+    """Return the letter that stands for each byte: its own where that is printable, else one from U+0100 on."""
+    printable = (*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1))
+    return [chr(code) for code in (*printable, *range(256, 512 - len(printable)))]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        UserError: the file is missing, or is not that.
+        UserError: the file is missing, or holds no JSON object.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _special_names(folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
-    """The four special tokens: from the files beside, else from tokenizer.json itself, else CLIP's."""
+    """Return the four special tokens: from the small files, else from tokenizer.json itself, else CLIP's."""
     ends = described.get("post_processor") or {}
     names = {"bos": ends.get("cls", (BOS,))[0], "eos": ends.get("sep", (EOS,))[0]}
     names |= {"pad": (described.get("padding") or {}).get("pad_token", names["eos"]), "unk": names["eos"]}
@@ -159,7 +159,7 @@ def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _context_length(folder: Path) -> int:
-    """The text tower's positions, or what the tokenizer's own file says, whichever is smaller."""
+    """Return the text tower's number of positions or the limit in the tokenizer's own file, whichever is smaller."""
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     beside = folder / "tokenizer_config.json"
     said = (read_json(beside) if beside.is_file() else {}).get("model_max_length")
