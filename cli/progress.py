@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sharpzo_mlx.comparison.runner import Event as ComparisonEvent
     from sharpzo_mlx.evaluation.folders import FolderProgress
     from sharpzo_mlx.runs.run import Run
-    from sharpzo_mlx.tuning.pipeline import Encoding, Event, Plan
+    from sharpzo_mlx.tuning.encoding import Encoding
+    from sharpzo_mlx.tuning.pipeline import Event, Plan
     from sharpzo_mlx.tuning.search import TuneStep
 
     Record = Event | FolderProgress | Working | Finished
@@ -139,7 +140,8 @@ class _Painter(ABC):
         """Draw one record, if it is worth it now."""
         from sharpzo_mlx.comparison.dataset_runner import Finished, Working
         from sharpzo_mlx.evaluation.folders import FolderProgress
-        from sharpzo_mlx.tuning.pipeline import Encoding, Plan
+        from sharpzo_mlx.tuning.encoding import Encoding
+        from sharpzo_mlx.tuning.pipeline import Plan
         from sharpzo_mlx.tuning.search import TuneStep
 
         if isinstance(record, TuneStep):

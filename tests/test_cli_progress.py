@@ -14,7 +14,8 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.evaluation.folders import FolderProgress
 from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
-from sharpzo_mlx.tuning.pipeline import Done, Encoding, Event, Plan
+from sharpzo_mlx.tuning.encoding import Encoding
+from sharpzo_mlx.tuning.pipeline import Done, Event, Plan
 from sharpzo_mlx.tuning.search import TuneStep
 
 

@@ -16,7 +16,8 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.report import page
 from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runs.step_log import read_steps
-from sharpzo_mlx.tuning.pipeline import Done, Encoding, Plan, tune_steps
+from sharpzo_mlx.tuning.encoding import Encoding
+from sharpzo_mlx.tuning.pipeline import Done, Plan, tune_steps
 from sharpzo_mlx.tuning.search import TuneStep
 
 

@@ -32,7 +32,7 @@ from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import Features, cache_name
 from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.runtime import memory
-from sharpzo_mlx.tuning.pipeline import Encoding, check_classes, encode_split
+from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
 
 SPLITS = ("train", "val", "test")
 

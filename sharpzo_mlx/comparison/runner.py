@@ -32,7 +32,8 @@ from sharpzo_mlx.files import atomic_write, check_place, refuse_empty
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.resume import with_template
 from sharpzo_mlx.runs.versions import versions
-from sharpzo_mlx.tuning.pipeline import Encoding, check_arguments
+from sharpzo_mlx.tuning.encoding import Encoding
+from sharpzo_mlx.tuning.pipeline import check_arguments
 
 COMPARISONS = Path("comparisons")
 RECORD = "comparison.json"

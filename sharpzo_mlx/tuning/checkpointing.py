@@ -1,6 +1,6 @@
-"""Runs a search and keeps its folder such that it can be cut off at any moment and go on with the same numbers.
+"""Run a search and keep its folder such that it can be stopped at any moment and continue with the same numbers.
 
-After every step a snapshot of all state is held (arrays never change, so it costs nothing); every few seconds it is
+After every step a snapshot of all state is held (arrays never change, so it costs nothing). Every few seconds it is
 written, and the best prompt with it. An interrupt in the middle of a step falls back to the snapshot.
 
     with Recorder(run, problem, search) as recorder:
@@ -31,12 +31,12 @@ CHECKPOINT_SECONDS = 10.0
 
 
 class Recorder:
-    """The keeper of one run's folder.
+    """Keeps the folder of one run.
 
     Args:
         run: the run; its folder is held by this process.
         problem: what turns w into a prompt.
-        search: a new search; it takes on the checkpoint where there is one.
+        search: a new search; it takes on the checkpoint if there is one.
     """
 
     def __init__(self, run: Run, problem: Problem, search: Search) -> None:
@@ -52,8 +52,8 @@ class Recorder:
         self.saved_best: mx.array | None = None
 
     def __enter__(self) -> Recorder:
-        """Make the folder a run that can be used: its prompt is zero-shot, if nothing better."""
-        self.run.save()  # first, so that whatever follows lies in a run
+        """Make the folder a usable run; its prompt is zero-shot until there is a better one."""
+        self.run.save()  # first, so that every other file lies in a run
         atomic_write(self.run.folder / SETTINGS, as_toml(self.run.config))
         self.log = StepLog(self.run.folder, self.kept)
         self._hold()
@@ -61,14 +61,14 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write the last state, however the search ended."""
+        """Write the last state, whether the search ended, failed or was interrupted."""
         if kind is not None:
             self.run.record = replace(self.run.record, status="interrupted")
         self.save()
         self.log.close()
 
     def steps(self) -> Iterator[TuneStep]:
-        """Go on to the search's end; the folder is whole after every record."""
+        """Continue to the search's end; the folder is whole after every record."""
         written = time.monotonic()
         for step in self.search.steps():
             self.log.append(step)
@@ -85,7 +85,7 @@ class Recorder:
     def save(self) -> None:
         """Write the state after the last whole step, the best prompt so far, and what it cost."""
         state, log_size = self.snapshot
-        self.log.flush()  # the checkpoint counts on the log's bytes
+        self.log.flush()  # the checkpoint remembers the log's size
         save_checkpoint(self.run.folder, state.arrays(), {**state.to_json(), "log_size": log_size})
         if state.best_w is not self.saved_best:
             self.saved_best = state.best_w

@@ -1,0 +1,73 @@
+"""Encode the images of a run's splits, with a progress record a batch.
+
+train = yield from encode_split(clip, images["train"], "train")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.datasets.folder import ImageSet, notice
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relayed
+from sharpzo_mlx.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The images of one split are being encoded.
+
+    Attributes:
+        split: "train", "val" or "test".
+        done: images so far.
+        total: images of the split.
+        cached: images whose features were in the cache.
+    """
+
+    split: str
+    done: int
+    total: int
+    cached: int
+
+
+def encode_split(clip: Clip, images: ImageSet, split: str) -> Generator[Encoding, None, Features]:
+    """Encode images; yield a record a batch under the name of their split, and return the features."""
+    steps = encode_steps(clip, images)
+    return (yield from relayed(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
+
+
+def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, None, Features | None]:
+    """Encode the test images.
+
+    Returns:
+        The features. None if not one image can be read: the run then ends as one without a test split, and a notice
+        says so.
+    """
+    steps = encode_steps(clip, images, whole=False)
+    test = yield from relayed(steps, lambda p: Encoding("test", p.done, p.total, p.cached))
+    if len(test.labels):
+        check_readable(images, test.labels, test.skipped)
+        return test
+    path, reason = test.skipped[0]
+    notice(
+        f"{run.folder}: not one of the {len(images)} test images can be read ({path}: {reason}), so accuracies are "
+        "those of validation; repair the images and measure them with `evaluate`"
+    )
+    run.record = replace(run.record, images=replace(run.record.images, test=None))
+    return None
+
+
+def check_classes(train: Features) -> None:
+    """Refuse training images that leave a class without one.
+
+    Raises:
+        UserError: names the first such class.
+    """
+    lost = sorted(set(range(len(train.folders))) - set(train.labels.tolist()))
+    if lost:
+        raise UserError(
+            f"{train.folders[lost[0]]}: no readable training image is left in this class; "
+            "repair or add images, or remove the folder"
+        )
