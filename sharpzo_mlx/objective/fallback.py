@@ -2,7 +2,7 @@
 
 A difference of two losses that lie close together is mostly noise where products are rounded more coarsely than
 float32: on a device that rounds the operands of float32 products, or in products with quantised matrices. Forward-mode
-derivatives have no such cancellation and take the differences' place there (`docs/results/precision.md` has the figures).
+derivatives have no such cancellation and replace the differences there; `docs/results/precision.md` has the figures.
 """
 
 from __future__ import annotations
