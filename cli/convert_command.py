@@ -1,7 +1,7 @@
-"""`sharpzo-mlx convert [SOURCE]`: make a model folder from a CLIP checkpoint.
+"""The command `sharpzo-mlx convert [SOURCE]`: make a model folder from a CLIP checkpoint.
 
-Says what was written and the next command to type, or prints one object with `--json`. Without a SOURCE
-it makes the default model, in the place where the other commands find it without being told.
+It prints what was written and the next command to type, or one JSON object with `--json`. Without a SOURCE it makes the
+default model, in the folder where the other commands look for it.
 
 >>> sharpzo-mlx convert openai/clip-vit-base-patch16 --output m  # doctest: +SKIP
 """
@@ -29,15 +29,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @click.command("convert")
 @click.argument("source", required=False)
-@click.option("--list", "listing", is_flag=True, help="Names known to work.")
-@click.option("--output", type=PATH, help="Folder to make (default: <source>-mlx here).")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the weights (default: the checkpoint's own).")
-@click.option(
-    "--quantize", type=click.Choice(("8", "4")), help="Bits of the text layers' matrices (default: not at all)."
-)
-@click.option("--group-size", type=click.Choice(("32", "64", "128")), help="Neighbours that share a factor [64].")
-@click.option("--quantize-vision", is_flag=True, help="Quantize the image layers too.")
-@click.option("--force", is_flag=True, help="Replace an output that is a model folder of sharpzo-mlx.")
+@click.option("--list", "listing", is_flag=True, help="List names that are known to work, and stop.")
+@click.option("--output", type=PATH, help="Folder to make [<last part of SOURCE>-mlx].")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the weights [the checkpoint's own].")
+@click.option("--quantize", type=click.Choice(("8", "4")), help="Quantize the text layers' matrices to so many bits.")
+@click.option("--group-size", type=click.Choice(("32", "64", "128")), help="Numbers that share one factor [64].")
+@click.option("--quantize-vision", is_flag=True, help="Quantize the image layers' matrices too.")
+@click.option("--force", is_flag=True, help="Replace the output if it is a model folder of sharpzo-mlx.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def convert_command(
     source: str | None,
@@ -53,9 +51,9 @@ def convert_command(
 ) -> None:
     """Make a model folder from the CLIP checkpoint SOURCE.
 
-    SOURCE is a folder in Hugging Face's, open_clip's or MLX's layout, a weights file in one, an archive of OpenAI's
-    (ViT-B-16.pt), a name on the hub, or a short name (ViT-B/16, RN50); without it, openai/clip-vit-base-patch16 is
-    made the default model.
+    SOURCE is one of: a folder in Hugging Face's, open_clip's or MLX's layout; a weights file in such a folder; an
+    archive of OpenAI's (ViT-B-16.pt); a name on the Hugging Face hub; a short name (ViT-B/16, RN50). Without SOURCE,
+    openai/clip-vit-base-patch16 is downloaded and becomes the default model.
     """
     if listing:
         _print_list(as_json)
@@ -87,12 +85,12 @@ def _print_list(as_json: bool) -> None:
 
 
 def as_record(report: ConvertReport) -> dict[str, Any]:
-    """What was made, for a script; sizes in bytes."""
+    """Return the report as a JSON object; sizes are in bytes."""
     return dataclasses.asdict(report) | {"folder": str(report.folder)}
 
 
 def summary(report: ConvertReport) -> str:
-    """What was made, and what to type next."""
+    """Return the report in words, and the command to type next."""
     default = report.folder == default_model_folder()
     model = "" if default else f" --model {shlex.quote(str(report.folder))}"
     lines = [

@@ -1,8 +1,8 @@
 """Read a foreign CLIP checkpoint once and write a model folder that loads without transformation.
 
-Sources are folders in Hugging Face's, open_clip's and MLX's layout, OpenAI's archives, and names on the hub;
-safetensors, npz and torch's pickles are read, the latter without torch and without running them. Imported as
-`sharpzo_mlx.convert`; it needs `sharpzo_mlx.clip` and nothing above it.
+Sources are folders in Hugging Face's, open_clip's and MLX's layout, OpenAI's archives, and names on the hub. The
+weights may be safetensors, npz or torch's pickles; pickles are read without torch and without running them. Import the
+package as `sharpzo_mlx.convert`; it uses `sharpzo_mlx.clip` and the folders below it.
 
 >>> from sharpzo_mlx.convert import convert
 >>> convert("openai/clip-vit-base-patch16", "m").parameters  # doctest: +SKIP
@@ -12,7 +12,8 @@ safetensors, npz and torch's pickles are read, the latter without torch and with
 from __future__ import annotations
 
 from .catalog import KNOWN
-from .conversion import DTYPES, ConvertReport, convert
+from .conversion import ConvertReport, convert
 from .quantisation import Quantisation
+from .weights import DTYPES
 
 __all__ = ["DTYPES", "KNOWN", "ConvertReport", "Quantisation", "convert"]

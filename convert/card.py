@@ -1,6 +1,6 @@
-"""The model card: what a converted folder is, where it comes from, and the command that made it.
+"""Write the model card of a converted folder: its content, its source, and the command that made it.
 
-Front matter first (the hub reads licence and base model from it), then a few sentences for a person.
+The card begins with front matter, from which the hub reads licence and base model; a few sentences for a person follow.
 Nothing in it depends on the time or the machine, so that converting twice gives equal folders.
 
 >>> print(write("clip-tiny", dtype=None, quantise=None, licence=None, on_hub=False).splitlines()[0])
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def write(source: str, *, dtype: str | None, quantise: Quantisation | None, licence: str | None, on_hub: bool) -> str:
-    """Write the card.
+    """Return the text of the card.
 
     Args:
-        source: the hub's name of the checkpoint, or the last part of its folder.
-        dtype: what the weights were converted to; None for the checkpoint's own.
+        source: the checkpoint's name on the hub, or the last part of its folder.
+        dtype: the dtype that the weights were converted to; None for the checkpoint's own.
         quantise: how matrices were quantised; None for not at all.
-        licence: of the checkpoint, as its own card names it.
+        licence: the checkpoint's licence, as its own card names it; None where it names none.
         on_hub: whether `source` is a name on the hub.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The checkpoints that are known to convert, by the names that people use for them.
+"""The checkpoints that are known to convert, and the short names that people use for them.
 
-What stands here is public knowledge of the hub's repositories: nothing is downloaded to list it. The sizes follow
-from the networks' own descriptions, and a test builds each to check them.
+The list is public knowledge about the hub's repositories, so listing it downloads nothing. The sizes follow from the
+networks' own descriptions; a test builds each network to check them.
 
 >>> resolve("RN50")
 'timm/resnet50_clip.openai'
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """A repository on the hub.
+    """A repository on the hub that is known to convert.
 
     Attributes:
         name: `owner/name`.
-        alias: the short name of OpenAI's paper and code, if it has one.
-        form: in whose layout its files are.
-        parameters: how many numbers the model has, running statistics included; None where it is not known here.
+        alias: the short name in OpenAI's paper and code, or "".
+        form: the library in whose layout its files are.
+        parameters: how many numbers the model has, with running statistics; None where that is not known here.
     """
 
     name: str
@@ -52,10 +52,10 @@ KNOWN = (
 
 
 def resolve(name: str) -> str:
-    """The repository that a short name stands for; any other name is returned as it is."""
+    """Return the repository that a short name stands for; any other name is returned as it is."""
     return {_plain(known.alias): known.name for known in KNOWN if known.alias}.get(_plain(name), name)
 
 
 def _plain(name: str) -> str:
-    """ViT-B/16, vit-b-16 and ViT-B-16 are spellings of one name."""
+    """Return one spelling of a name: ViT-B/16, vit-b-16 and ViT-B-16 are the same."""
     return name.lower().replace("/", "-").replace("@", "-").removesuffix("px")

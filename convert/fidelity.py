@@ -1,7 +1,7 @@
-"""How near a quantised model stays to the model it was made from: the cosine of their features.
+"""Measure how near a quantised model stays to its original: the cosine of their features.
 
-Both models encode a handful of built-in texts and rendered images, one tower after the other, and the lowest and the
-mean cosine of corresponding features are kept. Only towers that changed are compared.
+Both models encode a handful of built-in texts and rendered images, one tower after the other. The result is the mean
+and the lowest cosine of corresponding features. Only towers that were quantised are compared.
 
 >>> compare_texts(Model(config, weights), Model(quantised_config, quantised), tokenizer)  # doctest: +SKIP
 Cosines(mean=0.9998, lowest=0.9997)
@@ -35,7 +35,7 @@ IMAGES = 4
 
 @dataclass(frozen=True)
 class Cosines:
-    """Of corresponding features, over the built-in inputs."""
+    """The mean and the lowest cosine of corresponding features, over the built-in inputs."""
 
     mean: float
     lowest: float
@@ -50,19 +50,19 @@ class Model:
 
 
 def compare_texts(before: Model, after: Model, tokenizer: Tokenizer) -> Cosines:
-    """Cosines of the features of the built-in texts."""
+    """Return the cosines of both models' features of the built-in texts."""
     ids = tokenizer(list(TEXTS), truncate=True)
     return _cosines(*(build_model(m.config, m.weights, ("text",)).text_features(ids) for m in (before, after)))
 
 
 def compare_images(before: Model, after: Model) -> Cosines:
-    """Cosines of the features of the built-in images."""
-    pixels = images(before.config)
+    """Return the cosines of both models' features of the built-in images."""
+    pixels = render_images(before.config)
     return _cosines(*(build_model(m.config, m.weights, ("vision",)).image_features(pixels) for m in (before, after)))
 
 
-def images(config: CLIPConfig) -> mx.array:
-    """Smooth coloured patterns over all scales, prepared as the model wants them: [IMAGES, side, side, 3]."""
+def render_images(config: CLIPConfig) -> mx.array:
+    """Render smooth coloured patterns of all scales, prepared for the model: [IMAGES, side, side, 3]."""
     side = config.vision.image_size
     draw = generator_for(0, "fidelity")
     y, x = np.mgrid[0:side, 0:side] / side

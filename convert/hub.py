@@ -1,8 +1,7 @@
 """Download the few files of a hub model that a conversion reads, into the hub's own cache.
 
-`huggingface_hub` does the work and is imported only here, when a download is asked for. Without a
-network, files that an earlier download left in its cache are used. All that can go wrong is told in one
-line with a remedy.
+`huggingface_hub` does the work and is imported only here, at the first download. Without a network, the files of an
+earlier download in its cache are used. Every failure is one line with a remedy.
 
 >>> folder = fetch("openai/clip-vit-base-patch16", choose)  # doctest: +SKIP
 """
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 
 from sharpzo_mlx.errors import UserError
 
-Reader: TypeAlias = Callable[[str], Path]  # name of a small file -> where it is once downloaded
+Reader: TypeAlias = Callable[[str], Path]  # downloads a small file: its name -> its path
 Choice: TypeAlias = Callable[[Collection[str], Reader], list[str]]
 
 ELSEWHERE = "or download the model's folder on another machine and give its path"
@@ -29,14 +28,14 @@ def fetch(name: str, choose: Choice, *, progress: bool = False) -> Path:
 
     Args:
         name: `owner/name`.
-        choose: from the names of all files, and a reader for small ones, the names to download.
-        progress: whether the hub's library may draw its bars.
+        choose: returns the names to download, from the names of all files and a reader of small ones.
+        progress: let the hub's library draw progress bars.
 
     Returns:
         The folder with these files; it belongs to the hub's cache and must not be changed.
 
     Raises:
-        UserError: unknown, gated or private model, no network, or what `choose` raises.
+        UserError: the model is unknown, gated or private, there is no network, or `choose` raises it.
     """
     try:
         import huggingface_hub
@@ -68,22 +67,22 @@ def _download(huggingface_hub: Any, name: str, choose: Choice) -> Path:
 
 
 def _cached(huggingface_hub: Any, name: str) -> Path | None:
-    """The folder of an earlier download; whether it is complete is for its reader to see."""
+    """Return the folder of an earlier download, which may be incomplete, or None."""
     try:
         return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except Exception:  # whatever the reason, there is nothing to fall back on
+    except Exception:  # whatever the reason, there are no files to use
         return None
 
 
 def _means_no_network(error: Exception) -> bool:
-    """True for what is neither an answer of the hub nor a name that it refused unasked nor a full disk."""
+    """Tell whether an error is neither an answer of the hub, nor a refused name, nor a full disk."""
     refused = any(kind.__name__ == "HFValidationError" for kind in type(error).__mro__)
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     return getattr(error, "response", None) is None and not refused and not full
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, by the class names that all versions of the library share, and the remedy."""
+    """Return the reason and the remedy, by the class names that all versions of the library share."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "GatedRepoError" in kinds:
         return f"its owner asks for an agreement first: accept it on the model's page and log in, {ELSEWHERE}"
@@ -102,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _bars(wanted: bool) -> Iterator[None]:
-    """Keep the hub's library from drawing, and restore what was set before."""
+    """Switch the hub library's progress bars off unless they are wanted, and restore the setting afterwards."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,

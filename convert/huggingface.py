@@ -1,9 +1,9 @@
-"""From a Hugging Face CLIP's tensors to ours: a pure dict -> dict, strict, without effect on its own result.
+"""Bring a Hugging Face CLIP's tensors into our layout: a pure function from dict to dict.
 
-The network's attribute tree is that checkpoint's key tree, so names stay. Two things change: buffers
-that hold no weights are dropped (a closed list), and convolutions go from [out, in, height, width] to
-MLX's [out, height, width, in]. Every key must be used and every parameter must be given, or
-the error says what the file is instead.
+The network's attribute tree is that checkpoint's key tree, so names stay. Two things change: buffers that hold no
+weights are dropped (a closed list), and convolutions go from [out, in, height, width] to MLX's [out, height, width,
+in]. Every key must be used and every parameter must be given, or the error says what the file is instead. The function
+changes nothing about its own result.
 
 >>> to_mlx({"logit_scale": mx.array(4.6)}, {"logit_scale": ()})
 {'logit_scale': array(4.6, dtype=float32)}
@@ -32,22 +32,22 @@ def to_mlx(
     """Bring a checkpoint's tensors into the layout of `sharpzo_mlx.clip.model.CLIPModel`.
 
     Args:
-        weights: by Hugging Face's names; convolutions in either layout, all in the same.
+        weights: Hugging Face's name -> tensor; all convolutions have one layout, either of the two.
         expected: name -> shape of every parameter, in MLX's layout.
-        channels_last: how to read a convolution whose shape fits both layouts (3 x 3 patches).
+        channels_last: the layout of a convolution whose shape fits both (3 x 3 patches).
 
     Returns:
         Exactly the expected names, sorted. Arrays are shared with the input, not copied.
 
     Raises:
-        UserError: names are missing or unused, or a shape is another; the message has no file name.
+        UserError: names are missing or unused, or a shape differs; the message has no file name.
     """
     given = {name: value for name, value in weights.items() if name not in BUFFERS or name in expected}
     _check_names(given.keys(), expected.keys())
     kernels = {name: shape for name, shape in expected.items() if len(shape) == 4}
-    # one kernel that can only be channels last tells it of those that could be either
-    told = any(given[name].shape == shape and shape[1] != shape[3] for name, shape in kernels.items())
-    if not channels_last and not told:
+    # one kernel that can only be channels last decides for those that could be either
+    decided = any(given[name].shape == shape and shape[1] != shape[3] for name, shape in kernels.items())
+    if not channels_last and not decided:
         given |= {name: _channels_last(given[name], shape) for name, shape in kernels.items()}
     for name, shape in expected.items():
         if given[name].shape != shape:
@@ -59,7 +59,7 @@ def to_mlx(
 
 
 def _channels_last(kernel: mx.array, expected: tuple[int, ...]) -> mx.array:
-    """[out, in, h, w] -> [out, h, w, in]; what is neither stays, for the check of shapes that follows."""
+    """Transpose [out, in, h, w] to [out, h, w, in]; other shapes stay, for the check that follows."""
     out, *_, channels = expected
     fits = kernel.ndim == 4 and kernel.shape[:2] == (out, channels)
     return kernel.transpose(0, 2, 3, 1) if fits else kernel
@@ -72,7 +72,7 @@ def _check_names(given: Collection[str], expected: Collection[str]) -> None:
 
 
 def _other_model(given: Collection[str]) -> str | None:
-    """What the file is, where its names tell."""
+    """Return what the file is instead of a CLIP, as far as its names say so, or None."""
 
     def some(*prefixes: str) -> bool:
         return any(name.startswith(prefixes) for name in given)

@@ -1,8 +1,8 @@
-"""The output folder: never half-written, never over something that is not ours.
+"""Make the output folder of a conversion: never half-written, and never in place of something that is not ours.
 
-A new folder is filled beside its place under a hidden name and renamed when it is whole, so Ctrl-C or a
-full disk leave what was there. An existing folder is replaced only when asked for, and only when it is a
-model folder of this project and holds nothing else.
+A new folder is filled beside its place under a hidden name and renamed when it is whole, so that Ctrl-C or a full disk
+change nothing. An existing folder is replaced only with `force`, and only when it is a model folder of this project and
+holds nothing else.
 
 >>> with fill(resolve(Path("m"), force=False)) as folder:  # doctest: +SKIP
 ...     (folder / "config.json").write_text("{}")
@@ -26,19 +26,19 @@ OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS, ".DS_Store"})
 
 
 def resolve(output: Path, *, force: bool) -> Path:
-    """The folder to make, once it is sure that it may be made there.
+    """Return the folder to make, once it is certain that it may be made.
 
     Raises:
-        UserError: something stands there that is not to be replaced.
+        UserError: something exists at this path that may not be replaced.
     """
     folder = output.expanduser()
     check_spelling(folder)
-    if folder.is_symlink():  # replace what a link leads to, not the link
+    if folder.is_symlink():  # replace the folder that a link points to, not the link
         folder = folder.resolve()
     if not folder.exists():
         return folder
     if not folder.is_dir():
-        raise UserError(f"{output}: a file stands there; choose another --output")
+        raise UserError(f"{output}: is a file; choose another --output")
     if not any(folder.iterdir()):
         return folder
     if not _is_ours(folder):
@@ -49,7 +49,7 @@ def resolve(output: Path, *, force: bool) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """True for a folder that holds a converted model and nothing besides."""
+    """Tell whether a folder holds a converted model and nothing else."""
     if not {path.name for path in folder.iterdir()} <= OUR_FILES:
         return False
     try:
@@ -60,10 +60,10 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def fill(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`; put it in its place when the block ends well, else remove it.
+    """Yield an empty folder beside `folder`; rename it to `folder` when the block succeeds, else remove it.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written to.
+        UserError: the disk is full, or the folder cannot be written to.
     """
     made = missing(folder.parent)
     try:
@@ -87,7 +87,7 @@ def fill(folder: Path) -> Iterator[Path]:
 
 
 def _swap(unfinished: Path, folder: Path) -> None:
-    """Rename the new folder into place; the old one is put aside first and comes back if that fails."""
+    """Rename the new folder to its place; an old one is moved aside first, and back if the rename fails."""
     if not folder.exists() or not any(folder.iterdir()):
         unfinished.replace(folder)
         return

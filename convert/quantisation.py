@@ -1,9 +1,9 @@
-"""Quantise a model's matrices to 4 or 8 bits: which ones, how, and what is written about it.
+"""Quantise the matrices of a model's transformer layers to 4 or 8 bits.
 
-The products of the transformer's layers are quantised, group by group along their input (MLX's affine mode: one
-factor and one summand a group). Embedding tables, norms, projections and logit scale stay: a table's rows are read,
-not multiplied, the rest is small. Each matrix is quantised by itself, so the model is never in memory twice. The
-settings go into `config.json`, and `load_model` applies them where a layer has scales.
+Matrices are quantised group by group along their input (MLX's affine mode: one factor and one summand for each group).
+Embedding tables, norms, projections and logit scale stay: a table's rows are read and not multiplied, and the rest is
+small. Each matrix is quantised by itself, so the model is never in memory twice. The settings go into `config.json`,
+and `load_model` applies them where a layer has scales.
 
 >>> Quantisation(bits=8).settings()
 {'bits': 8, 'group_size': 64}
@@ -23,12 +23,12 @@ BITS, GROUP_SIZES = (8, 4), (64, 32, 128)
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What to quantise and how.
+    """The settings of a quantisation.
 
     Attributes:
         bits: 8 or 4.
         group_size: how many neighbours share a factor: 32, 64 or 128.
-        vision: the image tower too. It runs once an image, so there is little to win and some accuracy to lose.
+        vision: quantise the image tower too. It runs once for each image, so that gains little and costs accuracy.
     """
 
     bits: int
@@ -36,7 +36,7 @@ class Quantisation:
     vision: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what MLX has no product for."""
+        """Refuse settings for which MLX has no product."""
         if self.bits not in BITS:
             raise UserError(f"quantize {self.bits}: choose 8 or 4 bits")
         if self.group_size not in GROUP_SIZES:
@@ -44,15 +44,15 @@ class Quantisation:
 
     @property
     def towers(self) -> tuple[str, ...]:
-        """The towers that change."""
+        """The towers that are quantised."""
         return ("text", "vision") if self.vision else ("text",)
 
     def settings(self) -> dict[str, int]:
-        """What `config.json` holds under "quantization"."""
+        """Return the entry "quantization" of `config.json`."""
         return {"bits": self.bits, "group_size": self.group_size}
 
     def applies(self, name: str, weight: mx.array) -> bool:
-        """Whether a weight is a matrix of a layer of a tower that changes, and falls into whole groups."""
+        """Tell whether a weight is a matrix of a layer of these towers whose width is a multiple of the group size."""
         starts = tuple(f"{tower}_model.encoder.layers." for tower in self.towers)
         return (
             name.startswith(starts)
@@ -62,13 +62,13 @@ class Quantisation:
         )
 
     def apply(self, weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-        """Quantise a model's weights.
+        """Return a model's weights with their matrices quantised.
 
         Args:
-            weights: by attribute path, in MLX's layout; shared with the result where they stay.
+            weights: attribute path -> array in MLX's layout; the result shares the arrays that stay.
 
         Raises:
-            UserError: no matrix falls into whole groups.
+            UserError: no matrix has a width that is a multiple of the group size.
         """
         found: dict[str, mx.array] = {}
         for name, weight in weights.items():
@@ -80,5 +80,5 @@ class Quantisation:
             mx.eval(packed, scales, biases)
             found |= {name: packed, f"{path}.scales": scales, f"{path}.biases": biases}
         if len(found) == len(weights):
-            raise UserError(f"no matrix of the model falls into groups of {self.group_size}; choose another group size")
+            raise UserError(f"no matrix divides into groups of {self.group_size}; choose another group size")
         return dict(sorted(found.items()))

@@ -1,9 +1,9 @@
-"""Where a checkpoint's files are: a folder, a weights file in its folder, or a name on the hub.
+"""Find a checkpoint's files: in a folder, beside a weights file, or by a name on the hub.
 
-What kind of checkpoint it is follows from the files: open_clip's configuration beside open_clip's weights (where
-`config.json` is not CLIP's own), Hugging Face's `config.json`, or neither for OpenAI's archives, which describe
-themselves. Within a kind safetensors come before pickles and whole files before shards. Nothing is opened here but
-the small JSON files, so that a wrong path or a missing shard is told before anything large is read.
+The files decide the kind of the checkpoint: open_clip's configuration beside open_clip's weights (where `config.json`
+is not CLIP's own), Hugging Face's `config.json`, or neither for OpenAI's archives, which describe themselves. Within a
+kind safetensors come before pickles and whole files before shards. Only the small JSON files are opened here, so that
+a wrong path or a missing shard is an error before anything large is read.
 
 >>> choose_weights({"config.json", "pytorch_model.bin", "model.safetensors"})
 'model.safetensors'
@@ -20,7 +20,7 @@ from typing import Any
 
 from sharpzo_mlx.errors import UserError
 
-from . import hub, open_clip, torch_file
+from . import hub, open_clip_config, torch_file
 from .catalog import resolve
 from .huggingface import TIMM_REMEDY
 
@@ -45,14 +45,14 @@ class Source:
     """A checkpoint's files, found but not read.
 
     Attributes:
-        name: what the user gave; for a folder, its last part.
-        folder: where config.json and the tokenizer are.
+        name: the name that the user gave; for a folder, its last part.
+        folder: the folder of config.json and the tokenizer.
         weights: the weights file, or its shards in order.
-        config: in Hugging Face's spelling, the preprocessing under "preprocessor" where it is known; None where
-            it is to be read off the weights (OpenAI's archives).
-        own_tokenizer: whether the folder's tokenizer belongs to it; else CLIP's own does.
-        licence: as the folder's README.md names it.
-        on_hub: whether `name` is one of the hub's.
+        config: the configuration in Hugging Face's spelling, the preprocessing under "preprocessor" where it is known;
+            None where the weights' shapes give it (OpenAI's archives).
+        own_tokenizer: whether to use the folder's tokenizer; else CLIP's own.
+        licence: the licence that the folder's README.md names, or None.
+        on_hub: whether `name` is a name on the hub.
     """
 
     name: str
@@ -68,12 +68,12 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
     """Find a checkpoint's files, downloading them where `source` is a name on the hub.
 
     Args:
-        source: folder, weights file, `owner/name`, or a short name such as RN50. What exists on the disk is not
-            looked for on the hub.
-        progress: whether downloads may draw bars.
+        source: a folder, a weights file, `owner/name`, or a short name such as RN50. The hub is asked only for names
+            that do not exist on the disk.
+        progress: let downloads draw progress bars.
 
     Raises:
-        UserError: nothing there, no CLIP folder, files missing, no network.
+        UserError: the source does not exist, is no CLIP folder or lacks files, or there is no network.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -88,19 +88,19 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
             f"{source}: no such file or folder, and no name on the hub such as openai/clip-vit-base-patch16 "
             "(`sharpzo-mlx convert --list` names more)"
         )
-    return _describe(hub.fetch(name, _files_to_download, progress=progress), name, on_hub=True)
+    return _describe(hub.fetch(name, files_to_download, progress=progress), name, on_hub=True)
 
 
 def choose_weights(names: Collection[str]) -> str | None:
-    """The weights file, or the index of its shards, that is used where a folder has several."""
+    """Return the weights file, or the index of shards, to use among the names of a folder; None where it has none."""
     return next((name for name in WEIGHTS if name in names), None)
 
 
 def shard_names(index: Path) -> tuple[str, ...]:
-    """The files that an index of shards lists, each once, in order of their names.
+    """Return the files that an index of shards lists, each once, in order of their names.
 
     Raises:
-        UserError: no such index, or it names files outside of its folder.
+        UserError: the index is missing, lists no weights, or names files outside of its folder.
     """
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
@@ -113,10 +113,10 @@ def shard_names(index: Path) -> tuple[str, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON file that holds one object.
+    """Read a small JSON file that holds one object.
 
     Raises:
-        UserError: missing, unreadable, or something else.
+        UserError: the file is missing, unreadable, too large, or holds something else.
     """
     try:
         if path.stat().st_size > MAXIMUM_JSON:
@@ -132,14 +132,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_open_clip(names: Collection[str], config: dict[str, Any] | None) -> bool:
-    """Whether a folder is to be read as open_clip's.
+    """Tell whether a folder is to be read as open_clip's.
 
     Args:
-        names: its files.
-        config: its config.json, None where there is none.
+        names: the names of its files.
+        config: its config.json; None where it has none.
 
     Raises:
-        UserError: it is timm's image tower alone.
+        UserError: the folder holds timm's image tower alone.
     """
     if OPEN_CLIP_CONFIG in names and set(OPEN_CLIP) & set(names):
         return config is None or not _is_clip(config) or choose_weights(names) is None
@@ -152,8 +152,8 @@ def _is_clip(config: dict[str, Any]) -> bool:
     return "text_config" in config or "text_config_dict" in config or config.get("model_type") == "clip"
 
 
-def _files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
-    """The files of a hub model that a conversion reads; `read` downloads the index of shards."""
+def files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
+    """Return the names of a hub model's files that a conversion reads; `read` downloads small files."""
     config = read_json(read(CONFIG)) if CONFIG in names and OPEN_CLIP_CONFIG in names else None
     tokenizer = next((files for files in TOKENIZERS if set(files) <= set(names)), ())
     small = [name for name in (*SMALL_FILES, *tokenizer) if name in names]
@@ -175,7 +175,7 @@ def _no_weights(names: Collection[str]) -> str:
 
 
 def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = None) -> Source:
-    """Look at a folder's small files; `weights` is the file that the user named, if it was one."""
+    """Describe a folder by its small files; `weights` is the file that the user named, or None for a folder."""
     here = {path.name for path in folder.iterdir()}
     config = read_json(folder / CONFIG) if CONFIG in here else None
     if weights and _is_archive(weights, here):
@@ -207,12 +207,12 @@ def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = N
 
 
 def _remedy(here: Collection[str]) -> str:
-    told = _no_weights(here)
-    return "give the folder of a CLIP checkpoint" if told.startswith("no weights") else told
+    reason = _no_weights(here)
+    return "give the folder of a CLIP checkpoint" if reason.startswith("no weights") else reason
 
 
 def _is_archive(weights: Path, here: Collection[str]) -> bool:
-    """Whether a file is one of OpenAI's archives, which need no configuration beside them."""
+    """Tell whether a file is one of OpenAI's archives, which need no configuration beside them."""
     if weights.suffix == ".safetensors" or weights.name in WEIGHTS:
         return False
     if torch_file.is_torchscript(weights):
@@ -227,14 +227,14 @@ def _is_archive(weights: Path, here: Collection[str]) -> bool:
 
 def _open_clip_config(folder: Path, name: str) -> dict[str, Any]:
     try:
-        return open_clip.config(read_json(folder / OPEN_CLIP_CONFIG), name=name)
+        return open_clip_config.translate_config(read_json(folder / OPEN_CLIP_CONFIG), name=name)
     except UserError as error:
-        told = str(error)
-        raise UserError(told if str(folder) in told else f"{folder}: {told}") from None
+        message = str(error)
+        raise UserError(message if str(folder) in message else f"{folder}: {message}") from None
 
 
 def _needs_own_tokenizer(folder: Path) -> bool:
-    """open_clip reads texts with CLIP's vocabulary, unless its file names another or has room for another."""
+    """Tell whether open_clip's file names another vocabulary than CLIP's, or one of another size."""
     text = read_json(folder / OPEN_CLIP_CONFIG)["model_cfg"]["text_cfg"]
     return bool(text.get("hf_tokenizer_name")) or text.get("vocab_size", CLIP_WORDS) != CLIP_WORDS
 
@@ -250,7 +250,7 @@ def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
 
 
 def _licence(card: Path) -> str | None:
-    """The `license:` line of the card's front matter."""
+    """Return the value of `license:` in the card's front matter, or None."""
     try:
         text = card.read_text("utf-8")[:10_000]
     except (OSError, UnicodeError):

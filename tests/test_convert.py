@@ -289,7 +289,7 @@ def test_arguments_are_checked_before_anything_is_read(checkpoint: Path, tmp_pat
     with pytest.raises(UserError, match=r"dtype 'int4': choose one of float32, float16, bfloat16"):
         convert("owner/unknown", tmp_path / "m", dtype="int4")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="a file stands there"):
+    with pytest.raises(UserError, match="is a file; choose another"):
         convert("owner/unknown", tmp_path / "file", force=True)
 
 

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert.catalog import KNOWN, resolve
-from sharpzo_mlx.convert.open_clip import config
-from sharpzo_mlx.convert.sources import OPEN_CLIP, _files_to_download
+from sharpzo_mlx.convert.open_clip_config import translate_config
+from sharpzo_mlx.convert.sources import OPEN_CLIP, files_to_download
 
 # embedding width, image tower, text width: as the networks' papers and configurations describe them
 NETWORKS: dict[str, tuple[int, dict[str, Any], int]] = {
@@ -31,7 +31,7 @@ NETWORKS: dict[str, tuple[int, dict[str, Any], int]] = {
 def test_sizes_are_those_of_the_networks(alias: str) -> None:
     width, vision, words = NETWORKS[alias]
     text = {"width": words, "heads": words // 64, "layers": 12}
-    described = config({"model_cfg": {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}}, name="x")
+    described = translate_config({"model_cfg": {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}}, name="x")
     parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(CLIPConfig.from_dict(described)).parameters()))
     known = next(known for known in KNOWN if known.alias == alias)
     assert known.parameters == sum(array.size for array in parameters.values())
@@ -51,7 +51,7 @@ def test_other_names_stay() -> None:
 def test_of_timms_repositories_the_file_with_both_towers_is_downloaded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architecture": "resnet50_clip", "pretrained_cfg": {}}')
     names = ["config.json", "model.safetensors", "open_clip_config.json", *OPEN_CLIP, "README.md", "tokenizer.json"]
-    chosen = _files_to_download(names, tmp_path.joinpath)
+    chosen = files_to_download(names, tmp_path.joinpath)
     assert chosen == ["config.json", "README.md", "tokenizer.json", "open_clip_config.json", OPEN_CLIP[0]]
     (tmp_path / "config.json").write_text('{"model_type": "clip", "text_config": {}, "vision_config": {}}')
-    assert _files_to_download(names, tmp_path.joinpath)[-1] == "model.safetensors"
+    assert files_to_download(names, tmp_path.joinpath)[-1] == "model.safetensors"

@@ -19,7 +19,7 @@ from sharpzo_mlx.clip.checkpoint import load_config, load_model
 from sharpzo_mlx.clip.config import ResNetConfig
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.convert import convert
-from sharpzo_mlx.convert.open_clip import config, config_from_shapes
+from sharpzo_mlx.convert.open_clip_config import config_from_shapes, translate_config
 from sharpzo_mlx.errors import UserError
 
 STANDARD = "open_clip_model.safetensors"
@@ -232,18 +232,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_no_clip_is_named(case: str) -> None:
     description, message = REFUSED[case]
     with pytest.raises(UserError, match=message) as caught:
-        config({"model_cfg": description}, name="x")
+        translate_config({"model_cfg": description}, name="x")
     assert "\n" not in str(caught.value)
 
 
 def test_resize_by_the_longest_edge_is_refused() -> None:
     with pytest.raises(UserError, match="resize_mode is 'longest'"):
-        config({"model_cfg": MODELS["vit gelu"], "preprocess_cfg": {"resize_mode": "longest"}}, name="x")
+        translate_config({"model_cfg": MODELS["vit gelu"], "preprocess_cfg": {"resize_mode": "longest"}}, name="x")
 
 
 @pytest.mark.parametrize(("name", "activation"), [("a", "gelu"), ("vit_base_patch16_clip_224.openai", "quick_gelu")])
 def test_openai_weights_have_the_quick_gelu(name: str, activation: str) -> None:
-    found = config({"model_cfg": MODELS["vit gelu"]}, name=name)
+    found = translate_config({"model_cfg": MODELS["vit gelu"]}, name=name)
     assert {found[tower]["hidden_act"] for tower in ("text_config", "vision_config")} == {activation}
 
 

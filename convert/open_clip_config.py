@@ -1,12 +1,13 @@
-"""open_clip's and OpenAI's spelling of a CLIP: its configuration and its tensors' names, in ours.
+"""Translate open_clip's description of a CLIP into our `config.json`, or derive one from an archive's tensors.
 
-Both libraries share one tree of names (`visual.`, `transformer.resblocks.`), keep queries, keys and values in one
-tensor, and multiply by projections from the right. open_clip describes the network in `open_clip_config.json`, of
-which every field is either understood or at its harmless value, else the model is refused by the name of what we do
-not have; OpenAI's archives describe nothing, so their sizes are read off the tensors' shapes.
+open_clip describes the network in `open_clip_config.json`. Each of its fields is either understood or at a value that
+changes nothing; otherwise the model is refused and the error names the field. OpenAI's archives describe nothing, so
+their sizes are derived from the tensors' shapes.
 
->>> rename({"ln_final.bias": mx.zeros(2)})
-{'text_model.final_layer_norm.bias': array([0, 0], dtype=float32)}
+>>> shapes = {"ln_final.weight": (512,)}
+>>> config_from_shapes(shapes)
+Traceback (most recent call last):
+sharpzo_mlx.errors.UserError: it holds no CLIP of OpenAI's; give one of their archives, such as ViT-B-16.pt
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import mlx.core as mx
-
 from sharpzo_mlx.clip.config import RESNET
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
-HEAD = 64  # width of an attention head in all of OpenAI's models, and the default of open_clip's
+HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
 SUPPORTED = "supported are CLIP's ViT and ResNet towers, such as timm/vit_base_patch16_clip_224.openai"
 
-# what a field must hold, where another value is another network; training's own fields have no effect here
+# the values of fields where any other value is another network; training's own fields have no effect here
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ls_init_value": (None,),
     "attentional_pool": (False,),
@@ -50,95 +49,17 @@ _IGNORED = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_poole
     "timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop",
     "timm_drop_path", "hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "tokenizer_mode",
 }  # fmt: skip
-_LAYER = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-_TEXT = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-}
-_VIT = {
-    "class_embedding": "embeddings.class_embedding",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",
-    "ln_pre.bias": "pre_layrnorm.bias",
-    "ln_post.weight": "post_layernorm.weight",
-    "ln_post.bias": "post_layernorm.bias",
-}
-_PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
-_BUFFERS = ("attn_mask", "num_batches_tracked", "input_resolution", "context_length", "vocab_size")
-_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
-
-
-def is_open_clip(names: Iterable[str]) -> bool:
-    """Whether tensors have OpenAI's names."""
-    return any(name.startswith(("visual.", "module.visual.", "transformer.resblocks.")) for name in names)
-
-
-def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Bring tensors from OpenAI's names and shapes to ours; convolutions stay channels first.
-
-    Args:
-        weights: by OpenAI's or open_clip's names, also those of a training checkpoint ("module.") and of a text
-            tower under "text.".
-
-    Returns:
-        By our names; a name that is in no CLIP stays as it is, for the strict check that follows.
-    """
-    found: dict[str, mx.array] = {}
-    plain = {name.removeprefix("module.").removeprefix("text."): value for name, value in weights.items()}
-    resnet = any(name.startswith("visual.layer1.") for name in plain)
-    for name, value in plain.items():
-        if name.rpartition(".")[2] in _BUFFERS:
-            continue
-        if name == "logit_scale":
-            found[name] = value.reshape(()) if value.size == 1 else value
-        elif name in _PROJECTIONS:
-            found[_PROJECTIONS[name]] = value.T
-        elif block := _BLOCK.fullmatch(name):
-            found |= _rename_block(value, "vision_model" if block[1] else "text_model", block[2], block[3])
-        elif name.startswith("visual."):
-            found[_rename_visual(name.removeprefix("visual."), resnet)] = value
-        else:
-            found[_TEXT.get(name, name)] = value
-    return found
-
-
-def _rename_block(value: mx.array, tower: str, layer: str, name: str) -> dict[str, mx.array]:
-    start = f"{tower}.encoder.layers.{layer}"
-    if name in ("attn.in_proj_weight", "attn.in_proj_bias") and value.shape[0] % 3 == 0:
-        kind = name.rpartition("_")[2]
-        parts = zip("qkv", mx.split(value, 3), strict=True)
-        return {f"{start}.self_attn.{letter}_proj.{kind}": part for letter, part in parts}
-    module, _, kind = name.rpartition(".")
-    return {f"{start}.{_LAYER.get(module, module)}.{kind}": value}
-
-
-def _rename_visual(name: str, resnet: bool) -> str:
-    if resnet:
-        pooled = name.removeprefix("attnpool.c_proj.")
-        return f"vision_model.{name}" if pooled == name else f"visual_projection.{pooled}"
-    return f"vision_model.{_VIT.get(name, name)}"
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The configuration of an archive of OpenAI's, from its tensors' names and shapes.
+    """Derive the configuration of an archive of OpenAI's from its tensors' names and shapes.
 
     Raises:
-        UserError: it is no CLIP of OpenAI's.
+        UserError: the tensors are not those of a CLIP of OpenAI's.
     """
     try:
-        width, text_layers = (
-            shapes["ln_final.weight"][0],
-            _count(shapes, r"transformer\.resblocks\.(\d+)\.ln_1\.weight"),
-        )
+        width = shapes["ln_final.weight"][0]
+        text_layers = _count(shapes, r"transformer\.resblocks\.(\d+)\.ln_1\.weight")
         resnet = "visual.layer1.0.conv1.weight" in shapes
         vision = _resnet_from_shapes(shapes) if resnet else _vit_from_shapes(shapes)
         text = {"context_length": shapes["positional_embedding"][0], "vocab_size": shapes["token_embedding.weight"][0]}
@@ -146,7 +67,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         model = {"embed_dim": shapes["text_projection"][1], "vision_cfg": vision, "text_cfg": text}
     except (LookupError, TypeError):
         raise UserError("it holds no CLIP of OpenAI's; give one of their archives, such as ViT-B-16.pt") from None
-    return config({"model_cfg": model | {"quick_gelu": True}}, name="")
+    return translate_config({"model_cfg": model | {"quick_gelu": True}}, name="")
 
 
 def _count(shapes: Iterable[str], pattern: str) -> int:
@@ -167,16 +88,16 @@ def _resnet_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
     return {"width": width, "layers": layers, "image_size": POOLED * side}
 
 
-def config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
-    """Our `config.json` for an `open_clip_config.json`.
+def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
+    """Translate an `open_clip_config.json` into our `config.json`.
 
     Args:
         given: the parsed file.
-        name: of the model; OpenAI's own weights in timm's repositories end in ".openai", and their activation is
+        name: the model's name. OpenAI's own weights in timm's repositories end in ".openai", and their activation is
             the quick GELU whether the file says so or not.
 
     Raises:
-        UserError: CoCa, SigLIP, or a tower that we do not have; it is named.
+        UserError: the model is a CoCa, a SigLIP, or has a tower that we do not have; the error names it.
     """
     model = _section(given, "model_cfg")
     vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
@@ -209,7 +130,7 @@ def _number(given: Mapping[str, Any], name: str, default: int | float | None) ->
 
 
 def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> None:
-    """Name what is another model altogether."""
+    """Refuse other kinds of models, by their names."""
     tower, words = str(vision.get("timm_model_name") or ""), str(text.get("hf_model_name") or "")
     tokenizer = str(text.get("hf_tokenizer_name") or "")
     if "multimodal_cfg" in model:
@@ -224,7 +145,7 @@ def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Ma
 
 
 def _refuse_fields(kind: str, section: Mapping[str, Any]) -> None:
-    """Refuse what would be another network, and what is unknown: it might be one."""
+    """Refuse fields that would make another network, and unknown fields, which might."""
     for field, value in section.items():
         if (field in _NEUTRAL and value in _NEUTRAL[field]) or field in _READ | _IGNORED:
             continue
@@ -285,7 +206,7 @@ def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
 
 
 def _preprocessor(given: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Our preprocessing for open_clip's `preprocess_cfg`: it knows two filters and three ways to resize."""
+    """Translate open_clip's `preprocess_cfg`, which knows two filters and three ways to resize."""
     mode = given.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
         raise UserError(f"open_clip_config.json: resize_mode is {mode!r}; supported are shortest and squash")
