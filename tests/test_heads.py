@@ -26,7 +26,7 @@ from sharpzo_mlx.heads.closed_form import fit_discriminant
 from sharpzo_mlx.heads.ensemble import Shares, choose_shares_by_accuracy, choose_shares_by_loss
 from sharpzo_mlx.heads.head import join_head, make_head
 from sharpzo_mlx.options import declared
-from sharpzo_mlx.report.analysis import look_at
+from sharpzo_mlx.report.analysis import analyse_run
 from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import open_run
@@ -169,7 +169,7 @@ def test_evaluate_predict_and_the_page_use_it(
     found = dict(prediction.labels)
     np.testing.assert_allclose([found[name] for name in run.prompt.class_names], shares, atol=1e-5)
 
-    looked = look_at(run, clip, landscape=False)
+    looked = analyse_run(run, clip, landscape=False)
     assert looked.confusion.trace() / looked.confusion.sum() == pytest.approx(run.results.test)
 
     # a part of the classes: the head is cut to them as the words are

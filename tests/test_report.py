@@ -19,9 +19,10 @@ from tiny_settings import TINY
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.report.analysis import GRID, Findings, look_at
+from sharpzo_mlx.report.analysis import RunAnalysis, analyse_run
+from sharpzo_mlx.report.landscape import GRID
 from sharpzo_mlx.report.page import write_report
-from sharpzo_mlx.report.plots import shown_classes
+from sharpzo_mlx.report.plots import choose_classes
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -83,7 +84,7 @@ def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
     assert f"queries {run.results.queries}" in words
     assert "<i>cat" in words  # as a name, not as markup
     assert "sharpzo-mlx tune" in words
-    assert "--relative-scale 20.0" in words
+    assert "--set space.relative_scale=20.0" in words
     assert run.record.versions["mlx"] in words
     assert "in distribution" in words
 
@@ -106,7 +107,7 @@ def test_thumbnails_are_the_images(run: sz.Run, page: Path) -> None:
 
 
 def test_findings_are_those_of_the_classifier(run: sz.Run, page: Path) -> None:
-    found = look_at(run, sz.load(run.model_folder))
+    found = analyse_run(run, sz.load(run.model_folder))
     assert found.confusion.trace() / found.confusion.sum() == pytest.approx(run.results.test)
     rows = run.record.images.by_split()["test"]
     features = np.array(sz.load(run.model_folder).encode_images([Path(run.record.dataset, path) for path, _ in rows]))
@@ -205,16 +206,16 @@ def test_of_many_classes_those_that_changed_are_shown() -> None:
     before[7] = np.nan  # no images
     after = before + np.where(np.arange(100) % 20 == 3, 0.01 * np.arange(100), 0)
 
-    def found(classes: int) -> Findings:
+    def found(classes: int) -> RunAnalysis:
         nothing = np.zeros((classes, classes), dtype=int)
-        return Findings("test", nothing, before[:classes], after[:classes], (), (), None)
+        return RunAnalysis("test", nothing, before[:classes], after[:classes], (), (), None)
 
-    assert shown_classes(found(100)) == [3, 23, 43, 63, 83]
-    assert len(shown_classes(found(30))) == 29
+    assert choose_classes(found(100)) == [3, 23, 43, 63, 83]
+    assert len(choose_classes(found(30))) == 29
     after = np.where(np.arange(100) == 7, np.nan, np.arange(100) / 100)
-    assert shown_classes(found(100)) == [*range(7), *range(8, 16), *range(85, 100)]
+    assert choose_classes(found(100)) == [*range(7), *range(8, 16), *range(85, 100)]
     after = before
-    assert len(shown_classes(found(100))) == 30
+    assert len(choose_classes(found(100))) == 30
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")

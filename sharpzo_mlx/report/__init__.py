@@ -1,1 +1,1 @@
-"""A run as one self-contained HTML page with its plots."""
+"""One self-contained HTML page about a run: what it reached, what changed, and its plots; and how numbers read."""

@@ -1,17 +1,14 @@
-"""What there is to say about a run beyond its numbers: classes, images, and the loss around the result.
+"""What tuning changed in a run, class by class and image by image, and the loss around its result.
 
-The images are those of the test split, or of validation where there is no test; their features come from the cache.
-The landscape is L on a plane through the result w: one axis leads from zero-shot (w = 0) to w, the other is a random
-direction across it (SharpZO, arXiv 2506.20990, figure 2b); sharpness is the rise of L at the distance rho along the
-direction of steepest ascent, which is estimated by forward-mode derivatives.
+The images are those of the test split, or of validation where there is no test split; their features come from the
+cache.
 
->>> found = look_at(Run.load("runs/photo-m-0"))  # doctest: +SKIP
->>> found.confusion.trace() / found.confusion.sum() == run.results.test  # doctest: +SKIP
+>>> analysis = analyse_run(Run.load("runs/photo-m-0"), clip)  # doctest: +SKIP
+>>> analysis.confusion.trace() / analysis.confusion.sum() == run.results.test  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +18,25 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.evaluation.metrics import class_accuracies
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.rng import key_for
+from sharpzo_mlx.report.landscape import Landscape, compute_landscape
 from sharpzo_mlx.runs.run import Run
-from sharpzo_mlx.tuning.problem import make_problem
 
-GRID = 9  # points a side
-SLOPES = 32  # directions that the steepest ascent is estimated from
 BLOCK = 4096  # images whose logits are in memory at once
 
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """One image and what tuning did to the probability of its class."""
+    """One image, and the probability of its class before and after tuning.
+
+    Attributes:
+        path: the file.
+        label: the class that it belongs to.
+        before: probability of that class before tuning, 0..1.
+        after: the same after tuning.
+        predicted: the most probable class after tuning.
+    """
 
     path: Path
     label: str
@@ -43,29 +46,17 @@ class ChangedImage:
 
 
 @dataclass(frozen=True)
-class Landscape:
-    """L on a plane around the result: across [GRID] and along [GRID] are distances from it in w."""
-
-    along: np.ndarray
-    across: np.ndarray
-    losses: np.ndarray  # [across, along]
-    length: float  # |w|: zero-shot lies at -length along
-    rho: float
-    sharpness: float
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What was found.
+class RunAnalysis:
+    """What tuning changed in a run.
 
     Attributes:
         split: "test" or "validation".
-        confusion: [K, K] images by class (rows) and prediction of the tuned prompt (columns).
-        before: [K] accuracy of zero-shot by class; NaN where a class has no images.
+        confusion: [K, K] numbers of images, by class (rows) and prediction of the tuned prompt (columns).
+        before: [K] zero-shot accuracy on each class; NaN where a class has no images.
         after: [K] the same of the tuned prompt.
-        gained: images whose class became more probable, the most first.
-        lost: those whose class became less probable.
-        landscape: None where it was not asked for.
+        gained: images whose class became more probable, the largest change first.
+        lost: images whose class became less probable, likewise.
+        landscape: the loss around the result; None where it was not asked for.
     """
 
     split: str
@@ -77,38 +68,38 @@ class Findings:
     landscape: Landscape | None
 
 
-def look_at(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) -> Findings:
-    """Read a run's images and, where asked for, its surroundings.
+def analyse_run(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) -> RunAnalysis:
+    """Compare the tuned prompt with zero-shot on the images of a run.
 
     Args:
-        run: with a prompt.
+        run: a run with a prompt.
         clip: the checkpoint that it was tuned on.
-        landscape: whether to compute the loss around the result, GRID^2 + 2 SLOPES + 2 queries.
-        images: how many gained and lost images to name.
+        landscape: whether to compute the loss around the result, some 150 queries.
+        images: how many gained and how many lost images to name.
 
     Raises:
         UserError: the run has no prompt, or none of its images can be read.
     """
     split = "test" if run.record.images.test else "val"
-    features = encode(clip, _images(run, split))
+    features = encode(clip, _drawn_images(run, split))
     labels, classes = features.labels, len(run.prompt.class_names)
     before, first = _probabilities(run.prompt.zero_shot_logits, features)
     after, second = _probabilities(run.prompt.logits, features)
     confusion = np.bincount(labels * classes + second, minlength=classes**2).reshape(classes, classes)
     order = np.argsort(before - after, kind="stable")
     changed = [_changed(run, features, row, before, after, second) for row in (*order[:images], *order[::-1][:images])]
-    return Findings(
+    return RunAnalysis(
         split="test" if split == "test" else "validation",
         confusion=confusion,
-        before=_by_class(first == labels, labels, classes),
-        after=_by_class(second == labels, labels, classes),
+        before=class_accuracies(first == labels, labels, classes),
+        after=class_accuracies(second == labels, labels, classes),
         gained=tuple(one for one in changed[:images] if one.after > one.before),
         lost=tuple(one for one in changed[images:] if one.after < one.before),
-        landscape=_landscape(run, clip) if landscape else None,
+        landscape=compute_landscape(run, clip, encode(clip, _drawn_images(run, "train"))) if landscape else None,
     )
 
 
-def _images(run: Run, split: str) -> ImageSet:
+def _drawn_images(run: Run, split: str) -> ImageSet:
     rows = run.record.images.by_split()[split]
     return ImageSet(
         tuple(Path(run.record.dataset, path) for path, _ in rows),
@@ -119,7 +110,7 @@ def _images(run: Run, split: str) -> ImageSet:
 
 
 def _probabilities(classifier: Callable[[mx.array], mx.array], features: Features) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of every image's own class, and the class predicted, [N] each."""
+    """Return the probability of each image's own class, and the most probable class, [N] each."""
     own, predicted = [], []
     for start in range(0, len(features.labels), BLOCK):
         logits = np.array(classifier(features.embeddings[start : start + BLOCK]))
@@ -128,13 +119,6 @@ def _probabilities(classifier: Callable[[mx.array], mx.array], features: Feature
         own.append(shares[np.arange(len(labels)), labels] / shares.sum(axis=1))
         predicted.append(logits.argmax(axis=1))
     return np.concatenate(own), np.concatenate(predicted)
-
-
-def _by_class(right: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    counts = np.bincount(labels, minlength=classes).astype(float)
-    counts[counts == 0] = np.nan
-    result: np.ndarray = np.bincount(labels, weights=right, minlength=classes) / counts
-    return result
 
 
 def _changed(
@@ -148,25 +132,3 @@ def _changed(
         after=float(after[row]),
         predicted=names[predicted[row]],
     )
-
-
-def _landscape(run: Run, clip: Clip) -> Landscape:
-    train = encode(clip, _images(run, "train"))
-    objective = make_problem(clip, train, train, run.config).objective
-    w, d = run.prompt.w, objective.dimension
-    length = float(np.linalg.norm(np.array(w)))
-    reach = length or run.config.stage1.sigma * math.sqrt(d)
-    directions = mx.random.normal((SLOPES + 2, d), key=key_for(run.config.seed, "landscape"))
-    one = w / length if length else directions[0] / mx.linalg.norm(directions[0])
-    other = directions[1] - (directions[1] @ one) * one
-    other = other / mx.linalg.norm(other)
-    steps = mx.linspace(-1.25 * reach, 1.25 * reach, GRID)
-    points = w + (other[None] * steps[:, None])[:, None] + (one[None] * steps[:, None])[None]  # [across, along, d]
-    losses = np.array(objective.losses(points.reshape(-1, d))).reshape(GRID, GRID)
-    rho = run.config.sharpness.rho or 0.1
-    slopes = objective.jvp(mx.broadcast_to(w, (SLOPES, d)), directions[2:])[1]  # <grad L, u>
-    ascent = slopes @ directions[2:]
-    ends = objective.losses(mx.stack([w, w + rho * ascent / mx.maximum(mx.linalg.norm(ascent), 1e-12)]))
-    axis = np.array(steps)
-    below, above = np.array(ends).tolist()
-    return Landscape(axis, axis, losses, length, rho, above - below)

@@ -1,8 +1,8 @@
-"""A run's plots, drawn once with matplotlib: as SVG for the page, as PNG for a paper.
+"""The plots of a run, drawn with matplotlib: as SVG for the page, as PNG for a paper.
 
-Lines and letters of the SVG take the colour of the text around them, so that one drawing does in light and in dark.
+Lines and letters of the SVG take the colour of the text around them, so one drawing suits a light and a dark page.
 
->>> plots = draw_all(run, read_steps(run.folder), findings)  # doctest: +SKIP
+>>> plots = draw_all(run, read_steps(run.folder), analysis)  # doctest: +SKIP
 >>> as_svg(plots["curves"])[:4]  # doctest: +SKIP
 '<svg'
 """
@@ -22,13 +22,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sharpzo_mlx.files import atomic_write
-from sharpzo_mlx.report.analysis import Findings, Landscape
+from sharpzo_mlx.report.analysis import RunAnalysis
+from sharpzo_mlx.report.landscape import Landscape
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.step_log import StepRecord
 
-INK = "#010203"  # becomes the colour of the text around in SVG
+INK = "#010203"  # in SVG it becomes the colour of the text around
 BEFORE, AFTER = "#8a8f98", "#2f7ed8"
-MOST_CLASSES = 30  # in a confusion matrix and a bar chart; more are told in words
+MOST_CLASSES = 30  # in a confusion matrix and a chart of classes
 STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "sharpzo-mlx", "axes.spines.top": False,
     "axes.spines.right": False, "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.2,
@@ -37,23 +38,32 @@ STYLE: Any = {  # matplotlib types its keys one by one
 }  # fmt: skip
 
 
-def draw_all(run: Run, steps: Sequence[StepRecord], findings: Findings | None) -> dict[str, Figure]:
-    """Every plot that there is something for, by name."""
+def draw_all(run: Run, steps: Sequence[StepRecord], analysis: RunAnalysis | None) -> dict[str, Figure]:
+    """Draw every plot that there are data for.
+
+    Args:
+        run: the run.
+        steps: its steps so far; may be empty.
+        analysis: its images and classes; None if they could not be read.
+
+    Returns:
+        Figures by name, some of "curves", "curves-seconds", "confusion", "classes" and "landscape".
+    """
     drawers: dict[str, Callable[[], Figure]] = {}
     if steps:
         drawers |= {"curves": lambda: _curves(steps, "queries"), "curves-seconds": lambda: _curves(steps, "seconds")}
-    if findings is not None:
+    if analysis is not None:
         if len(run.prompt.class_names) <= MOST_CLASSES:
-            drawers["confusion"] = lambda: _confusion(findings.confusion, run.prompt.class_names)
-        drawers["classes"] = lambda: _classes(findings, run.prompt.class_names)
-        if (plane := findings.landscape) is not None:
+            drawers["confusion"] = lambda: _confusion(analysis.confusion, run.prompt.class_names)
+        drawers["classes"] = lambda: _classes(analysis, run.prompt.class_names)
+        if (plane := analysis.landscape) is not None:
             drawers["landscape"] = lambda: _landscape(plane)
     with matplotlib.rc_context(STYLE):
         return {name: draw() for name, draw in drawers.items()}
 
 
 def as_svg(figure: Figure) -> str:
-    """One `<svg>` element that scales with its place and takes the text's colour."""
+    """Return one `<svg>` element that scales with its place and takes the colour of the text."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -77,7 +87,7 @@ def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
 
 
 def _curves(steps: Sequence[StepRecord], axis: str) -> Figure:
-    """Loss, validation and sigma against queries or seconds; the switch of the stages is marked."""
+    """Draw loss, validation accuracy and sigma against queries or seconds, and mark the switch to stage 2."""
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
     _line(panels[0], steps, axis, "loss", colour=AFTER)
@@ -99,12 +109,14 @@ def _curves(steps: Sequence[StepRecord], axis: str) -> Figure:
 
 
 def _line(axes: Axes, steps: Sequence[StepRecord], axis: str, name: str, *, colour: str, scale: float = 1) -> None:
+    """Draw one field of the steps against another, where it is known and finite."""
     values = [(getattr(step, axis), getattr(step, name)) for step in steps]
     known = [(x, scale * y) for x, y in values if y is not None and math.isfinite(y)]
     axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linewidth=1.2)
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draw the numbers of images by class and prediction, coloured by their share of the class."""
     size = max(4.0, 0.42 * len(names) + 1.6)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
@@ -122,23 +134,26 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def shown_classes(findings: Findings) -> list[int]:
-    """The classes that the chart has, by their change: all that have images, of many those that changed most."""
-    change = np.nan_to_num(findings.after - findings.before)
-    present = np.flatnonzero(~np.isnan(findings.after)).tolist()
+def choose_classes(analysis: RunAnalysis) -> list[int]:
+    """Return the classes that the chart shows, in the order of their change.
+
+    These are all classes that have images, or the MOST_CLASSES that changed most.
+    """
+    change = np.nan_to_num(analysis.after - analysis.before)
+    present = np.flatnonzero(~np.isnan(analysis.after)).tolist()
     if len(present) > MOST_CLASSES:
         changed = [k for k in present if change[k]] or present
         present = sorted(changed, key=lambda k: -abs(change[k]))[:MOST_CLASSES]
     return sorted(present, key=lambda k: change[k])
 
 
-def _classes(findings: Findings, names: Sequence[str]) -> Figure:
-    """Accuracy by class before and after."""
-    shown = shown_classes(findings)
+def _classes(analysis: RunAnalysis, names: Sequence[str]) -> Figure:
+    """Draw the accuracy on each class before and after tuning."""
+    shown = choose_classes(analysis)
     figure = Figure(figsize=(7, 0.28 * len(shown) + 1), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(shown))
-    before, after = 100 * findings.before[shown], 100 * findings.after[shown]
+    before, after = 100 * analysis.before[shown], 100 * analysis.after[shown]
     axes.hlines(places, before, after, color=AFTER, linewidth=2)
     axes.plot(before, places, "o", color=BEFORE, label="zero-shot", markersize=5)
     axes.plot(after, places, "o", color=AFTER, label="tuned", markersize=5)
@@ -150,6 +165,7 @@ def _classes(findings: Findings, names: Sequence[str]) -> Figure:
 
 
 def _landscape(plane: Landscape) -> Figure:
+    """Draw the loss on the plane through zero-shot and the result."""
     figure = Figure(figsize=(6, 4.4), layout="constrained")
     axes = figure.subplots()
     drawn = axes.contourf(plane.along, plane.across, plane.losses, levels=16, cmap="viridis")

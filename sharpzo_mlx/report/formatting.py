@@ -1,0 +1,59 @@
+"""How numbers and tables read in everything that is printed or written: shares, points, durations, sizes, columns.
+
+>>> percent(0.5625), duration(75), amount(2_075_000_000)
+('56.2 %', '1 min 15 s', '2.08 GB')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def percent(share: float | None) -> str:
+    """Return an accuracy of 0..1 in per cent with one decimal, or a dash for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def points(before: float | None, after: float | None) -> str:
+    """Return the difference of two accuracies in points with its sign, or a dash if one of them is None."""
+    return "-" if before is None or after is None else f"{100 * (after - before):+.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: 0.4 s, 48 s, 1 min 15 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def amount(size: float) -> str:
+    """Return bytes in decimal units with three figures."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of words as a plain table: the first column flush left, the others flush right.
+
+    Args:
+        rows: equally many cells in each; the first row is the heading.
+    """
+    table = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(_align(row, widths) for row in table)
+
+
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        cell.rjust(width) if index else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *others]).rstrip()
