@@ -180,12 +180,12 @@ def measure(cell: Cell) -> dict[str, Any]:
         pass
     results = {
         "queries": problem.objective.queries,
-        "val_queries": search.val_queries,
+        "val_queries": search.now.val_queries,
         "cpu_seconds": time.process_time() - started,
         "val": search.best_score.accuracy,
         "test_images": len(test.paths),
     }
-    last = search.zo.average if search.stage == 2 else search.cma.mean
+    last = search.descent.average if search.now.stage == 2 else search.cma.mean
     others = list(shifted(source, test.folders))
     for name, w in {"zero_shot": mx.zeros_like(last), "test": search.best_w, "last": last}.items():
         classifier = problem.objective.class_features(w)

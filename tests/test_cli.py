@@ -67,7 +67,7 @@ def test_every_command_has_help_that_begins_with_its_line(name: str, capsys: Cap
         (["frobnicate"], "'frobnicate'"),
         (["--frobnicate"], "--frobnicate"),
         (["evaluate"], "'RUN'"),
-        (["tune", "x", "--covariance", "round"], "'round'"),
+        (["tune", "x", "--head", "round"], "'round'"),
         (["predict", "run", "a.jpg", "--top", "0"], "--top"),
     ],
 )

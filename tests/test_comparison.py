@@ -180,13 +180,13 @@ def test_cells_of_other_sources_are_left_alone(
     assert [event.found for event in events if isinstance(event, Finished)] == [False]
 
 
-@pytest.mark.parametrize("change", [{"query_budget": 41}, {"population": 7}, {"template": "my {}."}])
+@pytest.mark.parametrize("change", [{"query_budget": 41}, {"stage1.population": 7}, {"template": "my {}."}])
 def test_cells_made_otherwise_are_left_alone(
     change: dict[str, Any], clip: sz.Clip, photos: Path, tmp_path: Path
 ) -> None:
     compare(clip, photos, CONFIG, methods="bbt", seeds=1, output=tmp_path / "out")
     before = set((tmp_path / "out" / "cells").iterdir())
-    events = compare_steps(clip, photos, replace(CONFIG, **change), methods="bbt", seeds=1, output=tmp_path / "out")
+    events = compare_steps(clip, photos, CONFIG.with_settings(change), methods="bbt", seeds=1, output=tmp_path / "out")
     assert [event.found for event in events if isinstance(event, Finished)] == [False, False]
     assert len(set((tmp_path / "out" / "cells").iterdir()) - before) == 2
 

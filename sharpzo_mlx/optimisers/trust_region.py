@@ -3,8 +3,8 @@
 The model is known by its value, gradient and Hessian at any point of a few coefficients a [q]; all arithmetic is
 float64.
 
->>> in_ball(np.array([1.0, 0.0]), np.eye(2), radius=0.5)
-array([-0.5, -0. ])
+>>> in_ball(np.array([3.0, 4.0]), np.eye(2), radius=0.5).round(3)
+array([-0.3, -0.4])
 """
 
 from __future__ import annotations
