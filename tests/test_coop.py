@@ -38,19 +38,19 @@ def test_the_gradient_of_coop_is_that_of_the_objective(task: Task) -> None:
 
 def test_coop_lowers_the_training_loss_and_makes_no_query(task: Task) -> None:
     method = registry.method("coop")
-    told, classifier = run_method(method, task, {**method.tuned, "steps": 40})
+    records, classifier = run_method(method, task, {**method.tuned, "steps": 40})
     before = score_features(run_method(registry.method("zero-shot"), task, {})[1].class_features, task.train, 1.0)
     after = score_features(classifier.class_features, task.train, 1.0)
     assert after.accuracy >= before.accuracy
-    assert told[-1].best.loss < 0.7 * told[0].best.loss
-    assert {progress.queries for progress in told} == {0}
-    assert told[-1].backward_passes == 40
+    assert records[-1].best.loss < 0.7 * records[0].best.loss
+    assert {progress.queries for progress in records} == {0}
+    assert records[-1].backward_passes == 40
 
 
 def test_published_coop_takes_minibatches_for_its_epochs(task: Task) -> None:
     method = registry.method("coop")
-    told, _ = run_method(method, task, {**method.published, "epochs": 3, "batch": 5})
-    assert told[-1].backward_passes == 3 * (12 // 5)
+    records, _ = run_method(method, task, {**method.published, "epochs": 3, "batch": 5})
+    assert records[-1].backward_passes == 3 * (12 // 5)
     assert [coop.count_epochs(None, shots) for shots in (1, 2, 4, 8, 16, None)] == [50, 100, 100, 200, 200, 200]
     given = coop.draw_batches(12, 5, seed=0)
     rows = [np.array(next(given)).tolist() for _ in range(4)]
@@ -84,6 +84,6 @@ def test_what_coop_validates_is_the_average_of_the_iterates(task: Task, monkeypa
         return past
 
     monkeypatch.setattr(coop, "average", unmoved)
-    told, _ = run_method(registry.method("coop"), task, {**registry.method("coop").tuned, "steps": 3})
-    assert [progress.score for progress in told] == [told[0].score] * 4
+    records, _ = run_method(registry.method("coop"), task, {**registry.method("coop").tuned, "steps": 3})
+    assert [progress.score for progress in records] == [records[0].score] * 4
     assert asked == [(1, AVERAGING), (2, AVERAGING), (3, AVERAGING)]

@@ -40,7 +40,7 @@ def task(tiny_model: Path, photos: Path) -> Task:
 class Trace:
     """A method that has run: its records, its classifier, and the search that it set up."""
 
-    told: list[Progress]
+    records: list[Progress]
     classifier: CosineClassifier
     search: Search
 
@@ -60,8 +60,8 @@ def traces(task: Task) -> dict[tuple[str, str], Trace]:
         patch.setattr(staged_search, "Search", Watched)
         for name, variant in RUNS:
             method = registry.method(name)
-            told, classifier = run_method(method, task, getattr(method, variant))
-            found[name, variant] = Trace(told, classifier, searched[-1])
+            records, classifier = run_method(method, task, getattr(method, variant))
+            found[name, variant] = Trace(records, classifier, searched[-1])
     return found
 
 
@@ -70,14 +70,14 @@ Traces = dict[tuple[str, str], Trace]
 
 @pytest.mark.parametrize(("name", "variant"), RUNS)
 def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Task, traces: Traces) -> None:
-    told, classifier = traces[name, variant].told, traces[name, variant].classifier
-    assert 0.9 * task.query_budget <= told[-1].queries <= task.query_budget
-    counts = [progress.queries for progress in told]
+    records, classifier = traces[name, variant].records, traces[name, variant].classifier
+    assert 0.9 * task.query_budget <= records[-1].queries <= task.query_budget
+    counts = [progress.queries for progress in records]
     assert counts == sorted(counts)
     assert counts[0] == 0
     # what is returned is what was said to be kept
     kept = score_features(classifier.class_features, task.val, classifier.logit_scale)
-    assert kept == told[-1].best
+    assert kept == records[-1].best
 
 
 def test_bbt_is_plain_cma_es(task: Task, traces: Traces) -> None:
@@ -139,7 +139,7 @@ def test_sparse_zo_is_sgd_on_half_of_the_coordinates(metric: str, variant: str, 
 
 @pytest.mark.parametrize("name", registry.HOMES["pruning"])
 def test_masks_change_but_for_magnitude(name: str, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands still stays the smallest: from w = 0 the coordinates that magnitude keeps first are kept for good."""
+    """From w = 0 magnitude keeps its first coordinates always, because those that never move stay smallest."""
     chosen: list[tuple[float, ...]] = []
     choose = masks.choose
 
@@ -156,7 +156,7 @@ def test_masks_change_but_for_magnitude(name: str, task: Task, monkeypatch: pyte
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, traces: Traces) -> None:
-    """Every candidate is judged where the shift puts it, and CMA-ES is told the candidate itself (eq. 3 and 9)."""
+    """Every candidate is evaluated at w + eps*, and CMA-ES gets that loss as the fitness of w (eqs. 3 and 9)."""
     search = traces["sam-cma", variant].search
     assert search.config.sharpness.rho > 0
     assert (search.now.stage, search.now.step) == (2, 0)
@@ -165,12 +165,14 @@ def test_sharpness_alone_is_cma_es_on_shifted_losses(variant: str, task: Task, t
     moved = 0.0
     for generation in range(task.query_budget // generation_cost(search.config)):
         key = key_for(task.config.seed, "sharpness", generation)
-        shift, seen = sharpness.perturb(search.config.sharpness, sharp, loss, state.mean, key)
+        eps, updated = sharpness.perturb(search.config.sharpness, sharp, loss, state.mean, key)
         candidates = cma.ask(search.cma_params, state, key_for(task.config.seed, "cma", generation))
-        values = loss.losses(candidates + shift)
-        sharp = sharpness.observe(search.config.sharpness, seen, candidates, values, mean=state.mean, sigma=state.sigma)
+        values = loss.losses(candidates + eps)
+        sharp = sharpness.observe(
+            search.config.sharpness, updated, candidates, values, mean=state.mean, sigma=state.sigma
+        )
         state = cma.tell(search.cma_params, state, candidates, values)
-        moved = max(moved, float(mx.linalg.norm(shift)))
+        moved = max(moved, float(mx.linalg.norm(eps)))
     assert moved == pytest.approx(search.config.sharpness.rho, rel=1e-5)
     np.testing.assert_array_equal(search.cma.mean, state.mean)
 
@@ -179,7 +181,7 @@ def test_sharpzo_is_the_default_configuration(task: Task, traces: Traces) -> Non
     trace = traces["sharpzo", "tuned"]
     budget = task.query_budget
     assert trace.search.config == task.config.with_settings({"query_budget": budget})
-    assert {step.queries <= budget / 2 for step in trace.told} == {True, False}  # both stages had their share
+    assert {step.queries <= budget / 2 for step in trace.records} == {True, False}  # both stages had their share
 
 
 def test_the_papers_steps_follow_the_default_stage_one(task: Task, traces: Traces) -> None:
@@ -223,7 +225,7 @@ def test_a_budget_below_one_step_is_refused(task: Task) -> None:
 
 
 def test_zero_shot_is_the_plain_classifier(task: Task) -> None:
-    told, classifier = run_method(registry.method("zero-shot"), task, {})
+    records, classifier = run_method(registry.method("zero-shot"), task, {})
     texts = task.clip.encode_texts([f"a photo of a {name}." for name in task.train.class_names])
     np.testing.assert_allclose(classifier.class_features, texts, atol=1e-5)
-    assert [progress.queries for progress in told] == [0]
+    assert [progress.queries for progress in records] == [0]

@@ -7,7 +7,7 @@ reference, so where it departs from the tutorial we follow it, and a comment say
 
 >>> params = make_params(512, 40, "diagonal")
 >>> len(params.weights), round(params.mueff, 2)
-(40, 11.15)
+(40, 11.31)
 """
 
 from __future__ import annotations
