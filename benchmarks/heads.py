@@ -24,7 +24,7 @@ import mlx.core as mx  # isort: skip  (behind this package, which loads OpenBLAS
 import numpy as np
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.comparison.methods.closed_forms import alone
+from sharpzo_mlx.comparison.methods.closed_forms import fit_alone
 from sharpzo_mlx.comparison.methods.method import Predictor, Task
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.matching import match_classes
@@ -88,7 +88,7 @@ def images(name: str, testbed: Path, work: Path) -> Path:
 def by_images(task: Task) -> dict[str, Classifier]:
     """The closed forms that see images alone."""
     fits = {"nearest mean": fit_nearest_mean, "ridge": fit_ridge, "GDA": fit_discriminant}
-    return {name: finished(task, partial(alone, fit=fit)) for name, fit in fits.items()}
+    return {name: finished(task, partial(fit_alone, fit=fit)) for name, fit in fits.items()}
 
 
 def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[object]]) -> Classifier:

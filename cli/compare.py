@@ -65,8 +65,9 @@ def compare_command(
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip import handle
     from sharpzo_mlx.comparison import plots, runner
+    from sharpzo_mlx.comparison.methods.method import PUBLISHED
 
-    flags = {runner.TUNED: True, runner.PUBLISHED: published, runner.TRIALS: trials}
+    flags = {runner.TUNED: True, PUBLISHED: published, runner.TRIALS: trials}
     events = runner.compare_steps(
         handle.load(model),
         datasets,

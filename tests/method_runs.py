@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from sharpzo_mlx.clip.handle import load
-from sharpzo_mlx.comparison.methods.method import Predictor, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
+from sharpzo_mlx.comparison.methods.method import Method, Predictor, Progress, Steps, Task
 from sharpzo_mlx.comparison.methods.spsa_search import Descent, descend
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.features.extract import encode
+
+SMALL: dict[str, Any] = {"shots": 4, "space.dimension": 16, "space.relative_scale": 20.0, "pruning.directions": 2}
 
 
 def small_task(model: Path, photos: Path, *, query_budget: int, config: TuneConfig | None = None) -> Task:
@@ -32,6 +36,13 @@ def finished(steps: Steps) -> tuple[list[Progress], Predictor]:
         except StopIteration as end:
             predictor: Predictor = end.value
             return records, predictor
+
+
+def run_method(method: Method, task: Task, options: Mapping[str, Any]) -> tuple[list[Progress], CosineClassifier]:
+    """Run a method whose predictor has class features; return its records and the predictor."""
+    records, result = finished(method.start(task, options))
+    assert isinstance(result, CosineClassifier)
+    return records, result
 
 
 def spsa_search(home: ModuleType, task: Task, options: Mapping[str, object]) -> Descent:

@@ -12,17 +12,12 @@ from method_runs import finished, small_task, spsa_search
 
 from sharpzo_mlx.clip.activations import gelu
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.comparison.methods import blackvip
-from sharpzo_mlx.comparison.methods.blackvip import (
-    METHODS,
-    BlackVIPOptions,
-    MinibatchLoss,
-    PaintedClassifier,
-    PaintedImages,
-    Painter,
-)
+from sharpzo_mlx.comparison.methods import blackvip, painted_images
+from sharpzo_mlx.comparison.methods.blackvip import METHODS, BlackVIPOptions
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.coordinator import Coordinator
-from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.comparison.methods.method import AVERAGING, Predictor, Progress, Task
+from sharpzo_mlx.comparison.methods.painted_images import MinibatchLoss, PaintedClassifier, PaintedImages, Painter
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.errors import UserError
@@ -86,9 +81,9 @@ def painted_by_hand(coordinator: Coordinator, parameters: np.ndarray, feature: n
 def test_prompts_are_the_plain_decoders() -> None:
     rng = np.random.default_rng(0)
     for coordinator in (SMALL, Coordinator(image_size=32, feature_width=70)):
-        parameters = coordinator.start(mx.random.key(1)) + 0.1 * mx.random.normal((coordinator.dimension,))
+        parameters = coordinator.draw_parameters(mx.random.key(1)) + 0.1 * mx.random.normal((coordinator.dimension,))
         features = rng.normal(size=(2, coordinator.feature_width)) / coordinator.feature_width**0.5
-        prompts = coordinator.prompts(parameters, mx.array(features, mx.float32))
+        prompts = coordinator.make_prompts(parameters, mx.array(features, mx.float32))
         assert prompts.shape == (2, coordinator.image_size, coordinator.image_size, 3)
         for prompt, feature in zip(prompts, features, strict=True):
             expected = painted_by_hand(coordinator, np.array(parameters, np.float64), feature)
@@ -109,14 +104,14 @@ def test_sizes_that_cannot_be_halved_are_refused() -> None:
 
 def test_the_start_has_the_published_spread() -> None:
     coordinator = Coordinator(image_size=64, feature_width=256)
-    start = np.array(coordinator.start(mx.random.key(0)))
+    start = np.array(coordinator.draw_parameters(mx.random.key(0)))
     trigger = start[: coordinator.shapes["trigger"][0]]
     assert 0 <= trigger.min() < 0.02
     assert 0.08 < trigger.max() <= 0.1
     last = start[-16 * 12 :]
     assert np.abs(last).max() <= 12**-0.5
     assert np.abs(last).max() > 0.9 * 12**-0.5
-    silenced = np.array(coordinator.silenced(mx.array(start)))
+    silenced = np.array(coordinator.silence(mx.array(start)))
     np.testing.assert_array_equal(silenced[-16 * 12 :], 0)
     np.testing.assert_array_equal(silenced[: -16 * 12], start[: -16 * 12])
 
@@ -125,17 +120,17 @@ def test_the_start_has_the_published_spread() -> None:
 def test_a_silent_prompt_is_exactly_zero_shot(
     task: Task, test_images: Features, classifier: mx.array, silence: str
 ) -> None:
-    parameters = SMALL.start(mx.random.key(2))
+    parameters = SMALL.draw_parameters(mx.random.key(2))
     painter = Painter(task.clip, SMALL, 0.0 if silence == "weight" else 1.0)
     if silence == "last layer":
-        parameters = SMALL.silenced(parameters)
+        parameters = SMALL.silence(parameters)
     silent = PaintedClassifier(painter, parameters, classifier)
     zero_shot = CosineClassifier(classifier, task.clip.logit_scale)
     np.testing.assert_array_equal(silent.logits(test_images), zero_shot.logits(test_images))
 
 
 def test_the_predictor_is_the_plain_pipeline(task: Task, test_images: Features, classifier: mx.array) -> None:
-    parameters = SMALL.start(mx.random.key(3))
+    parameters = SMALL.draw_parameters(mx.random.key(3))
     predictor = PaintedClassifier(Painter(task.clip, SMALL, 0.5), parameters, classifier)
     config = task.clip.config.preprocessor
     assert config.mean is not None
@@ -155,7 +150,7 @@ def test_the_predictor_is_the_plain_pipeline(task: Task, test_images: Features, 
 def test_a_minibatch_loss_is_the_mean_cross_entropy(task: Task, classifier: mx.array) -> None:
     images = PaintedImages(Painter(task.clip, SMALL, 1.0), task.train, classifier)
     rows = np.array([7, 0, 3])
-    w = mx.stack([SMALL.start(mx.random.key(n)) for n in range(2)])
+    w = mx.stack([SMALL.draw_parameters(mx.random.key(n)) for n in range(2)])
     losses = MinibatchLoss(images, mx.array(rows)).losses(w)
     assert images.passes == 6
     for parameters, loss in zip(w, losses, strict=True):
@@ -170,13 +165,13 @@ def test_images_are_encoded_alike_in_batches_of_any_size(
     task: Task, classifier: mx.array, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = PaintedImages(Painter(task.clip, SMALL, 1.0), task.train, classifier)
-    w = mx.stack([SMALL.start(mx.random.key(n)) for n in range(5)])
+    w = mx.stack([SMALL.draw_parameters(mx.random.key(n)) for n in range(5)])
     rows = mx.array([4, 1, 8])
     whole = images.encode(w, rows)
     assert whole.shape == (5, 3, task.train.embeddings.shape[1])
     seen: list[int] = []
     plain = Clip.encode_pixels
-    monkeypatch.setattr(blackvip, "IMAGE_BATCH", size)
+    monkeypatch.setattr(painted_images, "IMAGE_BATCH", size)
 
     def watched(clip: Clip, pixels: mx.array) -> mx.array:
         seen.append(len(pixels))
@@ -248,7 +243,7 @@ def test_what_is_returned_is_the_best_that_was_validated(task: Task) -> None:
 
 def test_a_file_that_has_gone_is_named(task: Task, classifier: mx.array) -> None:
     gone = replace(task.val, paths=(Path("gone.png"), *task.val.paths[1:]))
-    predictor = PaintedClassifier(Painter(task.clip, SMALL, 1.0), SMALL.start(mx.random.key(0)), classifier)
+    predictor = PaintedClassifier(Painter(task.clip, SMALL, 1.0), SMALL.draw_parameters(mx.random.key(0)), classifier)
     with pytest.raises(UserError, match=r"gone\.png"):
         predictor.logits(gone)
 

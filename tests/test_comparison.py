@@ -20,7 +20,8 @@ from sharpzo_mlx.cli import comparison_tables, main
 from sharpzo_mlx.comparison import dataset_runner, plots, tables
 from sharpzo_mlx.comparison.dataset_runner import DatasetResult, Finished
 from sharpzo_mlx.comparison.methods import coop, registry
-from sharpzo_mlx.comparison.methods.method import CosineClassifier, Method, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
+from sharpzo_mlx.comparison.methods.method import Method, Progress, Steps, Task
 from sharpzo_mlx.comparison.results import CURVE, Cell, Figures
 from sharpzo_mlx.comparison.runner import Comparison, _labelled, compare, compare_steps
 from sharpzo_mlx.datasets.splits import draw_split

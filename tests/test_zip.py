@@ -11,7 +11,8 @@ import pytest
 from method_runs import finished, small_task, spsa_search
 
 from sharpzo_mlx.comparison.methods import zip_tuning
-from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Predictor, Progress, Task
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
+from sharpzo_mlx.comparison.methods.method import AVERAGING, Predictor, Progress, Task
 from sharpzo_mlx.comparison.methods.zip_space import ZipSpace
 from sharpzo_mlx.comparison.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
 from sharpzo_mlx.config import TuneConfig
@@ -79,12 +80,12 @@ def test_one_diagonal_scales_all_tokens(space: ZipSpace) -> None:
 
 
 def test_the_start_is_exactly_zero_shot(task: Task, space: ZipSpace) -> None:
-    start = space.start(mx.random.key(4))
+    start = space.make_start(mx.random.key(4))
     np.testing.assert_array_equal(space.contexts(start[None])[0], space.initial)
     assert float(mx.std(start[N * R + R : -P])) > 0.5  # V is there, so that U has something to weigh
     problem, own = make_zip_problem(task, ZipOptions(intrinsic=90, unit_columns=False))
     plain = task.problem().objective
-    first = own.start(mx.random.key(5))
+    first = own.make_start(mx.random.key(5))
     np.testing.assert_array_equal(
         problem.objective.class_features(first), plain.class_features(mx.zeros(plain.dimension))
     )

@@ -225,7 +225,7 @@ class Arena:
 
     def _run(self, contestant: Contestant, task: Task, judges: Judges) -> Generator[Working, None, Figures]:
         memory.reset_mlx_peak()
-        steps = contestant.method.start(task, contestant.options)
+        steps = contestant.method.begin(task, contestant.options, contestant.variant)
         told: list[tuple[Progress, float]] = []
         seconds = 0.0
         with memory.wired_limit():

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.comparison.dataset_runner import SPLITS, Arena, Contestant, DatasetResult, Finished, Place, Working
 from sharpzo_mlx.comparison.methods import registry
-from sharpzo_mlx.comparison.methods.method import affordable
+from sharpzo_mlx.comparison.methods.method import PUBLISHED, affordable
 from sharpzo_mlx.comparison.results import Cell, CellFolder, holds_cells
 from sharpzo_mlx.comparison.tables import Row, mean_rows
 from sharpzo_mlx.config import TuneConfig
@@ -39,7 +39,7 @@ COMPARISONS = Path("comparisons")
 RECORD = "comparison.json"
 SEEDS, QUERIES = 5, 5000
 LONGEST_NAME = 200  # bytes of a folder's name that we choose; file systems take 255, and some less
-TUNED, PUBLISHED, TRIALS = "tuned", "published", "trials"
+TUNED, TRIALS = "tuned", "trials"
 VARIANTS = (TUNED, PUBLISHED, TRIALS)
 
 

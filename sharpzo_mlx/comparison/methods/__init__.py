@@ -1,1 +1,1 @@
-"""What SharpZO is compared with: every method of `compare`, each behind the one interface of `method`."""
+"""The methods of `compare`, each behind the interface in `method` and listed by name in `registry`."""

@@ -1,9 +1,9 @@
-"""What a user would do instead: closed-form classifiers of the cached features, alone and joined with the words.
+"""Closed-form classifiers of the cached image features, alone or joined with a text classifier.
 
-Nearest class mean and ridge regression on one-hot targets see images alone. Gaussian discriminant analysis is joined
+Nearest class mean and ridge regression on one-hot targets use images alone. Gaussian discriminant analysis is joined
 with the zero-shot classifier ("A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation", ICLR 2024, arXiv
-2402.04087), or with SharpZO's tuned one. They make no query. What is chosen is chosen on validation images, or by
-leave-one-out errors of the training images.
+2402.04087) or with SharpZO's tuned one. Fitting makes no query. Free parameters are chosen on the validation images, or
+by leave-one-out errors of the training images.
 
 >>> [method.name for method in METHODS]
 ['ncm', 'ridge', 'gda', 'sharpzo-gda']
@@ -12,15 +12,16 @@ leave-one-out errors of the training images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.comparison.methods import searches
-from sharpzo_mlx.comparison.methods.method import CosineClassifier, Method, Predictor, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier, LinearClassifier
+from sharpzo_mlx.comparison.methods.method import Method, Predictor, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.staged_search import check_search, keep_settings, search
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads import closed_form, ensemble
 from sharpzo_mlx.objective.loss import Score, score_logits
@@ -32,26 +33,13 @@ MIXTURES: Mapping[str, Callable[..., ensemble.Shares]] = {
 }
 
 
-@dataclass(frozen=True)
-class LinearClassifier:
-    """A closed-form classifier, its logits multiplied by `share`."""
-
-    linear: closed_form.Linear
-    share: float = 1.0
-
-    def logits(self, features: Features) -> mx.array:
-        """[N, K]."""
-        found = self.share * self.linear.logits(np.array(features.embeddings))
-        return mx.array(found.astype(np.float32))
-
-
-def alone(task: Task, options: Mapping[str, Any], *, fit: closed_form.Fit) -> Steps:
-    """A closed form by itself; its temperature, which changes no label, is set on the validation images.
+def fit_alone(task: Task, options: Mapping[str, Any], *, fit: closed_form.Fit) -> Steps:
+    """Fit a closed form; its temperature, which changes no label, is set on the validation images.
 
     Args:
         task: the images.
-        options: of `fit`.
-        fit: the closed form.
+        options: arguments of `fit`.
+        fit: fits the closed form to training features.
     """
     linear = fit(np.array(task.train.embeddings), task.train.labels, len(task.train.class_names), **options)
     found = linear.logits(np.array(task.val.embeddings))
@@ -62,13 +50,15 @@ def alone(task: Task, options: Mapping[str, Any], *, fit: closed_form.Fit) -> St
     return classifier
 
 
-def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Mapping[str, Any]], Steps]) -> Steps:
-    """Gaussian discriminant analysis and a text classifier.
+def join_with_words(
+    task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Mapping[str, Any]], Steps]
+) -> Steps:
+    """Run a method that returns a text classifier, and join it with Gaussian discriminant analysis.
 
     Args:
         task: the images.
-        options: `mixture`, by what the shares are chosen (loss, accuracy); the rest belongs to `words`.
-        words: the method that gives the text classifier, one of class features.
+        options: `mixture` says what chooses the shares of the two (loss or accuracy); the rest belongs to `words`.
+        words: makes the generator of the method; its predictor is a CosineClassifier.
     """
     last: Progress | None = None
     steps = words(task, _of_words(options))
@@ -83,39 +73,42 @@ def joined(task: Task, options: Mapping[str, Any], *, words: Callable[[Task, Map
         np.array(task.train.embeddings), task.train.labels, len(task.train.class_names)
     )
     choose = MIXTURES[options.get("mixture", "loss")]
-    spoken = np.array(text.logits(task.val))
-    shares = choose(spoken, linear.logits(np.array(task.val.embeddings)), task.val.labels)
-    spoken_weights = text.logit_scale * np.array(text.class_features, np.float64)
-    classifier = LinearClassifier(ensemble.join_classifiers(spoken_weights, linear, shares))
+    text_logits = np.array(text.logits(task.val))
+    shares = choose(text_logits, linear.logits(np.array(task.val.embeddings)), task.val.labels)
+    text_weights = text.logit_scale * np.array(text.class_features, np.float64)
+    classifier = LinearClassifier(ensemble.join_classifiers(text_weights, linear, shares))
     score = _score(classifier, task.val)
-    joint = Progress(0, score, score, lambda: classifier)
-    yield replace(last, score=score, best=score, kept=joint.kept) if last else joint
+    joined = Progress(0, score, score, lambda: classifier)
+    yield replace(last, score=score, best=score, kept=joined.kept) if last else joined
     return classifier
 
 
 def _of_words(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options without those of the closed form."""
     return {name: value for name, value in options.items() if name != "mixture"}
 
 
-def _zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
+def _keep_zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
+    """Return the zero-shot classifier without a record."""
     problem = task.problem(options)
     yield from ()
     return CosineClassifier.at(problem, mx.zeros(problem.objective.dimension))
 
 
 def _score(classifier: Predictor, val: Features) -> Score:
+    """Return accuracy and loss of a predictor on validation images."""
     return score_logits(classifier.logits(val), mx.array(val.labels))
 
 
 TRIALS: tuple[Mapping[str, Any], ...] = ({"mixture": "loss"}, {"mixture": "accuracy"})
 METHODS = (
-    Method("ncm", "Nearest class mean", "-", partial(alone, fit=closed_form.fit_nearest_mean)),
-    Method("ridge", "Ridge regression", "-", partial(alone, fit=closed_form.fit_ridge)),
+    Method("ncm", "Nearest class mean", "-", partial(fit_alone, fit=closed_form.fit_nearest_mean)),
+    Method("ridge", "Ridge regression", "-", partial(fit_alone, fit=closed_form.fit_ridge)),
     Method(
         name="gda",
         title="Zero-shot + GDA",
         source=BASELINE,
-        start=partial(joined, words=_zero_shot),
+        start=partial(join_with_words, words=_keep_zero_shot),
         published={"mixture": "accuracy"},
         tuned={"mixture": "loss"},
         trials=TRIALS,
@@ -124,10 +117,8 @@ METHODS = (
         name="sharpzo-gda",
         title="SharpZO + GDA",
         source=f"`tune --head gda`; {BASELINE}",
-        start=partial(joined, words=partial(searches.searched, stages=searches.as_configured)),
-        check=lambda config, options: searches.check_searched(
-            config, _of_words(options), stages=searches.as_configured
-        ),
+        start=partial(join_with_words, words=partial(search, stages=keep_settings)),
+        check=lambda config, options: check_search(config, _of_words(options), stages=keep_settings),
         published={"mixture": "accuracy"},
         tuned={"mixture": "loss"},
         trials=TRIALS,

@@ -1,10 +1,10 @@
-"""What a method of a comparison is, and what it is given: the same images, the same budget, the same rule of choice.
+"""The interface of a method in `compare`: what it is given, what it yields, and what it returns.
 
-A method is a generator over a task: it yields a record now and then, so that its curve can be drawn and it can be
-stopped, and returns what labels images. It reports the queries and the image passes that it spent; the clock and the
-memory are read by whoever runs it, the test split is never in its hands.
+A method is a generator over a task. It yields a record at each validation, so that its curve can be drawn and it can be
+stopped, and returns a predictor of images. It counts its own queries and image passes; whoever runs it measures time
+and memory. A method never sees the test images.
 
-    steps = method.start(task, method.tuned)
+    steps = method.begin(task, method.tuned)
     for progress in steps: ...                      # the generator's value is a Predictor
 """
 
@@ -20,23 +20,23 @@ import mlx.core as mx
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.features.extract import Features
-from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 
-AVERAGING = TuneConfig().stage2.averaging  # of the iterates, for every method that descends in steps
+AVERAGING = TuneConfig().stage2.averaging  # of the iterates, for every method that makes many small steps
+PUBLISHED = "published"  # the variant with the settings of a method's paper
 
 
 @dataclass(frozen=True)
 class Task:
-    """One data set, one seed, one budget: what every method of a comparison is given alike.
+    """One data set, one seed and one budget, the same for every method.
 
     Attributes:
-        clip: the frozen checkpoint; its towers are read when they are asked for.
-        train: the shots, encoded.
-        val: the validation images, encoded; for the choice of the best and the curves, never for descent.
+        clip: the frozen checkpoint; its towers are read when they are first used.
+        train: features of the training images.
+        val: features of the validation images, which choose the best candidate and are never trained on.
         config: shots, seed, template, the space of w and the rule of choice; the rest are SharpZO's defaults.
-        query_budget: queries at most; one is one evaluation of the training loss, whatever it is made of.
+        query_budget: largest number of queries. One query is one evaluation of the training loss.
     """
 
     clip: Clip
@@ -46,29 +46,30 @@ class Task:
     query_budget: int
 
     def problem(self, settings: Mapping[str, Any] = MappingProxyType({})) -> TuningProblem:
-        """Return the objective over vectors w and its validation, some settings of `config` changed."""
+        """Return the objective over vectors w and its validation, with some settings of `config` changed."""
         return make_problem(self.clip, self.train, self.val, self.config.with_settings(settings))
 
 
 class Predictor(Protocol):
-    """What labels images: a classifier of features, or something that reads the images anew."""
+    """A classifier of images, by their features or by reading their files again."""
 
     def logits(self, features: Features) -> mx.array:
-        """[N, K] float32, for the images behind N features."""
+        """Return the logits [N, K] (float32) of the N images that the features belong to."""
         ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a method stands.
+    """The record of one validation.
 
     Attributes:
-        queries: evaluations of the training loss so far, by the whole training set or the method's minibatch;
-            two for a directional derivative; none for a pass that is differentiated backwards.
-        image_passes: passes of single images through the image tower while tuning.
-        score: of the candidate that was validated now.
-        best: of the candidate that would be kept if it ended here.
-        kept: makes what would label images then; called when the method has ended, for the curve of test accuracy.
+        queries: queries so far, on all training images or on the method's minibatch. A directional derivative counts
+            as two, backpropagation as none.
+        score: score of the candidate that was validated.
+        best: score of the candidate that is kept so far.
+        kept: returns the predictor of that candidate; called after the method has ended, for its test accuracy.
+        image_passes: images that were passed through the image tower while tuning.
+        backward_passes: backpropagations so far.
     """
 
     queries: int
@@ -79,44 +80,28 @@ class Progress:
     backward_passes: int = 0
 
 
-@dataclass(frozen=True)
-class CosineClassifier:
-    """Unit class features [K, D] against unit image features, times the checkpoint's scale."""
-
-    class_features: mx.array
-    logit_scale: float
-
-    @classmethod
-    def at(cls, problem: Problem, w: mx.array) -> CosineClassifier:
-        """Of the prompt at w [d]; one pass of the text tower, which is not counted as a query."""
-        return cls(problem.objective.class_features(w), problem.objective.logit_scale)
-
-    def logits(self, features: Features) -> mx.array:
-        """[N, K]."""
-        return self.logit_scale * (features.embeddings @ self.class_features.T)
-
-
 Steps = Generator[Progress, None, Predictor]
 
 
 def affordable(config: TuneConfig, options: Mapping[str, Any]) -> None:
-    """What has no price: every query budget does."""
+    """Accept every query budget: the check of methods that make no query."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method, with its published settings and those that are compared.
+    """One method, with its published options and those that are compared.
 
     Attributes:
-        name: on the command line.
-        title: in tables.
-        source: the paper.
-        start: (task, options) -> the generator.
-        published: the options that its paper or code gives.
-        tuned: the options that are compared: the best of the trials; for SharpZO the defaults of `tune`.
-        trials: what `tuned` was chosen from; four for every method that searches.
-        check: (shared options, options) -> nothing, or a UserError where the query budget buys no step.
-        backpropagation: whether it needs gradients: a ceiling, not a competitor.
+        name: its name on the command line.
+        title: its name in tables.
+        source: its paper.
+        start: makes the generator from the task and the options.
+        published: options of its paper or its code.
+        tuned: options that are compared, the best of the trials; for SharpZO the defaults of `tune`.
+        trials: options that `tuned` was chosen from, four for every method that searches.
+        check: raises a UserError if the query budget of the shared settings buys no step with the options.
+        published_start: makes the generator of the published variant, if that has an implementation of its own.
+        backpropagation: whether it needs backpropagation, and so is a ceiling to compare with.
     """
 
     name: str
@@ -127,4 +112,16 @@ class Method:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Mapping[str, Any], ...] = ()
     check: Callable[[TuneConfig, Mapping[str, Any]], None] = affordable
+    published_start: Callable[[Task, Mapping[str, Any]], Steps] | None = None
     backpropagation: bool = False
+
+    def begin(self, task: Task, options: Mapping[str, Any], variant: str = "") -> Steps:
+        """Return the generator of a variant.
+
+        Args:
+            task: the images and the budget.
+            options: the method's own options.
+            variant: its name; "published" may have an implementation of its own.
+        """
+        own = self.published_start if variant == PUBLISHED else None
+        return (own or self.start)(task, options)

@@ -1,7 +1,7 @@
-"""Which methods there are: name -> Method, by groups, each module imported when one of its methods is asked for.
+"""The list of methods by name and group; a method's module is imported when the method is asked for.
 
-A module of this package holds its methods in `METHODS`; here stands where each name lives, so that the command line
-can list them without loading anything.
+Each module of this package has its methods in `METHODS`. This module maps each name to its module, so that the command
+line can list the names without loading anything.
 
 >>> chosen_names("pruning, zero-shot")
 ('zero-shot', 'szo-magnitude', 'szo-gradient', 'szo-random', 'szo-zscore')
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.comparison.methods.method import Method
 
 ALL = "all"
-REFERENCE = "zero-shot"  # what gains are counted from
+REFERENCE = "zero-shot"  # gains are differences from it
 HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of tables
     "reference": {REFERENCE: "searches"},
     "plain": {"bbt": "searches", "zo": "searches"},
@@ -32,15 +32,15 @@ HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of
 
 
 def names() -> tuple[str, ...]:
-    """All methods, in the order of tables."""
+    """Return the names of all methods, in the order of tables."""
     return tuple(name for group in HOMES.values() for name in group)
 
 
 def chosen_names(words: str) -> tuple[str, ...]:
-    """The methods that a comma list of names and groups means, each once, in the order of tables.
+    """Return the names in a comma-separated list of methods and groups, each once, in the order of tables.
 
     Raises:
-        UserError: a name that is none; the message lists those there are.
+        UserError: a name is unknown, or there is none; the message lists the names.
     """
     wanted: set[str] = set()
     for word in filter(None, (part.strip() for part in words.split(","))):
@@ -55,7 +55,7 @@ def chosen_names(words: str) -> tuple[str, ...]:
 
 
 def method(name: str) -> Method:
-    """The method of a name that `chosen_names` gave."""
+    """Return the method of a name that `names` has."""
     home = next(group[name] for group in HOMES.values() if name in group)
     found: tuple[Method, ...] = import_module(f"sharpzo_mlx.comparison.methods.{home}").METHODS
     return next(one for one in found if one.name == name)

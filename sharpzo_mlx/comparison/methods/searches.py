@@ -1,9 +1,9 @@
-"""The methods that search the vector w: each is one setting of SharpZO's own two stages.
+"""The methods that search the vector w: zero-shot, and one setting each of SharpZO's two stages.
 
-Zero-shot spends nothing. Plain CMA-ES on the projected prompt is Black-Box Tuning (Sun et al., ICML 2022, arXiv
-2201.03514); dense and sparse ZO-SGD begin at w = 0; sharpness-aware CMA-ES is stage 1 alone; SharpZO is both stages
-(arXiv 2506.20990). What is no method's own is the task's: d, the scale of A, the rule of choice. Schedules are as
-long as the query budget, so every method may spend all of it.
+Zero-shot makes no query. Plain CMA-ES on w is Black-Box Tuning (Sun et al., ICML 2022, arXiv 2201.03514), whose
+published variant is the package `cma` itself (`reference_bbt`). Dense and sparse zeroth-order SGD begin at w = 0.
+Sharpness-aware CMA-ES is stage 1 alone; SharpZO is both stages (arXiv 2506.20990). The space of w and the rule of
+choice are those of the task.
 
 >>> [method.name for method in METHODS][:3]
 ['zero-shot', 'bbt', 'zo']
@@ -11,28 +11,35 @@ long as the query budget, so every method may spend all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import mlx.core as mx
 
-from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Progress, Steps, Task
-from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.objective.loss import Score
+from sharpzo_mlx.comparison.methods import reference_bbt
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
+from sharpzo_mlx.comparison.methods.method import AVERAGING, Method, Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.staged_search import (
+    Options,
+    check_search,
+    choose_dense_stage2,
+    choose_plain_stage1,
+    choose_pruned_stage2,
+    choose_stage1,
+    keep_settings,
+    search,
+)
 from sharpzo_mlx.presets import preset
-from sharpzo_mlx.tuning.budget import check_budget
-from sharpzo_mlx.tuning.search import Search
 
-Options: TypeAlias = Mapping[str, Any]
 SHARPZO = "Yang et al., NeurIPS 2025, arXiv 2506.20990"
 SHARED = ("space.relative_scale", "space.projection_std", "selection.slack")
 AVERAGED: Options = {"stage2.averaging": AVERAGING, "selection.every": 20}
 ZO: Options = {"stage2.optimiser": "zo-sgd"}
 
 
-def zero_shot(task: Task, options: Options) -> Steps:
-    """The checkpoint as it is: w = 0."""
+def keep_zero_shot(task: Task, options: Options) -> Steps:
+    """Validate and return the classifier at w = 0, which is zero-shot."""
     problem = task.problem(options)
     w = mx.zeros(problem.objective.dimension)
     score, kept = problem.validate(w), partial(CosineClassifier.at, problem, w)
@@ -40,74 +47,8 @@ def zero_shot(task: Task, options: Options) -> Steps:
     return kept()
 
 
-def check_searched(config: TuneConfig, options: Options, *, stages: Callable[[int], Options]) -> None:
-    """Refuse a query budget that buys no step; the arguments are those of `searched`."""
-    check_budget(config.with_settings({**options, **stages(cast(int, config.query_budget))}))
-
-
-def searched(task: Task, options: Options, *, stages: Callable[[int], Options]) -> Steps:
-    """Run the search with some options; a record whenever a candidate is validated.
-
-    Args:
-        task: data, budget and the shared options.
-        options: of TuneConfig.
-        stages: from the query budget to the options that make the method what it is; they overrule `options`.
-    """
-    problem = task.problem({**options, **stages(task.query_budget), "query_budget": task.query_budget})
-    scores: list[Score] = []
-
-    def validate(w: mx.array) -> Score:
-        scores.append(problem.validate(w))
-        return scores[-1]
-
-    def record(queries: int) -> Progress:
-        return Progress(queries, scores[-1], search.best_score, partial(CosineClassifier.at, problem, search.best_w))
-
-    search = Search(problem.config, problem.objective, validate)
-    check_budget(problem.config)
-    search.begin()
-    yield record(0)
-    told = len(scores)
-    for step in search.steps():
-        if len(scores) > told:
-            told = len(scores)
-            yield record(step.queries)
-    if len(scores) > told:  # the budget ended between two validations
-        yield record(problem.objective.queries)
-    return CosineClassifier.at(problem, search.best_w)
-
-
-def stage_one(budget: int) -> Options:
-    """CMA-ES alone, to the end of the budget."""
-    return {"generations": budget, "stage1.patience": budget, "steps": 0}
-
-
-def plain_stage_one(budget: int) -> Options:
-    """CMA-ES without the sharpness shift."""
-    return {**stage_one(budget), "sharpness.rho": 0.0}
-
-
-def stage_two(budget: int) -> Options:
-    """Zeroth-order descent from w = 0, to the end of the budget."""
-    return {"generations": 0, "steps": budget}
-
-
-def dense_stage_two(budget: int) -> Options:
-    """The same, with every coordinate."""
-    return {**stage_two(budget), "pruning.keep": 1.0, "pruning.metric": "none"}
-
-
-def pruned_stage_two(budget: int, metric: str) -> Options:
-    """The same, with the coordinates that a metric picks."""
-    return {**stage_two(budget), "pruning.metric": metric}
-
-
-def as_configured(_: int) -> Options:
-    """The schedule of the options, which the search itself cuts to the budget."""
-    return {}
-
-
 def _without(options: Options, names: tuple[str, ...]) -> Options:
+    """Return the options but for some names."""
     return {name: value for name, value in options.items() if name not in names}
 
 
@@ -127,9 +68,11 @@ PAPER_STAGE_TWO = {
     if name.startswith("stage2.") or name in PAPER_MASK or name == "selection.every"
 }
 BBT: Options = {"stage1.population": 20, "stage1.covariance": "full", "stage1.sigma": 1.0}
-BBT_SPACE: Options = {  # A uniform within 1 / sqrt(d)
+BBT_PUBLISHED: Options = {
+    "stage1.population": 20,
+    "stage1.sigma": 1.0,
     "space.dimension": 500,
-    "space.projection_std": (3 * 500) ** -0.5,
+    "space.projection_std": (3 * 500) ** -0.5,  # the spread of entries that are uniform within 1 / sqrt(d)
 }
 SGD: Options = {
     **ZO,
@@ -147,8 +90,8 @@ SPARSE: Options = {
     "pruning.estimator": "rge",
     "pruning.directions": 32,
 }
-RATES = (0.1, 0.3, 1.0, 3.0)  # the trials of the descents: with our scale of A, steps of about 0.07 to 2
-PAPER_HERE: Options = {**_without(PAPER, SHARED), **AVERAGED, "pruning.mu": 1e-3}  # 1e-5 is rounding noise in float32
+RATES = (0.1, 0.3, 1.0, 3.0)  # trials of zeroth-order SGD; with our scale of A its steps are about 0.07 to 2 long
+PAPER_HERE: Options = {**_without(PAPER, SHARED), **AVERAGED, "pruning.mu": 1e-3}  # at 1e-5 float32 has rounding alone
 SAM: Options = {
     "stage1.population": 20,
     "stage1.covariance": "diagonal",
@@ -158,15 +101,17 @@ SAM: Options = {
 
 
 def _search(*, stages: Callable[[int], Options], **details: Any) -> Method:
-    return Method(start=partial(searched, stages=stages), check=partial(check_searched, stages=stages), **details)
+    """Return a method that runs `search` with some stages."""
+    return Method(start=partial(search, stages=stages), check=partial(check_search, stages=stages), **details)
 
 
 def _pruned(metric: str, title: str, option: str, *, rate: float) -> Method:
+    """Return the method of zeroth-order SGD on the coordinates that a metric ranks highest."""
     return _search(
         name=f"szo-{metric}",
         title=f"Sparse ZO, {title}",
         source=f"{SHARPZO}, section 3.2 alone",
-        stages=partial(pruned_stage_two, metric=option),
+        stages=partial(choose_pruned_stage2, metric=option),
         published=PAPER_STAGE_TWO,
         tuned={**SPARSE, "stage2.learning_rate": rate},
         trials=tuple({**SPARSE, "stage2.learning_rate": trial} for trial in RATES),
@@ -174,13 +119,14 @@ def _pruned(metric: str, title: str, option: str, *, rate: float) -> Method:
 
 
 METHODS: tuple[Method, ...] = (
-    Method("zero-shot", "Zero-shot", "Radford et al., ICML 2021, arXiv 2103.00020", zero_shot),
+    Method("zero-shot", "Zero-shot", "Radford et al., ICML 2021, arXiv 2103.00020", keep_zero_shot),
     _search(
         name="bbt",
         title="BBT (CMA-ES)",
         source="Sun et al., ICML 2022, arXiv 2201.03514",
-        stages=plain_stage_one,
-        published={**BBT, **BBT_SPACE},
+        stages=choose_plain_stage1,
+        published=BBT_PUBLISHED,
+        published_start=reference_bbt.start,
         tuned={**BBT, "stage1.covariance": "diagonal"},
         trials=(
             {**BBT, "stage1.sigma": 0.4},
@@ -193,7 +139,7 @@ METHODS: tuple[Method, ...] = (
         name="zo",
         title="ZO-SGD",
         source="Malladi et al., NeurIPS 2023, arXiv 2305.17333",
-        stages=dense_stage_two,
+        stages=choose_dense_stage2,
         published=_without(PAPER_STAGE_TWO, ("pruning.keep",)),
         tuned={**SGD, "stage2.learning_rate": 0.3},
         trials=tuple({**SGD, "stage2.learning_rate": rate} for rate in RATES),
@@ -206,7 +152,7 @@ METHODS: tuple[Method, ...] = (
         name="sam-cma",
         title="Sharpness-aware CMA-ES",
         source=f"{SHARPZO}, section 3.1 alone",
-        stages=stage_one,
+        stages=choose_stage1,
         published=PAPER_STAGE_ONE,
         tuned={**SAM, "sharpness.rho": 0.1},
         trials=tuple({**SAM, "sharpness.rho": rho} for rho in (0.1, 0.5, 2.0, 5.0)),
@@ -215,14 +161,14 @@ METHODS: tuple[Method, ...] = (
         name="sharpzo",
         title="SharpZO",
         source=f"{SHARPZO}, with the defaults of `tune`",
-        stages=as_configured,
+        stages=keep_settings,
         trials=tuple({"stage2.draws": draws} for draws in (16, 24, 32, 48)),
     ),
     _search(
         name="sharpzo-sgd",
         title="SharpZO, the paper's steps",
         source=f"{SHARPZO}, stage 1 with the defaults of `tune`, stage 2 by section 3.2",
-        stages=as_configured,
+        stages=keep_settings,
         tuned={**SPARSE, "stage2.learning_rate": 0.3},
         trials=tuple({**SPARSE, "stage2.learning_rate": rate} for rate in RATES),
     ),
@@ -230,7 +176,7 @@ METHODS: tuple[Method, ...] = (
         name="sharpzo-paper",
         title="SharpZO, the paper's schedule",
         source=f"{SHARPZO}, Table 8, with CGE and our scale of A",
-        stages=as_configured,
+        stages=keep_settings,
         published=PAPER,
         tuned={**PAPER_HERE, "stage2.learning_rate": 0.3},
         trials=tuple({**PAPER_HERE, "stage2.learning_rate": rate} for rate in (1e-3, *RATES[:3])),

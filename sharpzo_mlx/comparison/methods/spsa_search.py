@@ -1,8 +1,7 @@
-"""A method's loop around SPSA: steps until the budget is spent, a validation now and then, the best one kept.
+"""Search with SPSA as a method of `compare`: make steps until the budget is spent, validate, and keep the best.
 
-What is not the methods' own is what every method of a comparison has: the average of the iterates is validated, the
-rule of `selection` chooses, and zero-shot is the first candidate. The objective may differ from step to step (a
-minibatch) and counts its queries itself.
+As with every method, the average of the iterates is validated, the rule of `selection` chooses, and zero-shot is the
+first candidate. The loss may differ from step to step, as with minibatches.
 
     return (yield from descend(task, Descent(params, start, zero_shot, loss_at, validate, predictor, 20)))
 """
@@ -26,17 +25,17 @@ from sharpzo_mlx.tuning.selection import Selection
 
 @dataclass(frozen=True)
 class Descent:
-    """What a method decides of its search.
+    """What a method sets of its search.
 
     Attributes:
-        params: of SPSA.
+        params: the constants of SPSA.
         start: the first iterate [d].
-        zero_shot: a point [d] that is exactly zero-shot, the first candidate, and its score.
-        loss_at: the loss of a step, counted from 0.
-        validate: the score of a point [d].
-        predictor: what labels images at a point [d].
-        validate_every: steps between validations.
-        image_passes: image passes so far.
+        zero_shot: a point [d] that is exactly zero-shot, and its score: the first candidate.
+        loss_at: returns the loss of a step, counted from 0.
+        validate: returns the score of a point [d].
+        predictor: returns the predictor of a point [d].
+        validate_every: steps between two validations.
+        image_passes: returns the image passes so far.
     """
 
     params: SPSAParams
@@ -50,23 +49,19 @@ class Descent:
 
 
 def check_draws(budget: int | None, draws: int) -> None:
-    """Refuse a query budget that does not buy a step of so many draws.
-
-    Raises:
-        UserError: with the least that does.
-    """
+    """Raise a UserError if the query budget does not buy a step of some draws; it names the least that does."""
     if budget and budget < 2 * draws:
         raise UserError(f"query-budget {budget}: the search needs at least {2 * draws}; raise it to that")
 
 
 def descend(task: Task, search: Descent) -> Steps:
-    """Search until the next step would exceed the task's budget.
+    """Search until the next step would exceed the budget of the task.
 
     Yields:
-        A record for zero-shot and for each validation, the last step's among them.
+        A record for zero-shot and for each validation; the last step is validated.
 
     Returns:
-        What labels images at the point that the rule of choice keeps.
+        The predictor of the candidate that is kept.
 
     Raises:
         UserError: the budget does not buy a step.

@@ -1,11 +1,11 @@
-"""ZIP's parameters of a context: a low-rank matrix with a diagonal and a row that all tokens share, projected.
+"""ZIP's space of contexts: few parameters, most of them shared by all tokens.
 
-Token i's short vector is q_i = U_i diag(s) V^T + v: U_i [r] is its own, the diagonal s [r], the basis V [p, r] and
-the row v [p] ("feature sharing") belong to all tokens. A fixed random matrix per token takes q_i to its shift
+Token i has the short vector q_i = U_i diag(s) V^T + v. U_i [r] is its own; the diagonal s [r], the basis V [p, r] and
+the row v [p] are shared by all tokens. A fixed random matrix per token maps q_i to what is added to its context vector
 (Park et al., arXiv 2504.06838, section 4.1). U = 0 and v = 0 at the start, so that the search begins at zero-shot.
 
 >>> space = ZipSpace(initial=mx.zeros((4, 8)), projection=mx.ones((32, 5)), rank=2)
->>> space.dimension, space.contexts(space.start(mx.random.key(0))[None]).shape
+>>> space.dimension, space.contexts(space.make_start(mx.random.key(0))[None]).shape
 (25, (1, 4, 8))
 """
 
@@ -20,28 +20,28 @@ from sharpzo_mlx.prompts.space import PromptSpace
 
 @dataclass(frozen=True)
 class ZipSpace(PromptSpace):
-    """Contexts p0 + R_i q_i(z), with `projection` [n * m, p] the tokens' R_i [m, p] one below the other."""
+    """Contexts p0 + R_i q_i(z); `projection` [n * m, p] holds the matrices R_i [m, p] of the tokens, one per token."""
 
     rank: int
 
     @property
     def dimension(self) -> int:
-        """d, the length of z = (U, s, V, v) written out one after the other."""
+        """d, the length of z, which is U, s, V and v one after the other."""
         return int(self.initial.shape[0]) * self.rank + self.rank + self.features * (self.rank + 1)
 
     @property
     def features(self) -> int:
-        """p, the length of a token's q."""
+        """p, the length of q_i."""
         return int(self.projection.shape[1])
 
-    def start(self, key: mx.array) -> mx.array:
-        """z [d] of the start: U = 0, s = 1, V ~ N(0, 1), v = 0; its contexts are exactly p0."""
+    def make_start(self, key: mx.array) -> mx.array:
+        """Return the first z [d], with U = 0, s = 1, V ~ N(0, 1) and v = 0; its contexts are exactly p0."""
         own = int(self.initial.shape[0]) * self.rank
         basis = mx.random.normal((self.features * self.rank,), key=key)
         return mx.concatenate([mx.zeros(own), mx.ones(self.rank), basis, mx.zeros(self.features)])
 
     def contexts(self, w: mx.array) -> mx.array:
-        """The contexts [P, n, m] of a batch of vectors z [P, d]."""
+        """Return the contexts [P, n, m] of a batch of vectors z [P, d]."""
         n, m = self.initial.shape
         ends = [n * self.rank, (n + 1) * self.rank, (n + 1 + self.features) * self.rank]
         own, diagonal, basis, shared = mx.split(w, ends, axis=1)

@@ -1,9 +1,9 @@
-"""ZIP: zeroth-order prompt tuning in few, shared parameters, with the estimate's length held to sqrt(d).
+"""ZIP: search a context of few, shared parameters by SPSA with clipped estimates.
 
-The context is written as `zip_space` says and searched by SPSA with intrinsic-dimensional clipping (Park et al.,
-"ZIP: An Efficient Zeroth-order Prompt Tuning for Black-box Vision-Language Models", ICLR 2025, arXiv 2504.06838).
-Ours: image features are cached, so that a query is the loss of all training images in place of a minibatch of 128;
-the context's length follows the template; the random matrices are Gaussian, which is what Fastfood approximates.
+The context lies in the space of `zip_space`; estimates longer than sqrt(d) are shortened (Park et al., "ZIP: An
+Efficient Zeroth-order Prompt Tuning for Black-box Vision-Language Models", ICLR 2025, arXiv 2504.06838). Ours: image
+features are cached, so a query is the loss of all training images, not of a minibatch of 128; the context is as long as
+the template; the random matrices are Gaussian, which Fastfood approximates.
 
 >>> for progress in start(task, METHODS[0].tuned):  # doctest: +SKIP
 ...     print(progress.queries, progress.best.accuracy)
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sharpzo_mlx.comparison.methods.method import AVERAGING, CosineClassifier, Method, Steps, Task
+from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
+from sharpzo_mlx.comparison.methods.method import AVERAGING, Method, Steps, Task
 from sharpzo_mlx.comparison.methods.spsa_search import Descent, check_draws, descend
 from sharpzo_mlx.comparison.methods.zip_space import ZipSpace
 from sharpzo_mlx.datasets.templates import PLAIN
@@ -37,12 +38,12 @@ class ZipOptions:
         mu: c of SPSA's gains.
         draws: estimates that are averaged in a step.
         rank: r.
-        intrinsic: lengths of all tokens' q together; each has an equal share.
-        unit_columns: whether the random matrices' columns have unit length, as in the paper; else their spread is
-            the task's, as for every method.
-        clipped: whether the estimate's length is held to sqrt(d).
-        averaging: weight of the past in the average of the iterates.
-        validate_every: steps between validations.
+        intrinsic: summed length of the vectors q_i of all tokens; each has an equal share.
+        unit_columns: whether the columns of the random matrices have unit length, as in the paper; otherwise their
+            spread is the task's, as for every method.
+        clipped: whether estimates longer than sqrt(d) are shortened to it.
+        averaging: largest weight of the old average in the average of the iterates.
+        validate_every: steps between two validations.
     """
 
     learning_rate: float = 0.01
@@ -57,10 +58,10 @@ class ZipOptions:
 
 
 def start(task: Task, options: Mapping[str, Any]) -> Steps:
-    """The search; see `method.Method`."""
+    """Return the generator of the search; see `method.Method`."""
     chosen = ZipOptions(**options)
     problem, space = make_zip_problem(task, chosen)
-    first = space.start(key_for(task.config.seed, "zip"))
+    first = space.make_start(key_for(task.config.seed, "zip"))
     params = SPSAParams(
         learning_rate=chosen.learning_rate,
         mu=chosen.mu,
@@ -81,7 +82,7 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
 
 
 def make_zip_problem(task: Task, options: ZipOptions) -> tuple[Problem, ZipSpace]:
-    """The task's problem over ZIP's parameters, and their space."""
+    """Return the objective and validation of the task over ZIP's parameters, and their space."""
     template = task.config.template or PLAIN
     tokens = len(tokenise_prompts(task.clip.tokenizer, template, task.train.class_names).prefix)
     scale = {"space.projection_std": task.clip.config.text.hidden_size**-0.5} if options.unit_columns else {}
