@@ -18,7 +18,7 @@ INDEX = ROOT / "docs" / "README.md"
 TOP_LEVEL = sorted(
     path.name
     for path in (ROOT / "sharpzo_mlx").iterdir()
-    if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.name != "__init__.py")
+    if (path / "__init__.py").is_file() or (path.suffix == ".py" and path.name != "__init__.py")
 )
 
 

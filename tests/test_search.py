@@ -1,15 +1,16 @@
-"""The search on a known landscape: reductions that must be exact, the switch, the budgets, and going on."""
+"""The search on a known landscape: reductions that must be exact, the switch, the selection, and continuing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from bowl_search import TARGET, Bowl, D, accuracy_of, config, finish
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
@@ -17,81 +18,12 @@ from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.rng import key_for
-from sharpzo_mlx.tuning.budget import check_budget, planned_queries
-from sharpzo_mlx.tuning.search import Search, TuneStep
-
-D = 12
-TARGET = mx.array([1.0, -0.5, 0.25] * 4)
-
-
-class Features:
-    """The expansion of the squared distance of features to TARGET, which are w itself here."""
-
-    def __init__(self, features: mx.array, slopes: mx.array) -> None:
-        self.gap = np.array(features - TARGET, np.float64)
-        self.slopes = np.array(slopes, np.float64)
-
-    def __call__(self, a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        gap = self.gap + a @ self.slopes
-        return float(gap @ gap), 2 * self.slopes @ gap, 2 * self.slopes @ self.slopes.T
-
-
-@dataclass
-class Bowl:
-    """L(w) = mean over three "images" of a quadratic around TARGET; counts its queries like the objective."""
-
-    queries: int = 0
-    dimension: int = D
-    told: list[mx.array] = field(default_factory=list)
-
-    def image_losses(self, w: mx.array) -> mx.array:
-        self.queries += int(w.shape[0])
-        self.told.append(w)
-        distance = mx.sum(mx.square(w - TARGET), axis=-1, keepdims=True)
-        return distance * mx.array([0.5, 1.0, 1.5])
-
-    def losses(self, w: mx.array) -> mx.array:
-        return mx.mean(self.image_losses(w), axis=-1)
-
-    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
-        self.queries += 2 * int(w.shape[0])
-        gap = w - TARGET
-        return mx.sum(mx.square(gap), axis=-1), 2 * mx.sum(gap * u, axis=-1)
-
-    def features(self, w: mx.array) -> mx.array:
-        self.queries += int(w.shape[0])
-        return w
-
-    def linearised(self, features: mx.array, slopes: mx.array) -> Features:
-        return Features(features, slopes)
-
-
-def accuracy_of(w: mx.array) -> Score:
-    """An "accuracy" that rises as w nears TARGET."""
-    distance = float(mx.sum(mx.square(w - TARGET)))
-    return Score(accuracy=1 / (1 + distance), loss=distance)
-
-
-def config(**changes: Any) -> TuneConfig:
-    """A short search with the paper's steps; `stage2__mu` stands for the setting `stage2.mu`."""
-    values: dict[str, Any] = {
-        "space.dimension": D, "generations": 6, "stage1.population": 8, "stage1.sigma": 0.3, "sharpness.rho": 0.0,
-        "stage1.patience": 100, "steps": 30, "pruning.interval": 10, "pruning.directions": 4, "selection.every": 5,
-        "stage1.covariance": "full", "pruning.keep": 0.5,
-    }  # fmt: skip
-    given = {name.replace("__", "."): value for name, value in changes.items()}
-    if given.setdefault("stage2.optimiser", "zo-sgd") == "zo-sgd":
-        values |= {"stage2.learning_rate": 0.05, "stage2.schedule": "constant"}
-    return TuneConfig().with_settings({**values, **given})
+from sharpzo_mlx.tuning.search import Search
 
 
 def next_of(scores: Iterator[Score], w: mx.array) -> Score:
     """The next of some scores, whatever w is."""
     return next(scores)
-
-
-def finish(search: Search) -> list[TuneStep]:
-    return list(search.steps())
 
 
 def test_both_stages_descend_and_the_best_is_kept() -> None:
@@ -231,58 +163,6 @@ def test_an_exact_gain_counts_whatever_the_fractions() -> None:
             search = Search(options, Bowl(), partial(next_of, scores))
             finish(search)
             assert search.now.stale == 0, (right, n)
-
-
-@pytest.mark.parametrize("budget", [20, 100, 137])
-def test_a_query_budget_is_never_passed(budget: int) -> None:
-    loss = Bowl()
-    search = Search(config(query_budget=budget, generations=50, steps=500), loss, accuracy_of)
-    steps = finish(search)
-    assert loss.queries <= budget
-    assert loss.queries > 0.75 * budget - 10
-    for stage in (1, 2):  # what a bar is told is what comes
-        own = [s for s in steps if s.stage == stage]
-        assert [s.step for s in own] == list(range(1, len(own) + 1))
-        assert len(own) <= (own[-1].of if own else 0) <= len(own) + 1
-    assert sum(s.queries for s in steps if s.stage == 1 and s.queries > 0.5 * budget) == 0
-
-
-@pytest.mark.parametrize("budget", [20, 37, 100, 137, 250, 500, 1000])
-@pytest.mark.parametrize("patience", [2, 100])
-def test_a_query_budget_is_spent_though_masks_are_dear(budget: int, patience: int) -> None:
-    """A mask costs 120 queries here: what cannot pay for one goes to stage 1, or to steps without a new one."""
-    loss = Bowl()
-    options = config(query_budget=budget, generations=50, steps=500, pruning__directions=60, stage1__patience=patience)
-    search = Search(options, loss, accuracy_of if patience > 2 else lambda w: Score(0.5, 1.0))
-    finish(search)
-    assert budget - 2 < loss.queries <= budget
-    assert (
-        search.now.step == search.now.total_steps == search.now.validated
-    )  # what was planned is what came, and was looked at
-
-
-def test_queries_are_those_of_the_loss() -> None:
-    loss = Bowl()
-    search = Search(config(sharpness__rho=0.1, sharpness__estimator="rge", sharpness__directions=3), loss, accuracy_of)
-    finish(search)
-    # 6 generations of 8 + 6, 30 steps of 2, and three masks of 2 x 4 random directions
-    assert loss.queries == 6 * 14 + 30 * 2 + 3 * 8 == planned_queries(search.config)
-
-
-def test_a_time_budget_ends_the_search_and_sizes_stage_two() -> None:
-    search = Search(config(time_budget=0.5, generations=10**6, steps=10**6), Bowl(), accuracy_of, step_seconds=0.001)
-    steps = finish(search)
-    assert 0 < len(steps) < 10**5
-    assert steps[-1].seconds < 5
-    assert 0 < search.now.total_steps <= 500
-    assert search.now.validated == search.now.step  # however it ended, where it ended was validated
-
-
-@pytest.mark.parametrize("changes", [{"generations": 0}, {"steps": 0}, {}])
-def test_a_budget_that_buys_nothing_is_refused(changes: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="query-budget 1: the search needs at least"):
-        check_budget(config(query_budget=1, **changes))
-    check_budget(config(query_budget=10, **changes))
 
 
 @pytest.mark.parametrize("cut", [1, 4, 6, 7, 11, 25, 36])

@@ -1,4 +1,4 @@
-"""Sparse ZO descent: the paper's step written out in numpy, keep = 1 is dense, optima, lost probes, resuming."""
+"""Sparse ZO-SGD: the paper's step written out in NumPy, keep = 1 is dense, lost probes, continuing."""
 
 from __future__ import annotations
 
@@ -9,83 +9,12 @@ from typing import Any, get_args
 import mlx.core as mx
 import numpy as np
 import pytest
+from descents import Bowl, Cliff, continue_from, optimiser, run
 
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.optimisers.params import PruningParams, Rule, Schedule, ZOSGDParams
-from sharpzo_mlx.optimisers.zo_sgd import ZOSGD, ZOState
+from sharpzo_mlx.optimisers.params import Rule, Schedule
+from sharpzo_mlx.optimisers.zo_sgd import ZOState
 from sharpzo_mlx.rng import key_for
-
-
-class Bowl:
-    """L(w) = sum scale (w - 1)^2 / 2 as the mean of four images, keeping the size of every batch."""
-
-    def __init__(self, dimension: int, steepest: float = 3.0) -> None:
-        self.scale = mx.array(np.geomspace(1, steepest, dimension).astype(np.float32))
-        self.batches: list[int] = []
-
-    def losses(self, w: mx.array) -> mx.array:
-        return mx.mean(self.image_losses(w), axis=1)
-
-    def image_losses(self, w: mx.array) -> mx.array:
-        self.batches.append(w.shape[0])
-        loss = mx.sum(self.scale * mx.square(w - 1), axis=1, keepdims=True) / 2
-        return loss * mx.array([0.5, 1.0, 1.0, 1.5])
-
-    def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
-        (values,), (derivatives,) = mx.jvp(self.losses, [w], [u])
-        return values, derivatives
-
-    def features(self, w: mx.array) -> mx.array:
-        self.batches.append(w.shape[0])
-        return w - 1
-
-    def linearised(self, features: mx.array, slopes: mx.array) -> Any:
-        start, along, scale = (np.array(x, np.float64) for x in (features, slopes, self.scale))
-
-        def expansion(a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-            x = start + a @ along
-            return float(scale @ x**2) / 2, along @ (scale * x), (along * scale) @ along.T
-
-        return expansion
-
-
-class Cliff(Bowl):
-    """The same, but infinite where the first coordinate is above its start."""
-
-    def losses(self, w: mx.array) -> mx.array:
-        return mx.where(w[:, 0] > 0, mx.inf, super().losses(w))
-
-
-def optimiser(
-    *,
-    keep: float = 0.5,
-    metric: Any = "zscore-squared",
-    mask_interval: int = 200,
-    mask_estimator: Any = "cge",
-    mask_mu: float = 1e-2,
-    total_steps: int = 20_000,
-    **steps: Any,
-) -> ZOSGD:
-    """The paper's steps and masks, some settings changed."""
-    paper: dict[str, Any] = {"learning_rate": 1e-3, "mu": 1e-3, "schedule": "constant", "averaging": 0.0}
-    pruning = PruningParams(
-        keep=keep, metric=metric, interval=mask_interval, estimator=mask_estimator, directions=None, mu=mask_mu
-    )
-    return ZOSGD(ZOSGDParams(**{**paper, **steps}), pruning, total_steps)
-
-
-def _run(params: ZOSGD, loss: Any, w: mx.array, steps: int, seed: int = 0) -> ZOState:
-    return _continue(params, loss, params.init(w), 0, steps, seed=seed)
-
-
-def _continue(params: ZOSGD, loss: Any, state: ZOState, first: int, last: int, *, seed: int = 0) -> ZOState:
-    for t in range(first, last):
-        if params.mask_is_due(state):
-            state = params.renew_mask(state, loss, key_for(seed, "mask", t))
-        state, value = params.step(state, loss, key_for(seed, "step", t))
-        if t % 25 == 0:
-            mx.eval(state.w, value)
-    return state
 
 
 @pytest.mark.parametrize("draws", [1, 3])
@@ -161,55 +90,6 @@ def test_what_a_mask_costs_and_keeps(metric: Any, estimator: Any, queries: list[
         np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(np.argsort(-abs(gradient))[:6]))
 
 
-@pytest.mark.parametrize(
-    ("rule", "rate", "schedule", "estimator"),
-    [
-        ("sgd", 0.05, "constant", "rge"),
-        ("momentum", 0.05, "linear", "rge"),
-        ("adam", 0.1, "cosine", "rge"),
-        ("normalised", 0.2, "cosine", "rge"),
-        ("sgd", 0.05, "cosine", "forward"),
-        ("adam", 0.1, "linear", "forward"),
-    ],
-)
-def test_every_rule_reaches_the_bottom(rule: Any, rate: float, schedule: Any, estimator: Any) -> None:
-    params = optimiser(
-        learning_rate=rate,
-        mu=1e-2,
-        draws=4,
-        keep=1.0,
-        rule=rule,
-        schedule=schedule,
-        estimator=estimator,
-        total_steps=250,
-    )
-    state = _run(params, Bowl(8), mx.zeros(8), 250)
-    np.testing.assert_allclose(np.array(state.w), 1, atol=0.06)
-
-
-def test_pruned_search_reaches_the_bottom_when_masks_take_turns() -> None:
-    params = optimiser(
-        learning_rate=0.05, mu=1e-2, draws=2, keep=0.5, mask_interval=20, metric="gradient", total_steps=800
-    )
-    state = _run(params, Bowl(8), mx.zeros(8), 800)
-    np.testing.assert_allclose(np.array(state.w), 1, atol=0.05)
-
-
-def test_rosenbrock_goes_down_its_valley() -> None:
-    class Rosenbrock(Bowl):
-        def image_losses(self, w: mx.array) -> mx.array:
-            valley = 10 * mx.square(w[:, 1:] - mx.square(w[:, :-1])) + mx.square(1 - w[:, :-1])
-            return mx.sum(valley, axis=1, keepdims=True)
-
-    params = optimiser(
-        learning_rate=0.03, draws=8, keep=1.0, rule="adam", estimator="forward", schedule="cosine",
-        total_steps=900, beta2=0.99,
-    )  # fmt: skip
-    loss = Rosenbrock(3)
-    state = _run(params, loss, mx.zeros(3), 900)
-    assert float(np.array(loss.losses(state.w[None]))[0]) < 5e-3  # from 2.0
-
-
 def test_normalised_steps_have_the_length_of_the_learning_rate() -> None:
     params = optimiser(learning_rate=0.25, mu=1e-2, keep=1.0, rule="normalised", beta1=0.0)
     state, _ = params.step(params.init(mx.zeros(8)), Bowl(8), key_for(0))
@@ -231,7 +111,7 @@ def test_adam_equals_adam_in_numpy() -> None:
 
 def test_a_moment_does_not_move_what_the_mask_has_left() -> None:
     params, dense = (optimiser(learning_rate=0.1, mu=1e-2, keep=keep, rule="momentum") for keep in (0.5, 1.0))
-    state = _run(dense, Bowl(4), mx.zeros(4), 5)
+    state = run(dense, Bowl(4), mx.zeros(4), 5)
     state = dataclasses.replace(state, mask=mx.array([1.0, 1.0, 0.0, 0.0]))
     after, _ = params.step(state, Bowl(4), key_for(1))
     moved = np.array(after.w) != np.array(state.w)
@@ -249,13 +129,6 @@ def test_the_schedules() -> None:
     assert at["constant"] == [2, 2, 2, 2]
     np.testing.assert_allclose(at["cosine"], [2, 1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(at["linear"], [2, 1, 0, 0], atol=1e-6)
-
-
-def test_the_average_is_nearer_than_the_iterates_of_a_noisy_search() -> None:
-    params = optimiser(learning_rate=0.1, mu=1e-2, keep=1.0, averaging=0.98, rule="normalised", beta1=0.0)
-    state = _run(params, Bowl(8), mx.zeros(8), 400)
-    distance = [float(np.linalg.norm(np.array(x) - 1)) for x in (state.average, state.w)]
-    assert distance[0] < 0.7 * distance[1]
 
 
 def test_a_lost_pair_does_not_move_w_and_is_left_out_of_the_estimate() -> None:
@@ -277,10 +150,10 @@ def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike(rule: Any
         learning_rate=0.02, mu=1e-2, keep=0.5, mask_interval=7, rule=rule, averaging=0.9, metric="gradient"
     )
     loss = Bowl(6)
-    through = _run(params, loss, mx.full(6, 0.2), 20)
-    half = _run(params, loss, mx.full(6, 0.2), 9)
+    through = run(params, loss, mx.full(6, 0.2), 20)
+    half = run(params, loss, mx.full(6, 0.2), 9)
     saved = {f.name: np.array(getattr(half, f.name)) for f in dataclasses.fields(ZOState)}
-    resumed = _continue(params, loss, ZOState(**{k: mx.array(v) for k, v in saved.items()}), 9, 20)
+    resumed = continue_from(params, loss, ZOState(**{k: mx.array(v) for k, v in saved.items()}), 9, 20)
     for field in dataclasses.fields(ZOState):
         np.testing.assert_array_equal(np.array(getattr(through, field.name)), np.array(getattr(resumed, field.name)))
 
@@ -288,7 +161,7 @@ def test_a_state_goes_through_a_dictionary_of_arrays_and_goes_on_alike(rule: Any
 def test_another_seed_goes_another_way_and_inputs_are_not_changed() -> None:
     params = optimiser(learning_rate=0.02, mu=1e-2, keep=1.0)
     w = mx.zeros(6)
-    one, two = _run(params, Bowl(6), w, 5, seed=1), _run(params, Bowl(6), w, 5, seed=2)
+    one, two = run(params, Bowl(6), w, 5, seed=1), run(params, Bowl(6), w, 5, seed=2)
     assert np.abs(np.array(one.w) - np.array(two.w)).max() > 1e-4
     assert not np.array(w).any()
 
