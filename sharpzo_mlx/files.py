@@ -1,7 +1,7 @@
-"""Where files go and how they are written: whole or not at all.
+"""Write files whole or not at all, check that a folder can be written to, and name the cache folders.
 
-A file is written beside its place and renamed into it, so that a crash leaves the old file or the new
-one, never half of one. The caches are the only places outside the user's folders that are ever written.
+A file is written under a temporary name beside its place and then renamed, so that a crash leaves the old file or the
+new one, never a part. Outside the folders that the user names, only the cache folder is written to.
 
 >>> atomic_write(Path("runs/x/run.json"), "{}")  # doctest: +SKIP
 """
@@ -25,7 +25,7 @@ DEFAULT_MODEL = "openai/clip-vit-base-patch16"
 
 
 def cache_folder() -> Path:
-    """The documented cache: $SHARPZO_MLX_CACHE, or the platform's place for caches."""
+    """Return the cache folder: $SHARPZO_MLX_CACHE, else the platform's place for caches."""
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -34,30 +34,30 @@ def cache_folder() -> Path:
 
 
 def default_model_folder() -> Path:
-    """Where `sharpzo-mlx convert` without an output puts the default model, and where `tune` looks for it."""
+    """Return the folder of the default model, where `convert` puts it and `tune` looks for it."""
     return cache_folder() / "models" / DEFAULT_MODEL.replace("/", "--")
 
 
 def refuse_empty(*paths: str | Path) -> None:
-    """Refuse an empty string, which as a path would be the current folder.
+    """Refuse an empty string, which would mean the current folder as a path.
 
     Raises:
-        UserError: one of them is empty.
+        UserError: one of the paths is empty.
     """
     if "" in paths:
         raise UserError("an empty path was given: name one, or . for the current folder")
 
 
 def check_place(folder: Path) -> None:
-    """Make sure that files can be written into a folder, by trying; nothing is left behind.
+    """Check that files can be written to a folder by writing one; everything made for the check is removed again.
 
     Args:
-        folder: where files shall go; it may be missing.
+        folder: the folder for the files; it need not exist.
 
     Raises:
-        UserError: it cannot be made, or not be written to.
+        UserError: the folder cannot be made or written to.
     """
-    made = missing(folder)
+    made = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -69,23 +69,23 @@ def check_place(folder: Path) -> None:
         remove_empty(made)
 
 
-def missing(folder: Path) -> list[Path]:
-    """Of a folder and those above it, the ones that are not there; the innermost first."""
+def missing_folders(folder: Path) -> list[Path]:
+    """Return those of a folder and its parents that do not exist, the innermost first."""
     return [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove those of these folders that were made and are empty, in this order."""
+    """Remove those of the folders that exist and are empty, in the order given."""
     for folder in folders:
-        with suppress(OSError):  # not made after all, or in use
+        with suppress(OSError):  # it does not exist, or is in use
             folder.rmdir()
 
 
 def check_spelling(path: Path) -> None:
-    """Refuse a name that is not UTF-8: MLX can write no file there.
+    """Refuse a path that is not UTF-8, because MLX cannot write a file there.
 
     Raises:
-        UserError: with the name, its bytes escaped.
+        UserError: the path is not UTF-8; the message shows it with escaped bytes.
     """
     try:
         str(path).encode()
@@ -96,9 +96,9 @@ def check_spelling(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it into place when the block ends well, else remove it."""
+    """Yield a temporary path beside `path`, and rename it to `path` after the block; remove it after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the ending is kept because MLX's save functions insist on it
+    # MLX's save functions insist on the suffix
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -113,25 +113,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a whole file beside its place, then rename it into it.
+    """Write a file whole: under a temporary name first, which is then renamed.
 
     Args:
-        path: where the file shall stand; its folder is made when it is missing.
-        data: bytes, or text that is written as UTF-8; what is none (in a file's name) becomes `?`.
+        path: the file; its folder is made if it is missing.
+        data: bytes, or text to write as UTF-8; characters that UTF-8 cannot hold (from file names) become `?`.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed while writing `path` left beside it."""
+    """Remove the temporary files that a process left beside `path` when it was killed while writing."""
     for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
         leftover.unlink(missing_ok=True)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; OSError at a pipe, socket or device, whose reader may wait for ever."""
+    """Open a file for reading; OSError for a pipe, socket or device, where a reader may block forever."""
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder has an error of its own
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises its own error
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.open("rb")

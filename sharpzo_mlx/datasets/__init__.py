@@ -1,7 +1,7 @@
-"""Image folders as data sets: what is in them, how they are split, and which of their classes were tuned.
+"""Read folders of images as data sets: list the files, name the classes, draw splits, match another folder's classes.
 
-`folder` lists, `names` names the classes, `splits` draws, `matching` relates another folder to a run's classes.
-Nothing is re-exported here.
+`folder` lists a folder, `names` names its classes, `splits` draws training, validation and test images,
+`evaluation_sets` relates another folder to the classes of a run. Import from these modules; nothing is re-exported.
 
 >>> from sharpzo_mlx.datasets.splits import draw_split
 """

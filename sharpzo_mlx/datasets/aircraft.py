@@ -1,7 +1,7 @@
-"""FGVC-Aircraft as its makers publish it and CoOp uses it: lists of images beside `images/`, and no split file.
+"""Read the lists of FGVC-Aircraft, which stand beside its `images/` folder in the place of a split file.
 
-A line of `images_variant_{train,val,test}.txt` is an image's number and its variant (`1025794 707-320`); the order of
-`variants.txt` is that of the classes. Variants are no folders: some have a slash in them (`F/A-18`).
+A line of `images_variant_{train,val,test}.txt` is the number of an image and its variant (`1025794 707-320`).
+`variants.txt` gives the order of the classes. A variant is not a folder: some contain a slash (`F/A-18`).
 
 >>> read_lists(Path("fgvc_aircraft/images_variant_train.txt"))["train"][0]  # doctest: +SKIP
 ('images/1025794.jpg', 0, '707-320')
@@ -19,21 +19,21 @@ IMAGES = "images"
 
 
 def read_lists(file: Path) -> dict[str, list[tuple[str, int, str]]]:
-    """The three lists.
+    """Read the three lists of images.
 
     Args:
-        file: the training images; the other lists and `variants.txt` stand beside it.
+        file: the list of training images; the other lists and `variants.txt` are read from the same folder.
 
     Returns:
-        By part (train, val, test): each image's path from the file's folder, its label and its variant.
+        For train, val and test, the path (below the file's folder), label and variant of each image.
 
     Raises:
-        UserError: a list is missing, or a line of it names no variant of `variants.txt`.
+        UserError: a list is missing, or a line names no variant of `variants.txt`.
     """
     variants = _lines(file.with_name(ORDER))
     labels = {variant: label for label, variant in enumerate(variants)}
     if len(labels) < len(variants):
-        raise UserError(f"{file.with_name(ORDER)}: names a variant twice; get the file anew")
+        raise UserError(f"{file.with_name(ORDER)}: names a variant twice; download the file again")
     return {part: _entries(file.with_name(f"images_variant_{part}.txt"), labels) for part in ("train", "val", "test")}
 
 
@@ -51,7 +51,7 @@ def _lines(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise UserError(f"{file}: missing; it belongs beside {MARK}") from error
+        raise UserError(f"{file}: missing; put it beside {MARK}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text; get the file anew") from error
+        raise UserError(f"{file}: cannot be read as UTF-8 text; download the file again") from error
     return [line.strip() for line in lines if line.strip()]

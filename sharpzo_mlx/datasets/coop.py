@@ -1,9 +1,8 @@
-"""CoOp's published splits: `split_zhou_*.json` beside a folder of images, as most papers of this field use them.
+"""Read the published splits of CoOp (arXiv 2109.01134): `split_zhou_*.json` beside a folder of images.
 
-FGVC-Aircraft alone has none and is known by its makers' lists (`sharpzo_mlx.datasets.aircraft`).
-
-The file lists for train, val and test each image's path, label and class name; the paths start in the folder itself
-or in one of the folders inside (`2750/`, `images/`, `101_ObjectCategories/`, …), which is found by trying.
+For train, val and test the file lists the path, label and class name of each image. The paths start in the folder of
+the file or in a folder inside it (`2750/`, `images/`, `101_ObjectCategories/`, ...), which is found by trying.
+FGVC-Aircraft has no such file and is recognised by its own lists (`sharpzo_mlx.datasets.aircraft`).
 
 >>> read_split_file(Path("eurosat/split_zhou_EuroSAT.json"))["train"].class_names[:2]  # doctest: +SKIP
 ('Annual Crop Land', 'Forest')
@@ -26,7 +25,11 @@ Entry = tuple[str, int, str]  # path, label, class name
 
 
 def find_split_file(folder: Path) -> Path | None:
-    """The folder's `split_zhou_*.json` or list of aircraft, if it has one; two split files are an error."""
+    """Return the `split_zhou_*.json` or the list of aircraft in a folder, or None.
+
+    Raises:
+        UserError: the folder holds two split files.
+    """
     found = sorted(path for path in folder.glob(PATTERN) if not path.name.startswith("."))
     if len(found) > 1:
         raise UserError(f"{folder}: holds {found[0].name} and {found[1].name}; keep the one to use")
@@ -36,18 +39,18 @@ def find_split_file(folder: Path) -> Path | None:
 
 
 def read_split_file(file: Path) -> dict[str, ImageSet]:
-    """Read a split file.
+    """Read a split file into three sets of images.
 
     Args:
-        file: JSON; `train`, `val` and `test` each a list of [path, label, class name]. Or the list of
+        file: a JSON object with lists `train`, `val` and `test` of [path, label, class name], or the list of
             FGVC-Aircraft's training images.
 
     Returns:
-        The three sets by name, all with the same classes in the order of their labels. A class's folder is its
-        name as the file spells it.
+        The sets by the names train, val and test, with the same classes in the order of their labels. `folders` holds
+        the class names as the file spells them.
 
     Raises:
-        UserError: it is no such file, its labels contradict each other, or the images are not beside it.
+        UserError: the file has another format, its labels contradict one another, or its images are not found.
     """
     parts = _parts(file)
     classes = _classes(file, parts)
@@ -65,18 +68,18 @@ def read_split_file(file: Path) -> dict[str, ImageSet]:
 
 def _parts(file: Path) -> dict[str, list[Entry]]:
     if file.name == aircraft.MARK:
-        return _some(file, aircraft.read_lists(file))
+        return _with_training_images(file, aircraft.read_lists(file))
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
         parts = {part: [_entry(entry) for entry in given[part]] for part in PARTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file}: no split file of CoOp's kind (train, val, test: lists of [path, label, class name])"
+            f"{file}: no split file in CoOp's format (train, val, test: lists of [path, label, class name])"
         ) from error
-    return _some(file, parts)
+    return _with_training_images(file, parts)
 
 
-def _some(file: Path, parts: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
+def _with_training_images(file: Path, parts: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
     if not parts["train"]:
         raise UserError(f"{file}: no training images in it")
     return parts

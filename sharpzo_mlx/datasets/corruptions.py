@@ -1,9 +1,9 @@
-"""ImageNet-C's trees: corruption/severity/class, perhaps below folders that group the corruptions.
+"""Find the sets of images in ImageNet-C's tree corruption/severity/class, which may lie below grouping folders.
 
-A folder is a severity when it is called 1 .. 5 and holds a class that was tuned; that keeps numbered class folders
-(ImageNet-V2) and plain ones apart from it.
+A folder is a severity if its name is 1 to 5 and it holds the folder of a known class. Numbered class folders
+(ImageNet-V2) and other folders are thus not mistaken for severities.
 
->>> corruption_leaves(Path("imagenet-c"), {"n01440764"})[0]  # doctest: +SKIP
+>>> find_corruptions(Path("imagenet-c"), {"n01440764"})[0]  # doctest: +SKIP
 (('gaussian_noise', '1'), PosixPath('imagenet-c/noise/gaussian_noise/1'))
 """
 
@@ -16,16 +16,16 @@ from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.errors import UserError
 
 SEVERITIES = ("1", "2", "3", "4", "5")
-Leaf = tuple[tuple[str, str], Path]  # (corruption, severity), the folder of class folders
+CorruptedFolder = tuple[tuple[str, str], Path]  # (corruption, severity), the folder that holds the class folders
 
 
-def corruption_leaves(folder: Path, known: Set[str], *, depth: int = 2) -> list[Leaf]:
-    """The folders of class folders in a tree of corruptions; none where the folder is no such tree.
+def find_corruptions(folder: Path, known: Set[str], *, depth: int = 2) -> list[CorruptedFolder]:
+    """Return every corruption and severity below a folder; an empty list if the folder is not such a tree.
 
     Args:
-        folder: one corruption, several of them, or groups of them.
-        known: names that class folders may have.
-        depth: levels above the corruption that are looked through.
+        folder: one corruption, several corruptions, or groups of corruptions.
+        known: the names that class folders may have.
+        depth: how many levels of folders above the corruption are searched.
 
     Raises:
         UserError: some folders of the tree are corruptions and others are not.
@@ -37,7 +37,7 @@ def corruption_leaves(folder: Path, known: Set[str], *, depth: int = 2) -> list[
         return [((nfc(folder.resolve().name), entry.name), entry) for entry in inside]
     if not depth:
         return []
-    found = {entry: corruption_leaves(entry, known, depth=depth - 1) for entry in inside}
+    found = {entry: find_corruptions(entry, known, depth=depth - 1) for entry in inside}
     others = [entry.name for entry, leaves in found.items() if not leaves]
     if others and any(found.values()):
         raise UserError(f"{folder}: {', '.join(others[:5])}: no severities 1 to 5 of tuned classes; move them away")

@@ -1,9 +1,8 @@
-"""A folder of class folders of images -> ImageSet: which files there are and what they show.
+"""List a folder of class folders of images as an ImageSet; no image is opened.
 
-Each folder directly inside is a class; its images may lie in folders of their own (Tiny-ImageNet has
-`n01443537/images/`) and still belong to it. Hidden entries (.DS_Store, ._*) and files that are no images are
-passed over; names are compared in composed unicode (NFC), since macOS hands them out decomposed. The order, and so
-every draw, depends on the sorted relative names alone. No image is opened here.
+Each folder directly inside is a class. The images of a class may lie deeper (Tiny-ImageNet has `n01443537/images/`).
+Hidden entries (.DS_Store, ._*) and files that are not images are skipped. Names are compared in composed unicode (NFC),
+because macOS hands them out decomposed. The order, and with it every draw, depends on the sorted names alone.
 
 >>> read_folder(Path("photos")).class_names  # doctest: +SKIP
 ('cat', 'golden retriever')
@@ -12,7 +11,6 @@ every draw, depends on the sorted relative names alone. No image is opened here.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -32,11 +30,9 @@ from sharpzo_mlx.datasets.scan import (
     folders_inside,
     loose_images,
 )
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
-
-__all__ = ["ImageSet", "checked_folder", "notice", "read_class_names", "read_folder", "split_folders"]
 
 SPLITS = {
     "train": "train",
@@ -51,24 +47,19 @@ INNER = "images"
 QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
 
 
-def notice(line: str) -> None:
-    """One line for the user, by way of logging."""
-    logging.getLogger("sharpzo_mlx").warning(line)
-
-
 def read_folder(folder: str | Path) -> ImageSet:
-    """List a folder of class folders.
+    """List the images of a folder.
 
     Args:
-        folder: holds one folder a class. Class folders without images are left out, with a notice. Of a data set
-            with CoOp's split file, the file's test images are meant.
+        folder: holds one folder for each class; class folders without images are left out, with a notice. If the
+            folder has CoOp's split file, its test images are listed.
 
     Returns:
-        Every image of every class; nothing is decoded.
+        Every image of every class.
 
     Raises:
-        UserError: no such folder, or one that cannot be read; no class folders; no images; a folder of splits; names
-            that do not fit.
+        UserError: the folder is missing or unreadable, holds no class folders or no images, holds splits, or its names
+            do not fit `classnames.txt`.
     """
     folder = checked_folder(folder)
     if (file := find_split_file(folder)) is not None:
@@ -98,17 +89,21 @@ def _test_images(file: Path) -> ImageSet:
     images = read_split_file(file)["test"]
     if not len(images):
         raise UserError(f"{file}: no test images in it; add some, or name a folder of class folders")
-    notice(f"{file.parent}: the test images of {file.name}")
+    notify(f"{file.parent}: the test images of {file.name}")
     return images
 
 
 def read_class_names(folder: str | Path) -> tuple[str, ...]:
-    """The prompt names of a folder's classes, in the order of `read_folder`; Raises as it does."""
+    """Return the class names that `read_folder` finds, in its order; raises what it raises."""
     return read_folder(folder).class_names
 
 
 def checked_folder(folder: str | Path) -> Path:
-    """The folder as an existing path, or a UserError."""
+    """Return a folder as a path.
+
+    Raises:
+        UserError: it does not exist, is a file, or cannot be read.
+    """
     refuse_empty(folder)
     path = Path(folder).expanduser()
     if not path.exists():
@@ -121,7 +116,11 @@ def checked_folder(folder: str | Path) -> Path:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders directly inside, sorted by their NFC names; one name in two spellings is an error."""
+    """Return the folders directly inside, sorted by their names in composed unicode.
+
+    Raises:
+        UserError: there are none, a name is not UTF-8, or two names are the same in composed unicode.
+    """
     found = folders_inside(folder)
     if not found:
         raise UserError(f"{folder}: no class folders; put the images of each class in a folder of its own")
@@ -138,14 +137,17 @@ def class_folders(folder: Path) -> list[Path]:
 def _is_utf8(name: str) -> bool:
     try:
         return bool(name.encode())
-    except UnicodeEncodeError:  # a byte that could not be decoded, as old zip files leave them
+    except UnicodeEncodeError:  # a byte that could not be decoded, as in names from old zip files
         return False
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders `train`, `val`, `test` (or their longer names) inside, by the short name.
+    """Return the folders `train`, `val` and `test` (or their longer names) inside, by the short name.
 
-    A folder of one of these names that holds images itself is a class ("train", the vehicle), not a split.
+    A folder with such a name that holds images itself is a class ("train", the vehicle) and not a split.
+
+    Raises:
+        UserError: two folders are the same split.
     """
     found: dict[str, Path] = {}
     for entry in folders_inside(folder):
@@ -159,16 +161,16 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def inner_folder(folder: Path) -> Path:
-    """Where the class folders or splits stand: `images/` inside, if that alone holds splits (CoOp's ImageNet)."""
+    """Return the folder of the splits: `images/` inside if only that holds splits (CoOp's ImageNet), else `folder`."""
     inside = folder / INNER
     return inside if inside.is_dir() and not split_folders(folder) and split_folders(inside) else folder
 
 
 def refuse_flat_splits(folder: Path) -> None:
-    """Refuse two or more of `train`, `val` and `test` where images lie directly in one: as classes they say nothing.
+    """Refuse splits without class folders, which would otherwise count as the classes "train" and "test".
 
     Raises:
-        UserError: with their names.
+        UserError: there are two or more of `train`, `val` and `test`, and images lie directly in one.
     """
     called = [entry for entry in folders_inside(folder) if entry.name.lower() in SPLITS]
     flat = [entry for entry in called if loose_images(entry)]
@@ -179,37 +181,37 @@ def refuse_flat_splits(folder: Path) -> None:
 
 
 def report_beside(folder: Path, splits: Iterable[Path]) -> None:
-    """One line on folders of images beside the splits, and one on images there: neither is used."""
+    """Notify the user of folders and images beside the splits, which are not used."""
     taken = set(splits)
     if others := [entry for entry in folders_inside(folder) if entry not in taken and class_images(entry)[0]]:
-        notice(f"{folder}: {_listed(others)}: beside the splits, so left out; move what belongs to a class into them")
+        notify(f"{folder}: {_listed(others)}: beside the splits, so left out; move what belongs to a class into them")
     _report_loose(folder)
 
 
 def _report_loose(folder: Path) -> None:
     if count := loose_images(folder):
-        notice(f"{folder}: {count} images lie beside the class folders and are left out; move them into one")
+        notify(f"{folder}: {count} images lie beside the class folders and are left out; move them into one")
 
 
 def _report(folder: Path, listed: list[tuple[Path, list[str], Counter[str]]]) -> None:
-    """One line each on what a user would want to know: empty classes, placeholders, other kinds, nesting."""
+    """Notify the user of empty classes, images that are in the cloud only, other kinds of files, and nested images."""
     others: Counter[str] = Counter()
     for _, _, counts in listed:
         others.update(counts)
     if own := [entry for entry, _, counts in listed if counts[OUTPUT]]:
-        notice(f"{folder}: {_listed(own)}: written by this program, so no class")
+        notify(f"{folder}: {_listed(own)}: written by this program, so not a class")
     if empty := [entry for entry, files, counts in listed if not files and not counts[OUTPUT]]:
-        notice(f"{folder}: {_listed(empty)}: no images, so no class")
+        notify(f"{folder}: {_listed(empty)}: no images, so not a class")
     if missing := others.pop(PLACEHOLDER, 0):
-        notice(f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first")
+        notify(f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first")
     if special := others.pop(SPECIAL, 0):
-        notice(f"{folder}: {special} called images are no regular files (pipes, sockets) and are left out")
+        notify(f"{folder}: {special} with the name of an image are not regular files (pipes, sockets) and are left out")
     nested, _, _ = (others.pop(kind, 0) for kind in (NESTED, OUTPUT, HIDDEN))
     if ignored := {suffix: n for suffix, n in others.items() if suffix not in QUIET_SUFFIXES}:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
-        notice(f"{folder}: files that are no images this program reads are left out: {kinds}")
+        notify(f"{folder}: files that this program cannot read as images are left out: {kinds}")
     if nested:
-        notice(f"{folder}: {nested} images lie deeper than their class folder and are counted to it")
+        notify(f"{folder}: {nested} images lie deeper than their class folder and belong to its class")
     _report_loose(folder)
 
 

@@ -1,4 +1,4 @@
-"""The record that every kind of data set is read into: image files, the class of each, the classes' names.
+"""The record of a set of images: the files, the class of each, and the names of the classes.
 
 >>> ImageSet((Path("cat/1.jpg"),), (0,), ("cat",), ("cat",)).counts()
 [1]
@@ -20,10 +20,10 @@ class ImageSet:
     """Image files and the class of each.
 
     Attributes:
-        paths: the files, sorted by class and name.
-        labels: for each file, the position of its class.
-        class_names: names for prompts ("golden retriever").
-        folders: the classes' folder names in NFC, in the same order.
+        paths: the files [N], sorted by class and name.
+        labels: for each file the position of its class in `class_names`.
+        class_names: the names for prompts ("golden retriever").
+        folders: the names of the class folders in composed unicode (NFC), in the order of `class_names`.
     """
 
     paths: Sequence[Path]
@@ -35,26 +35,26 @@ class ImageSet:
         return len(self.paths)
 
     def counts(self) -> list[int]:
-        """Images of each class."""
+        """Return the number of images of each class."""
         found = Counter(self.labels)
         return [found[label] for label in range(len(self.folders))]
 
     def take(self, rows: Iterable[int]) -> ImageSet:
-        """The images at some positions, with all the classes."""
+        """Return the images at some positions; the classes stay the same."""
         chosen = tuple(rows)
         return ImageSet(
-            taken(self.paths, chosen),
+            take_paths(self.paths, chosen),
             tuple(self.labels[row] for row in chosen),
             self.class_names,
             self.folders,
         )
 
 
-def taken(paths: Sequence[Path], rows: Iterable[int]) -> Sequence[Path]:
-    """The paths at some positions; a list that is kept in little memory stays one."""
+def take_paths(paths: Sequence[Path], rows: Iterable[int]) -> Sequence[Path]:
+    """Return the paths at some positions; a PathList stays a PathList."""
     return paths.take(rows) if isinstance(paths, PathList) else tuple(paths[row] for row in rows)
 
 
 def nfc(name: str) -> str:
-    """A file's name in composed unicode."""
+    """Return a name in composed unicode; macOS hands out file names decomposed."""
     return unicodedata.normalize("NFC", name)

@@ -1,11 +1,11 @@
-"""What is known of ImageNet's thousand classes: their WordNet ids, CLIP's curated names, and who else uses them.
+"""Recognise ImageNet's thousand classes by the names of their folders, and give them CLIP's curated names.
 
-The facts lie in `imagenet_classes.txt` beside this file, whose head names their sources. Folders are recognised by
-their own names: WordNet ids, or the numbers 0 .. 999 of ImageNet-V2, which count the ids in their order.
+The names of class folders are WordNet ids, or the numbers 0 to 999 of ImageNet-V2, which count the ids in order. The
+table `imagenet_classes.txt` beside this file names its sources.
 
->>> names_of(("n01440764", "n01443537"))
+>>> curated_names(("n01440764", "n01443537"))
 ('tench', 'goldfish')
->>> described(("cat", "dog")) is None
+>>> describe(("cat", "dog")) is None
 True
 """
 
@@ -24,16 +24,16 @@ SUBSETS = {"a": "ImageNet-A", "r": "ImageNet-R"}
 
 @dataclass(frozen=True)
 class Classes:
-    """ImageNet's classes in their order."""
+    """ImageNet's classes in order."""
 
     ids: tuple[str, ...]
-    names: dict[str, str]  # by id
-    subsets: dict[str, frozenset[str]]  # "ImageNet-A", "ImageNet-R": their 200 ids
+    names: dict[str, str]  # WordNet id -> CLIP's curated name
+    subsets: dict[str, frozenset[str]]  # "ImageNet-A", "ImageNet-R" -> its 200 ids
 
 
 @cache
 def classes() -> Classes:
-    """The thousand classes, read once."""
+    """Read the thousand classes; the file is read once."""
     lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     rows = [line.split(" ", 2) for line in lines]
     return Classes(
@@ -44,40 +44,40 @@ def classes() -> Classes:
 
 
 def numbered(folders: Sequence[str]) -> bool:
-    """Whether all folders are plain numbers, as ImageNet-V2's are."""
+    """Return whether the names of all folders are numbers, as in ImageNet-V2."""
     return bool(folders) and all(name.isascii() and name.isdecimal() for name in folders)
 
 
 def with_ids(folders: Sequence[str]) -> tuple[str, ...]:
-    """The folders' names, with ids in the place of the numbers where they are exactly 0 .. 999."""
+    """Return the folders' names; the numbers 0 to 999, if they are all there, are replaced by WordNet ids."""
     if numbered(folders) and sorted(map(int, folders)) == list(range(1000)):
         return tuple(classes().ids[int(name)] for name in folders)
     return tuple(folders)
 
 
-def names_of(folders: Sequence[str]) -> tuple[str, ...] | None:
-    """CLIP's curated names of class folders, or None where they are not ImageNet's."""
+def curated_names(folders: Sequence[str]) -> tuple[str, ...] | None:
+    """Return CLIP's curated names of class folders, or None if they are not all ImageNet's."""
     known = classes().names if _may_be_ids(folders) else {}
     ids = with_ids(folders)
     return tuple(known[wnid] for wnid in ids) if ids and all(wnid in known for wnid in ids) else None
 
 
 def nameless(folders: Sequence[str]) -> tuple[str, ...]:
-    """WordNet ids among the folders that are none of the thousand: a prompt made of one says nothing."""
+    """Return the WordNet ids among the folders that are not ImageNet's; a prompt with an id says nothing."""
     ids = [name for name in folders if WORDNET_ID.fullmatch(name)]
     return tuple(wnid for wnid in ids if wnid not in classes().names) if ids else ()
 
 
 def subset(folders: Sequence[str]) -> str | None:
-    """ "ImageNet-A" or "ImageNet-R" where the folders are exactly its 200 classes."""
+    """Return "ImageNet-A" or "ImageNet-R" if the folders are exactly its 200 classes, else None."""
     if len(folders) != 200 or not _may_be_ids(folders):
         return None
     return next((title for title, ids in classes().subsets.items() if ids == frozenset(folders)), None)
 
 
-def described(folders: Sequence[str]) -> str | None:
-    """What the folders are, in words, or None where they are not ImageNet's."""
-    if names_of(folders) is None:
+def describe(folders: Sequence[str]) -> str | None:
+    """Say in words which classes of ImageNet the folders are, or return None if they are not ImageNet's."""
+    if curated_names(folders) is None:
         return None
     if title := subset(folders):
         return f"{title}'s 200 classes"
@@ -86,5 +86,5 @@ def described(folders: Sequence[str]) -> str | None:
 
 
 def _may_be_ids(folders: Sequence[str]) -> bool:
-    """Cheap, before the list is read: most data sets are not ImageNet's."""
+    """Return quickly whether the table is worth reading: most data sets are not ImageNet's."""
     return bool(folders) and (WORDNET_ID.fullmatch(folders[0]) is not None or len(folders) == 1000)

@@ -1,9 +1,9 @@
-"""A mapping file: which tuned classes a class folder stands for, for data sets with classes of their own (ObjectNet).
+"""Read a mapping file, which says which tuned classes a class folder stands for (ObjectNet has its own classes).
 
-JSON, an object from folder to a class, a list of classes or null, or a text file with a line `folder class` each.
-A class is named by its folder (WordNet id) or its name; ObjectNet's own file writes several as "a, b; c", where `;`
-parts classes and `,` the names of one. Any of a folder's classes counts as right; folders that the file does not
-name have no counterpart and are left out, with a notice.
+The file is a JSON object from folder to a class, a list of classes or null, or text with lines `folder class`. A class
+is given by its folder (WordNet id) or its name. ObjectNet's own file writes several classes as "a, b; c": `;` separates
+classes, `,` separates the names of one class. Each class of a folder counts as right; folders that the file does not
+mention are left out, with a notice.
 
 >>> images, owner = apply_mapping(read_folder("objectnet"), Path("map.json"), names, wnids)  # doctest: +SKIP
 """
@@ -11,34 +11,33 @@ name have no counterpart and are left out, with a notice.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sharpzo_mlx.datasets.image_set import ImageSet, nfc, taken
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc, take_paths
 from sharpzo_mlx.datasets.names import same_name
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 
 
 def apply_mapping(
     images: ImageSet, file: Path, classes: Sequence[str], folders: Sequence[str]
 ) -> tuple[ImageSet, np.ndarray]:
-    """Keep the images whose folder the file maps.
+    """Keep the images whose folder stands for a tuned class.
 
     Args:
-        images: what was found.
+        images: the images of the folder.
         file: the mapping.
-        classes: the tuned classes' names.
+        classes: the names of the K tuned classes.
         folders: their folder names.
 
     Returns:
-        The images kept, and for each tuned class the label it stands for or -1, [K].
+        The images kept, and [K] for each tuned class the label that it stands for, or -1.
 
     Raises:
-        UserError: the file cannot be read, names a class that was not tuned or one class twice, or fits no folder.
+        UserError: the file cannot be read, names an unknown class or one class twice, or mentions none of the folders.
     """
     targets = {same_name(folder): names for folder, names in _read(file).items()}
     kept = [label for label, folder in enumerate(images.folders) if targets.get(same_name(folder))]
@@ -60,7 +59,7 @@ def _keep(images: ImageSet, kept: list[int]) -> ImageSet:
     places = {label: place for place, label in enumerate(kept)}
     rows = [row for row, label in enumerate(images.labels) if label in places]
     return ImageSet(
-        taken(images.paths, rows),
+        take_paths(images.paths, rows),
         tuple(places[images.labels[row]] for row in rows),
         tuple(images.class_names[label] for label in kept),
         tuple(images.folders[label] for label in kept),
@@ -76,7 +75,7 @@ def _read(file: Path) -> dict[str, list[str]]:
         return {folder: _names(rest) for folder, _, rest in lines}
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "write JSON {folder: class or [classes]}"
-        raise UserError(f"{file}: no readable mapping ({reason})") from error
+        raise UserError(f"{file}: cannot be read as a mapping ({reason})") from error
 
 
 def _names(value: Any) -> list[str]:
@@ -95,10 +94,10 @@ def _find(name: str, file: Path, classes: Sequence[str], folders: Sequence[str])
         for index, known in enumerate(zip(folders, classes, strict=True)):
             if spelling in map(same_name, known):
                 return index
-    raise UserError(f"{file}: {name!r} is none of the tuned classes; name one by its folder or its class name")
+    raise UserError(f"{file}: {name!r} is not a tuned class; give a class by its folder or its name")
 
 
 def _report(file: Path, left: Sequence[str]) -> None:
     if left:
         shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-        logging.getLogger("sharpzo_mlx").warning(f"left out, since {file} gives them no class: {shown}")
+        notify(f"left out, because {file} gives them no class: {shown}")

@@ -1,8 +1,8 @@
-"""An evaluated folder -> the classes that were tuned: by folder name, else by class name.
+"""Match the classes of an evaluated folder with the tuned classes: by folder name, else by class name.
 
-The shifted variants of a data set hold a subset of its classes (ImageNet-A: 200 of 1000), sometimes under the
-names where the tuned set had ids, or the other way round. What matches nothing is an error that names it:
-silently scoring unknown classes as wrong, or dropping them, would both be a false number.
+A shifted variant of a data set holds some of its classes (ImageNet-A: 200 of 1000), perhaps under names where the tuned
+set had ids, or the reverse. A class that matches nothing is an error: counting it as wrong or leaving it out would both
+give a false accuracy.
 
 >>> match_classes(read_folder(sketches), run_names, run_folders).labels  # doctest: +SKIP
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sharpzo_mlx.datasets.image_set import ImageSet, nfc, taken
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc, take_paths
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError
 
@@ -21,15 +21,15 @@ def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[st
     """Give the images of a folder the labels of the tuned classes.
 
     Args:
-        images: what `read_folder` found.
-        classes: the tuned classes' names.
+        images: the images, as `read_folder` returns them.
+        classes: the names of the tuned classes.
         folders: their folder names, in the same order.
 
     Returns:
-        The same images with labels, names and folders of the tuned classes, in their order.
+        The same images, sorted by the labels of the tuned classes, with the tuned classes' names and folders.
 
     Raises:
-        UserError: a class folder is none of the tuned classes, or two are the same one.
+        UserError: a class folder is not a tuned class, or two folders are the same class.
     """
     by_folder = {nfc(folder): label for label, folder in enumerate(folders)}
     by_name: dict[str, int] = {}
@@ -40,10 +40,10 @@ def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[st
     for folder, name in zip(images.folders, images.class_names, strict=True):
         labels.append(by_folder.get(folder, by_name.get(same_name(name), by_name.get(same_name(folder)))))
     known = _all_known(images, labels, classes)
-    order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])  # stable: names stay sorted
+    order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])  # stable: the names of a class stay sorted
     return replace(
         images,
-        paths=taken(images.paths, order),
+        paths=take_paths(images.paths, order),
         labels=tuple(known[images.labels[row]] for row in order),
         class_names=tuple(classes),
         folders=tuple(folders),

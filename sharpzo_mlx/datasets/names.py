@@ -1,9 +1,9 @@
-"""Class names for prompts: from `classnames.txt`, else ImageNet's curated ones, else from the folder names.
+"""Name classes for prompts: from `classnames.txt`, else by ImageNet's curated names, else from the folder names.
 
-A line of the file is a folder, a space, a name (`n01440764 tench`), as in CoOp's list of ImageNet. It stands
-in the folder itself or, for a split, beside it (beside `images/`, if the split is in one). Two classes of one name
-cannot be told apart by a prompt: an error where the names come from folders, which can be merged, a notice where a
-list says so (ImageNet has such pairs).
+A line of `classnames.txt` is a folder, a space and a name (`n01440764 tench`), as in CoOp's list of ImageNet. The file
+stands in the folder itself or, for a split, beside it (beside `images/` if the split is inside one). A prompt cannot
+tell two classes of the same name apart: this is an error where names come from folders, which can be merged, and a
+notice where a list says so (ImageNet has such pairs).
 
 >>> plain_name("golden_retriever")
 'golden retriever'
@@ -11,40 +11,37 @@ list says so (ImageNet has such pairs).
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from sharpzo_mlx.datasets import imagenet
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 
 NAMES_FILE = "classnames.txt"
 
 
 def plain_name(folder: str) -> str:
-    """A folder's name as words: NFC, underscores as spaces."""
+    """Return a folder's name as words: composed unicode, spaces for underscores."""
     return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").split()) or folder
 
 
 def same_name(name: str) -> str:
-    """What two names share when a prompt cannot tell them apart: CLIP's tokenizer drops case."""
+    """Return a form that is the same for two names that a prompt cannot tell apart; CLIP's tokenizer drops case."""
     return plain_name(name).casefold()
 
 
 def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> tuple[str, ...]:
-    """Names of the class folders of `folder`.
+    """Return the names of class folders, in their order.
 
     Args:
-        folder: where the class folders are; `classnames.txt` is looked for in it and then beside it.
-        folders: the class folders' names, NFC.
-        fits_parent: a list beside `folder` must fit (it is a split); else it is used only when it does.
-
-    Returns:
-        One name a folder, in their order.
+        folder: the folder that holds the class folders; `classnames.txt` is looked for in it and then beside it.
+        folders: the names of the class folders in composed unicode.
+        fits_parent: whether a list beside `folder` must name all folders (true for a split); otherwise it is used only
+            if it does.
 
     Raises:
-        UserError: the list does not name a folder, cannot be read, or two folders give one name.
+        UserError: the list cannot be read or does not name a folder, or two folders give the same name.
     """
     for place, must_fit in ((folder, True), *((place, fits_parent) for place in _beside(folder))):
         if (file := place / NAMES_FILE).is_file():
@@ -56,7 +53,7 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
             if must_fit:
                 missing = ", ".join([name for name in folders if name not in listed][:5])
                 raise UserError(f"{file}: does not name these class folders: {missing}; add a line for each")
-    if (curated := imagenet.names_of(folders)) is not None:
+    if (curated := imagenet.curated_names(folders)) is not None:
         return curated
     names = tuple(plain_name(name) for name in folders)
     _refuse_twins(folder, folders, names)
@@ -64,23 +61,26 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
 
 
 def _beside(folder: Path) -> list[Path]:
-    """Where else a list may stand: beside the folder, or one higher where that is CoOp's `imagenet/images`."""
+    """Return the other folders that may hold the list: the parent, and the one above CoOp's `imagenet/images`."""
     parent = folder.resolve().parent
     return [parent, parent.parent] if parent.name == "images" else [parent]
 
 
 def read_names(file: Path, folders: Sequence[str], *, strict: bool = True) -> dict[str, str]:
-    """Read a `classnames.txt`: folder -> name; lines of folders that are not there are kept too.
+    """Read a `classnames.txt` into a dictionary from folder to name, which may have more folders than exist.
 
     Args:
-        file: UTF-8 text; empty lines are passed over.
-        folders: known folder names, by which a line whose folder has spaces is understood.
-        strict: whether a line that makes no sense is an error or passed over.
+        file: UTF-8 text; empty lines are skipped.
+        folders: the known folder names, needed to split lines whose folder contains spaces.
+        strict: whether a malformed line is an error; otherwise it is skipped.
+
+    Raises:
+        UserError: the file cannot be read, or a line is malformed and `strict` is true.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text; save it so") from error
+        raise UserError(f"{file}: cannot be read as UTF-8 text; save it as UTF-8") from error
     spaced = sorted((name for name in folders if " " in name), key=len, reverse=True)
     names: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
@@ -115,7 +115,7 @@ def _twins(names: Sequence[str]) -> list[tuple[int, int]]:
 def _refuse_twins(folder: Path, folders: Sequence[str], names: Sequence[str]) -> None:
     for one, other in _twins(names):
         raise UserError(
-            f"{folder}: the folders {folders[one]!r} and {folders[other]!r} give one class name, "
+            f"{folder}: the folders {folders[one]!r} and {folders[other]!r} give the same class name, "
             f"{names[one]!r}: merge them, or tell them apart in a {NAMES_FILE}"
         )
 
@@ -123,8 +123,4 @@ def _refuse_twins(folder: Path, folders: Sequence[str], names: Sequence[str]) ->
 def _report_twins(file: Path, names: Sequence[str]) -> None:
     if pairs := _twins(names):
         twins = ", ".join(sorted({names[other] for _, other in pairs})[:5])
-        _notice(f"{file}: {len(pairs)} names are given twice ({twins}); a prompt cannot tell such classes apart")
-
-
-def _notice(line: str) -> None:
-    logging.getLogger("sharpzo_mlx").warning(line)
+        notify(f"{file}: {len(pairs)} names are given twice ({twins}); a prompt cannot tell such classes apart")

@@ -1,7 +1,7 @@
-"""Many paths in little memory: a sequence of files below one folder, kept as one block of bytes.
+"""Keep millions of paths in little memory: a sequence of files below one folder, stored as one block of bytes.
 
-A `Path` takes some 370 bytes, and ImageNet-C has 3.75 million images. Here a file takes its name below the folder
-and 8 bytes; a `Path` is made when one is asked for.
+A `Path` takes about 370 bytes, and ImageNet-C has 3.75 million images. Here a file takes the bytes of its name below
+the folder, and 8 more; a `Path` is made when it is asked for.
 
 >>> files = PathList("photos", ["cat/1.jpg", "dog/2.jpg"])
 >>> files[1].as_posix(), len(files.take([1, 1, 0]))
@@ -22,8 +22,8 @@ class PathList(Sequence[Path]):
     """Files below one folder; equal to any sequence of the same paths.
 
     Args:
-        folder: what all names lie below.
-        names: the files, as the file system spells them.
+        folder: the folder that all files lie below.
+        names: the files' paths below it, as the file system spells them.
     """
 
     def __init__(self, folder: str | Path, names: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ class PathList(Sequence[Path]):
     @overload
     def __getitem__(self, index: slice) -> PathList: ...
     def __getitem__(self, index: int | slice) -> Path | PathList:
-        """The path at a position, or those of a slice."""
+        """Return the path at a position, or the paths of a slice."""
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
         return Path(self._folder, os.fsdecode(self._name(range(len(self))[index])))
@@ -57,7 +57,7 @@ class PathList(Sequence[Path]):
         return hash(tuple(self))
 
     def take(self, rows: Iterable[int]) -> PathList:
-        """The paths at some positions, in the order given."""
+        """Return the paths at some positions, in the order given."""
         taken = PathList(self._folder, ())
         taken._keep([self._name(row) for row in rows])
         return taken

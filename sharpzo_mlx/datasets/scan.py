@@ -1,7 +1,7 @@
-"""What lies in a folder, told by names and kinds alone: the images of one class, and all else counted.
+"""Scan a folder without opening files: list the images of one class, and count everything else by kind.
 
-Only regular files, or links to them, are images: to open a pipe may wait for ever. A folder that cannot be read is an
-error, never an empty one. What this program wrote itself (`runs/`, `comparisons/`) is known by its records.
+Only regular files and links to them count as images, because opening a pipe may block forever. An unreadable folder is
+an error and never counts as empty. Folders that this program wrote (`runs/`, `comparisons/`) are recognised and skipped.
 
 >>> class_images(Path("photos/cat"))[0]  # doctest: +SKIP
 ['1.jpg', 'more/2.jpg']
@@ -18,14 +18,14 @@ from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
-# counted beside the endings of files that are no images
+# the kinds that are counted beside the suffixes of files that are not images
 PLACEHOLDER, NESTED, SPECIAL, OUTPUT, HIDDEN = "in iCloud", "nested", "special", "output", "hidden"
 NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
-RECORDS = frozenset(("run.json", "comparison.json"))  # what the folders of runs and comparisons hold
+RECORDS = frozenset(("run.json", "comparison.json"))  # one of them lies in the folder of a run or comparison
 
 
 def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """What lies directly inside, but for hidden entries.
+    """Yield the entries directly inside a folder, without the hidden ones.
 
     Raises:
         UserError: the folder cannot be read.
@@ -34,26 +34,28 @@ def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def folders_inside(folder: Path) -> list[Path]:
-    """The folders directly inside that may be classes or splits, sorted; Raises as `entries` does."""
+    """Return the sorted folders directly inside that may be classes or splits; raises what `entries` raises."""
     return sorted(folder / entry.name for entry in entries(folder) if _is_folder(entry) and _may_be_class(entry.name))
 
 
 def loose_images(folder: Path) -> int:
-    """How many images lie directly inside; Raises as `entries` does."""
+    """Count the images that lie directly inside a folder; raises what `entries` raises."""
     return sum(_kind(entry) is None for entry in entries(folder) if not _is_folder(entry))
 
 
 def class_images(folder: Path) -> tuple[list[str], Counter[str]]:
-    """The images of one class, sorted by NFC relative name, and what else there was, counted by ending.
+    """List the images of one class, also in folders inside, and count the other files.
 
-    Names are below the class's folder. A folder of this program's own output has no images, and counts as that.
+    Returns:
+        The images' names below the folder, sorted in composed unicode, and the number of other files by kind or
+        suffix. For a folder that this program wrote: no images, and one count of OUTPUT.
 
     Raises:
         UserError: a folder in it, or itself, cannot be read.
     """
     found: list[str] = []
     others: Counter[str] = Counter()
-    places = [""]  # below the folder, each but the first with a slash at its end
+    places = [""]  # folders still to scan, below `folder`; all but the first end with a slash
     while places:
         place = places.pop()
         for entry in _all_entries(folder / place):
@@ -73,11 +75,11 @@ def class_images(folder: Path) -> tuple[list[str], Counter[str]]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:
-    """None for an image, else what the file is counted as; a link into the void is one, so that it is said later."""
+    """Return None for an image, else the kind to count; a broken link is an image, and is reported when it is read."""
     name = entry.name
     suffix = os.path.splitext(name)[1].lower()
     if name.startswith("."):
-        return PLACEHOLDER if suffix == ".icloud" else HIDDEN  # a placeholder: .photo.jpg.icloud
+        return PLACEHOLDER if suffix == ".icloud" else HIDDEN  # .photo.jpg.icloud stands for a file that is not downloaded
     if suffix not in IMAGE_SUFFIXES:
         return suffix
     return None if _is_file(entry) or not os.path.exists(entry.path) else SPECIAL
@@ -98,7 +100,7 @@ def _may_be_class(name: str) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle
+    except OSError:  # a link that leads back to itself
         return False
 
 

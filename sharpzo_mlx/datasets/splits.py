@@ -1,9 +1,9 @@
-"""Which images are for training, validation and test: given by folders, or drawn by the seed.
+"""Split a data set into training, validation and test images: by its folders, or drawn with the seed.
 
-`train/`, `val/` and `test/` inside a data set are honoured; what is missing of them is drawn from `train/`,
-or from the class folders themselves: k shots a class for training, min(k, 4) for validation, the rest for the
-test. A class's draw is a function of the seed and of its own sorted relative names: no other class and no
-other machine changes it.
+`train/`, `val/` and `test/` inside a data set are used as they are. A missing one is drawn from `train/`, or from the
+class folders themselves: k shots for each class for training, min(k, 4) for validation, the rest for the test. The
+draw of a class depends on the seed, its name and the sorted names of its images only, so that neither another class nor
+another machine changes it.
 
 >>> split = draw_split("pacs/photo", shots=16, seed=0)  # doctest: +SKIP
 >>> len(split.train), len(split.val)  # doctest: +SKIP
@@ -12,7 +12,6 @@ other machine changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.folder import (
     checked_folder,
     inner_folder,
-    notice,
     read_folder,
     refuse_flat_splits,
     report_beside,
@@ -29,7 +27,7 @@ from sharpzo_mlx.datasets.folder import (
 )
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.names import NAMES_FILE
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.rng import generator_for
 
 DEFAULT_SHOTS = 16  # the paper's setting
@@ -41,10 +39,10 @@ class Split:
     """The images of a run; all three sets have the same classes in the same order.
 
     Attributes:
-        train: up to `shots` images a class.
-        val: the images that choose the best prompt.
-        test: None where nothing is left for it.
-        shots: the most training images that a class may have.
+        train: up to `shots` images of each class.
+        val: the images on which the best prompt is chosen.
+        test: the images for the final accuracy; None if no image is left.
+        shots: the largest number of training images of a class.
     """
 
     train: ImageSet
@@ -54,29 +52,27 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """How many of one class's images go where; what is left is the test's, where one is drawn."""
+class Portion:
+    """How many images of one class are for training and for validation; the rest is for the test, if one is drawn."""
 
     train: int
     val: int
 
 
 def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
-    """Decide which images are trained on, validated on and tested on; nothing is decoded.
+    """Choose the images to train, validate and test on; no image is opened.
 
     Args:
-        folder: `train/`, `val/`, `test/` with class folders inside, or the class folders themselves.
-        shots: training images a class; None for 16, or what there is.
-        seed: of the draw.
-
-    Returns:
-        The split.
+        folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves.
+        shots: training images of each class; None for 16, or fewer where a class has too few.
+        seed: the seed of the draw.
 
     Raises:
-        UserError: no such folder, fewer than two classes, splits whose classes differ, too few images.
+        UserError: the folder is missing, has fewer than two classes or too few images, or its splits have different
+            classes.
     """
     if shots is not None and shots < 1:
-        raise UserError(f"--shots {shots}: give at least 1 image a class")
+        raise UserError(f"--shots {shots}: give at least 1 image for each class")
     folder = checked_folder(folder)
     if (file := find_split_file(folder)) is not None:
         pool, others = _published(file, shots or DEFAULT_SHOTS, seed)
@@ -91,7 +87,7 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
 
 
 def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, ImageSet]]:
-    """CoOp's own protocol: of its validation list, too, only min(shots, 4) a class are drawn."""
+    """Read CoOp's split; as in its protocol, min(shots, 4) images of each class are drawn from its validation list."""
     parts = read_split_file(file)
     val = parts["val"]
     rows: list[int] = []
@@ -105,7 +101,7 @@ def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, I
 
 
 def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
-    """The images to draw from, and the sets that stand on the disk already."""
+    """Return the images to draw from, and the sets that have folders of their own."""
     folder = inner_folder(folder)
     given = split_folders(folder)
     if given and "train" not in given:
@@ -117,29 +113,28 @@ def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
         report_beside(folder, given.values())
     others = {name: _same_classes(read_folder(path), pool, path) for name, path in given.items() if name != "train"}
     if "val" in others and "test" not in others:
-        notice(f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train")
+        notify(f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train")
         return pool, {"test": others["val"]}
     return pool, others
 
 
 def _same_classes(images: ImageSet, pool: ImageSet, path: Path) -> ImageSet:
-    """`images` with the labels of `pool`; classes must agree by folder name."""
+    """Return `images` with the labels of `pool`; the classes are matched by folder name."""
     places = {name: label for label, name in enumerate(pool.folders)}
     if unknown := [name for name in images.folders if name not in places]:
         raise UserError(f"{path}: classes that train lacks: {', '.join(unknown[:5])}; the splits must have the same")
     if lacking := [name for name in pool.folders if name not in images.folders]:
-        notice(f"{path}: no images of {len(lacking)} of {len(places)} classes: {', '.join(lacking[:5])}")
+        notify(f"{path}: no images of {len(lacking)} of {len(places)} classes: {', '.join(lacking[:5])}")
     labels = tuple(places[images.folders[label]] for label in images.labels)
     return ImageSet(images.paths, labels, pool.class_names, pool.folders)
 
 
 def _draw(pool: ImageSet, others: dict[str, ImageSet], *, shots: int | None, seed: int) -> Split:
-    share = _shares(shots, draw_val="val" not in others, draw_test=not others)
     rows: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     start = 0
     for name, count in zip(pool.folders, pool.counts(), strict=True):
         order = generator_for(seed, "split", name).permutation(count) + start
-        part = share(count)
+        part = apportion(count, shots, draw_val="val" not in others, draw_test=not others)
         rows["train"] += sorted(order[: part.train].tolist())
         rows["val"] += sorted(order[part.train : part.train + part.val].tolist())
         rows["test"] += sorted(order[part.train + part.val :].tolist())
@@ -153,31 +148,34 @@ def _draw(pool: ImageSet, others: dict[str, ImageSet], *, shots: int | None, see
     )
 
 
-def _shares(shots: int | None, *, draw_val: bool, draw_test: bool) -> Callable[[int], _Share]:
-    """The rule by which the `count` images of a class are shared out."""
+def apportion(count: int, shots: int | None, *, draw_val: bool, draw_test: bool) -> Portion:
+    """Divide the `count` images of a class; see `draw_split` for `shots`.
+
+    Args:
+        count: the images of the class.
+        shots: the training images that were asked for, or None.
+        draw_val: whether validation images are drawn from these images.
+        draw_test: whether the rest is for the test.
+    """
     wanted = shots or DEFAULT_SHOTS
     val = min(wanted, VALIDATION_SHOTS) if draw_val else 0
-
-    def share(count: int) -> _Share:
-        if count >= wanted + val + (draw_test and shots is None):
-            return _Share(wanted, val)
-        few = min(val, count // 5 or (1 if count > 1 else 0))
-        if shots is not None:  # shots that were asked for come first, unless validation would get nothing
-            few = max(min(val, count - wanted), few if count <= wanted else 0)
-            return _Share(min(wanted, count - few), few)
-        left = (count - few) // 4 if draw_test else 0
-        return _Share(min(wanted, count - few - left), few)
-
-    return share
+    if count >= wanted + val + (draw_test and shots is None):
+        return Portion(wanted, val)
+    few = min(val, count // 5 or (1 if count > 1 else 0))
+    if shots is not None:  # shots that were asked for come first, unless validation would get nothing
+        few = max(min(val, count - wanted), few if count <= wanted else 0)
+        return Portion(min(wanted, count - few), few)
+    left = (count - few) // 4 if draw_test else 0
+    return Portion(min(wanted, count - few - left), few)
 
 
 def _report_names(folder: Path, images: ImageSet) -> None:
-    """What a prompt is made of: who tunes wants to know; who evaluates has the run's names."""
-    if images.class_names == imagenet.names_of(images.folders):
-        notice(f"{folder}: {imagenet.described(images.folders)}; they are named as CLIP's curated list has them")
+    """Notify the user of class names that are not the folders' own names, and of ids that have no name."""
+    if images.class_names == imagenet.curated_names(images.folders):
+        notify(f"{folder}: {imagenet.describe(images.folders)}; they get the names of CLIP's curated list")
     if unknown := [wnid for wnid in imagenet.nameless(images.folders) if wnid in images.class_names]:
         shown = ", ".join(unknown[:5])
-        notice(f"{folder}: WordNet ids that are none of ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
+        notify(f"{folder}: WordNet ids that are not among ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
 
 
 def _report(folder: Path, split: Split, shots: int | None) -> None:
@@ -187,9 +185,9 @@ def _report(folder: Path, split: Split, shots: int | None) -> None:
     fewer = [f"{name} ({n})" for name, n in zip(split.train.folders, counts, strict=True) if n < split.shots]
     if shots is None:
         spread = f"{min(counts)} to {max(counts)}" if fewer else f"{split.shots}"
-        notice(f"{folder}: no --shots given: {spread} training images a class are used")
+        notify(f"{folder}: no --shots given: {spread} training images of each class are used")
     elif fewer:
         more = f" and {len(fewer) - 5} more" if len(fewer) > 5 else ""
-        notice(f"{folder}: fewer than {split.shots} training images: {', '.join(fewer[:5])}{more}")
+        notify(f"{folder}: fewer than {split.shots} training images: {', '.join(fewer[:5])}{more}")
     if split.test is None:
-        notice(f"{folder}: no image is left for a test split; accuracies will be those of validation")
+        notify(f"{folder}: no image is left for a test split; accuracies will be those on the validation images")

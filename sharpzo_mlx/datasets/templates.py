@@ -1,8 +1,8 @@
-"""The prompt template that goes with a data set: CoOp's own for its eleven, else "a photo of a {}.".
+"""Choose the prompt template of a data set: CoOp's for its eleven data sets, else "a photo of a {}.".
 
-A data set is known by its split file (`split_zhou_EuroSAT.json`, FGVC-Aircraft's lists) or by the name CoOp gives
-its folder (`eurosat`). One template differs: CoOp's "{} texture." for DTD has no words before the name, and those
-words are what is tuned.
+A data set is recognised by its split file (`split_zhou_EuroSAT.json`, FGVC-Aircraft's lists) or by CoOp's name for
+its folder (`eurosat`). One template differs from CoOp's: its "{} texture." for DTD has no words before the class name,
+and those words are what is tuned.
 
 >>> standard_template(Path("data/oxford_pets"))
 'a photo of a {}, a type of pet.'
@@ -18,7 +18,7 @@ from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.coop import find_split_file
 
 PLAIN = "a photo of a {}."
-_STANDARD: tuple[tuple[str, str, str], ...] = (  # in split files' names, CoOp's folder, template (arXiv 2109.01134)
+_STANDARD: tuple[tuple[str, str, str], ...] = (  # name in split files, folder, template of CoOp (arXiv 2109.01134)
     ("OxfordPets", "oxford_pets", "a photo of a {}, a type of pet."),
     ("OxfordFlowers", "oxford_flowers", "a photo of a {}, a type of flower."),
     ("FGVCAircraft", "fgvc_aircraft", "a photo of a {}, a type of aircraft."),
@@ -34,11 +34,7 @@ _STANDARD: tuple[tuple[str, str, str], ...] = (  # in split files' names, CoOp's
 
 
 def standard_template(dataset: Path) -> str | None:
-    """The template of a known data set, or None.
-
-    Args:
-        dataset: the folder of the data set.
-    """
+    """Return the template of a known data set, or None; `dataset` is its folder."""
     file = find_split_file(dataset) if dataset.is_dir() else None
     title = _title(file) if file else None
     for name, folder, template in _STANDARD:
