@@ -20,7 +20,7 @@ from pathlib import Path
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import check_spelling, missing, remove_empty
+from sharpzo_mlx.files import check_spelling, missing_folders, remove_empty
 
 OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS, ".DS_Store"})
 
@@ -65,7 +65,7 @@ def fill(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or the folder cannot be written to.
     """
-    made = missing(folder.parent)
+    made = missing_folders(folder.parent)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))

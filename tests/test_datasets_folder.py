@@ -92,7 +92,7 @@ def test_what_this_program_wrote_is_no_class(
 ) -> None:
     make(tmp_path, "cat/1.jpg", "owl/2.jpg", *written)
     assert read_folder(tmp_path).folders == ("cat", "owl")
-    assert notices(caplog) == f"{tmp_path}: {written[0].split('/')[0]}: written by this program, so no class"
+    assert notices(caplog) == f"{tmp_path}: {written[0].split('/')[0]}: written by this program, so not a class"
 
 
 def test_a_record_deep_inside_a_class_takes_no_class_away(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_only_regular_files_are_images(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "owl" / "void.jpg").symlink_to(tmp_path / "absent.jpg")  # said when it is read
     images = read_folder(tmp_path)
     assert [path.name for path in images.paths] == ["1.jpg", "1.jpg", "linked.jpg", "void.jpg"]
-    assert "2 called images are no regular files" in notices(caplog)
+    assert "2 with the name of an image are not regular files" in notices(caplog)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")

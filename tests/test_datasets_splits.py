@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.datasets.splits import Split, _shares, draw_split
+from sharpzo_mlx.datasets.splits import Split, apportion, draw_split
 from sharpzo_mlx.datasets.templates import standard_template
 from sharpzo_mlx.errors import UserError
 
@@ -153,7 +153,7 @@ def test_no_test_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 60), st.none() | st.integers(1, 30), st.booleans(), st.booleans())
 def test_any_share_uses_images_once(count: int, shots: int | None, val: bool, test: bool) -> None:
-    share = _shares(shots, draw_val=val, draw_test=test)(count)
+    share = apportion(count, shots, draw_val=val, draw_test=test)
     assert 0 <= share.train <= (shots or 16)
     assert 0 <= share.val <= (min(shots or 16, 4) if val else 0)
     assert share.train + share.val <= count
@@ -305,8 +305,8 @@ def test_names_are_told_where_a_prompt_is_made_of_them(tmp_path: Path, caplog: p
     read_folder(tmp_path / "known")
     assert caplog.text == ""
     draw_split(tmp_path / "known", shots=1, seed=0)
-    assert "2 of ImageNet's classes by WordNet id; they are named as CLIP's curated list has them" in caplog.text
+    assert "2 of ImageNet's classes by WordNet id; they get the names of CLIP's curated list" in caplog.text
     caplog.clear()
     draw_split(tmp_path / "ids", shots=1, seed=0)
-    assert "none of ImageNet's 1000 (n00000001): name them" in caplog.text
+    assert "not among ImageNet's 1000 (n00000001): name them" in caplog.text
     assert "curated" not in caplog.text

@@ -16,7 +16,8 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert import convert
-from sharpzo_mlx.datasets.folder import ImageSet, read_folder
+from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import EncodeProgress, encode, encode_steps
 

@@ -1,9 +1,10 @@
-"""A folder to evaluate -> images whose labels can be scored by a run's classes, recognised from the folder itself.
+"""Relate a folder that is to be evaluated to a run's classes; its kind is recognised from the folder itself.
 
 Plain folders hold the tuned classes or some of them. Beyond those: numbered folders in class order (ImageNet-V2);
 ImageNet-A and -R, scored over their own 200 classes as the literature does; trees corruption/severity/class
 (ImageNet-C), one set for each pair; and folders with a mapping file (ObjectNet), where several tuned classes may be
-right. A folder that fits in none of these ways is an error: a wrong name costs points and says nothing.
+right. A folder of no such kind is an error, because a class under a wrong name would silently cost
+accuracy.
 
 >>> sets = recognise(Path("imagenet-a"), names, wnids)  # doctest: +SKIP
 >>> sets[0].kind, len(sets[0].candidates)  # doctest: +SKIP
@@ -12,7 +13,6 @@ right. A folder that fits in none of these ways is an error: a wrong name costs 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,23 +20,23 @@ from pathlib import Path
 import numpy as np
 
 from sharpzo_mlx.datasets import imagenet
-from sharpzo_mlx.datasets.corruptions import corruption_leaves
+from sharpzo_mlx.datasets.corruptions import find_corruptions
 from sharpzo_mlx.datasets.folder import checked_folder, read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.mapping import apply_mapping
 from sharpzo_mlx.datasets.matching import match_classes
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 
 AUTO, OWN, ALL = "auto", "own", "all"  # which of the tuned classes compete
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images and how a run's prediction for them is judged.
+    """Images, and which of a run's predictions for them are right.
 
     Attributes:
         images: the files; a label is a position in `images.folders`.
-        owner: [K] for each tuned class the label that it stands for, -1 for none.
+        owner: [K] for each tuned class the label that it stands for, -1 if none.
         candidates: the tuned classes that compete, ascending.
         kind: what was recognised, in words.
         part: corruption and severity, in a tree of them.
@@ -75,7 +75,7 @@ def recognise(
     """
     place = checked_folder(folder)
     ids = imagenet.with_ids(folders)
-    leaves = [] if mapping else corruption_leaves(place, {*ids, *classes})
+    leaves = [] if mapping else find_corruptions(place, {*ids, *classes})
     if not leaves:
         return [_scored(place, classes, ids, scope=scope, mapping=mapping)]
     return [replace(_scored(leaf, classes, ids, scope=scope, mapping=None), part=part) for part, leaf in leaves]
@@ -93,8 +93,8 @@ def _scored(
     identified = replace(found, folders=_by_number(folder, found.folders, ids))
     images = match_classes(identified, classes, ids)
     subset = imagenet.subset(tuple(sorted(identified.folders)))
-    described = imagenet.described(found.folders) or f"{len(found.folders)} of {count} tuned classes"
-    kind = described if len(found.folders) != count else imagenet.described(found.folders) or f"all {count} classes"
+    described = imagenet.describe(found.folders) or f"{len(found.folders)} of {count} tuned classes"
+    kind = described if len(found.folders) != count else imagenet.describe(found.folders) or f"all {count} classes"
     chosen = scope if scope != AUTO else OWN if subset and count > len(found.folders) else ALL
     return _with_scope(EvaluationSet(images, np.arange(count), np.arange(count), kind), chosen)
 
@@ -109,7 +109,7 @@ def _with_scope(scored: EvaluationSet, scope: str) -> EvaluationSet:
 
 
 def _by_number(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tuple[str, ...]:
-    """Ids in the place of numbers: folder n is the n-th class, counted from 0 in the order of the ids."""
+    """Replace numbers by ids: folder n is the n-th class, counted from 0 in the order of the ids."""
     if not imagenet.numbered(found) or set(found) <= set(ids):
         return found
     numbers = [int(name) for name in found]
@@ -129,5 +129,5 @@ def _by_number(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tupl
         )
     if missing := sorted(set(range(len(ordered))) - set(numbers)):
         shown = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        logging.getLogger("sharpzo_mlx").warning(f"{folder}: no folder {shown}; the others count by their own numbers")
+        notify(f"{folder}: no folder {shown}; the others count by their own numbers")
     return tuple(ordered[number] for number in numbers)

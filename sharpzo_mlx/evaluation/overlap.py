@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sharpzo_mlx.datasets.folder import notice
+from sharpzo_mlx.errors import notify
 from sharpzo_mlx.runs.run import Run
 
 
@@ -36,7 +36,7 @@ class UsedImages:
     def report(self, folder: Path, count: int, images: int) -> None:
         """Give a notice where `count` of the `images` images of a folder were used; none where that is 0."""
         if count:
-            notice(
+            notify(
                 f"{folder}: {self.user} was trained or validated on {count} of these {images} images, so its "
                 "accuracy here flatters; evaluate images that it has not seen"
             )

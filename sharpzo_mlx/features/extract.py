@@ -25,7 +25,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
-from sharpzo_mlx.datasets.folder import ImageSet
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.cache import FeatureCache, digest, key
 from sharpzo_mlx.images.load import stream

@@ -22,7 +22,14 @@ from typing import Any
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_write, check_spelling, missing, refuse_empty, remove_empty, remove_leftovers
+from sharpzo_mlx.files import (
+    atomic_write,
+    check_spelling,
+    missing_folders,
+    refuse_empty,
+    remove_empty,
+    remove_leftovers,
+)
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
@@ -152,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it, or it cannot be made.
     """
     check_spelling(folder)
-    made = missing(folder)
+    made = missing_folders(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file to leave behind

@@ -9,8 +9,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.datasets.folder import ImageSet, notice
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relayed
 from sharpzo_mlx.runs.run import Run
 
@@ -51,7 +51,7 @@ def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, N
         check_readable(images, test.labels, test.skipped)
         return test
     path, reason = test.skipped[0]
-    notice(
+    notify(
         f"{run.folder}: not one of the {len(images)} test images can be read ({path}: {reason}), so accuracies are "
         "those of validation; repair the images and measure them with `evaluate`"
     )

@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.datasets.folder import ImageSet
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.files import refuse_empty
