@@ -131,7 +131,7 @@ def test_mapping_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         ('{"clock": "sundial"}', "'sundial' is not a tuned class"),
         ('{"clock": "cup", "fruit": "cup"}', "stands for clock and fruit"),
         ('{"x": "cup"}', "names none of the class folders"),
-        ('{"clock": 5}', "no readable mapping"),
+        ('{"clock": 5}', "cannot be read as a mapping"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=match):
