@@ -1,7 +1,7 @@
-"""Conversion from end to end: every form of a checkpoint gives the same folder, and a failure leaves nothing.
+"""Conversion from end to end: every form of a checkpoint gives the same folder.
 
-The small random checkpoint is written in Hugging Face's layout by the test itself; where torch and transformers
-are installed, theirs is read too.
+The tests write a small random checkpoint in Hugging Face's layout; where torch and transformers are installed, one of
+theirs is read too.
 """
 
 from __future__ import annotations
@@ -11,62 +11,24 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from hf_checkpoint import CONFIG, PATCHES, PREPROCESSOR, contents, random_weights, save_safetensors, write_checkpoint
 from mlx import nn
 from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.checkpoint import load_config, load_model, save_model
-from sharpzo_mlx.clip.config import CLIPConfig
-from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.convert import ConvertReport, convert
-from sharpzo_mlx.errors import UserError
 
-PATCHES = "vision_model.embeddings.patch_embedding.weight"
-LETTERS = "abcdefghijklmnopqrstuvwxyz."
-TOKENS = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "an</w>", "<|startoftext|>", "<|endoftext|>"]
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-CONFIG: dict[str, Any] = {
-    "architectures": ["CLIPModel"],
-    "model_type": "clip",
-    "projection_dim": 8,
-    "text_config": TOWER | {"vocab_size": len(TOKENS), "bos_token_id": 55, "eos_token_id": 56, "pad_token_id": 56},
-    "vision_config": TOWER | {"image_size": 8, "patch_size": 4},
-}
-PREPROCESSOR = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}, "resample": 2}
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
-
-
-def random_weights() -> dict[str, mx.array]:
-    """Random tensors of every parameter by Hugging Face's names, patches channels first, in float32."""
-    mx.random.seed(0)
-    ours: dict[str, mx.array] = dict(tree_flatten(CLIPModel(CLIPConfig.from_dict(CONFIG)).parameters()))
-    weights = {name: mx.random.normal(value.shape) for name, value in ours.items()}
-    return weights | {PATCHES: mx.random.normal((16, 3, 4, 4))}
-
-
-def write_checkpoint(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(TOKENS)}))
-    (folder / "merges.txt").write_text("#version: 0.2\na n</w>\n")
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A CLIP\n")
-    mx.save_safetensors(str(folder / "model.safetensors"), random_weights(), metadata={"format": "pt"})
-    return folder
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "clip")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_the_folder_that_is_made(checkpoint: Path, tmp_path: Path) -> None:
@@ -135,10 +97,6 @@ def to_shards(folder: Path, save: Callable[[dict[str, mx.array], Path], None], s
     (folder / f"{stem}.{ending}.index.json").write_text(json.dumps({"weight_map": listed}))
 
 
-def save_safetensors(weights: dict[str, mx.array], path: Path) -> None:
-    mx.save_safetensors(str(path), weights, metadata={"format": "pt"})
-
-
 def torch_saver(*, zipped: bool) -> Callable[[dict[str, mx.array], Path], None]:
     torch = pytest.importorskip("torch")
 
@@ -197,100 +155,6 @@ def test_missing_preprocessor_is_a_notice(checkpoint: Path, tmp_path: Path, capl
         assert load_config(folder).preprocessor.crop == (8, 8)
         convert(folder, tmp_path / "again")
     assert caplog.text == ""
-
-
-def drop(weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
-    return {name: value for name, value in weights.items() if not name.startswith(prefix)}
-
-
-def rewrite(change: Callable[[dict[str, mx.array]], dict[str, mx.array]]) -> Callable[[Path], object]:
-    return lambda folder: save_safetensors(change(random_weights()), folder / "model.safetensors")
-
-
-def cut(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def reconfigure(**change: Any) -> Callable[[Path], object]:
-    return lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG | change))
-
-
-def index(listed: Any) -> Callable[[Path], object]:
-    def change(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / "model.safetensors.index.json").write_text(json.dumps(listed))
-
-    return change
-
-
-def remove(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).unlink()
-
-
-def open_clip(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
-
-
-NAN = mx.full((8, 16), float("nan"))
-FAILURES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "image only": (rewrite(lambda weights: drop(weights, "text_")), "only CLIP's image tower"),
-    "missing": (rewrite(lambda weights: drop(weights, "logit")), r"1 tensors are missing \(logit_scale\)"),
-    "unused": (rewrite(lambda weights: weights | {"extra": mx.ones(1)}), r"1 are not of the CLIP.*\(extra\)"),
-    "nan": (rewrite(lambda weights: weights | {"text_projection.weight": NAN}), "holds NaN or infinity"),
-    "integers": (
-        rewrite(lambda weights: weights | {"text_projection.weight": mx.ones((8, 16), mx.int8)}),
-        "not floating numbers",
-    ),
-    "truncated": (cut, r"model\.safetensors: .*cut short"),
-    "siglip": (reconfigure(model_type="siglip"), "siglip"),
-    "vision model": (reconfigure(model_type="clip_vision_model"), "image tower"),
-    "config of another": (reconfigure(projection_dim=9), "config.json asks for"),
-    "no config": (remove("config.json"), "no config.json"),
-    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
-    "no weights": (remove("model.safetensors"), "no weights"),
-    "no tokenizer": (remove("vocab.json"), "no tokenizer.json"),
-    "open_clip": (open_clip, "open_clip's weights, but no open_clip_config.json"),
-    "missing shard": (index({"weight_map": {"a": "model-1.safetensors"}}), "model-1.safetensors, which is not there"),
-    "shard outside": (index({"weight_map": {"a": "../x.safetensors"}}), "no weights file beside it"),
-    "empty index": (index({"weight_map": {}}), "lists no weights"),
-    "pickled code": (
-        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "no file that torch.save wrote",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FAILURES)
-def test_a_failure_is_one_line_and_leaves_nothing(checkpoint: Path, tmp_path: Path, case: str) -> None:
-    spoil, message = FAILURES[case]
-    spoil(checkpoint)
-    with pytest.raises(UserError, match=message) as caught:
-        convert(checkpoint, tmp_path / "m")
-    assert "\n" not in str(caught.value)
-    assert str(checkpoint) in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
-
-
-def test_float16_that_overflows_is_told(checkpoint: Path, tmp_path: Path) -> None:
-    rewrite(lambda weights: weights | {"text_projection.weight": mx.full((8, 16), 1e6)})(checkpoint)
-    with pytest.raises(UserError, match="choose --dtype bfloat16"):
-        convert(checkpoint, tmp_path / "m", dtype="float16")
-
-
-@pytest.mark.parametrize("source", ["absent", "./absent/folder", "owner/name/more", ""])
-def test_no_such_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no such file or folder|no config\.json"):
-        convert(source, "m")
-
-
-def test_arguments_are_checked_before_anything_is_read(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dtype 'int4': choose one of float32, float16, bfloat16"):
-        convert("owner/unknown", tmp_path / "m", dtype="int4")
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="is a file; choose another"):
-        convert("owner/unknown", tmp_path / "file", force=True)
 
 
 def test_testbed_weights_are_those_of_the_checkpoint(testbed: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Image files become pixel arrays: decoding, orientation and the preprocessing that a checkpoint was trained with.
+"""Turn image files into the pixel arrays that a checkpoint was trained with.
 
-`preprocessor` holds the parameters, `decode` reads one file, `load` yields batches of prepared pixels.
+`preprocessor` holds the parameters, `decode` reads one file, and `load` yields batches of prepared pixels.
 """

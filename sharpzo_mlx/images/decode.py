@@ -1,9 +1,9 @@
-"""One image file -> an upright RGB picture, or one line that says why not.
+"""Decode one image file into an upright RGB picture, or say in one line why that fails.
 
-Pillow reads every kind (JPEG, PNG, WebP, GIF's first frame, TIFF, BMP, HEIC); orientation is applied,
-transparency is laid on white as the CLIP processor of transformers 5 does, and 16-bit grey is scaled to 8
-bits (a departure: Pillow itself, and so that processor, clips it to white). `is_plain_jpeg` tells which files
-mlx-data's faster decoder gives the same pixels for.
+Pillow reads every kind (JPEG, PNG, WebP, GIF's first frame, TIFF, BMP, HEIC). The EXIF orientation is applied, and
+transparency becomes white as in the CLIP processor of transformers 5. 16-bit grey is scaled to 8 bits; Pillow itself,
+and so that processor, would clip it to white. `is_plain_jpeg` tells the files for which mlx-data's faster decoder gives
+the same pixels.
 
 >>> open_image(Path("holiday.heic")).size  # doctest: +SKIP
 (4032, 3024)
@@ -28,20 +28,16 @@ from sharpzo_mlx.files import open_regular
 _ENDINGS = "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif avif"
 IMAGE_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 MAX_PIXELS = 178_956_970  # twice Pillow's warning limit, where Pillow itself refuses: half a gigabyte as RGB
-PLAIN_PIXELS = 64_000_000  # beyond this, not even several plain ones are decoded at once
+PLAIN_PIXELS = 64_000_000  # larger files are not decoded several at once
 
 _opening = threading.Lock()
 _ORIENTATION = 0x0112
-_FRAME_HEADERS = (
-    0xC0,
-    0xC1,
-    0xC2,
-)  # baseline, extended and progressive Huffman: what every decoder reads alike
+_FRAME_HEADERS = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman: every decoder reads them alike
 _ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length
 
 
 class ImageError(UserError):
-    """An image cannot be read; the message is `path: reason`, and `reason` alone is kept beside it."""
+    """An image cannot be read; the message is `path: reason`, and the attribute `reason` holds the reason alone."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -59,7 +55,7 @@ def open_image(path: Path | str) -> Image.Image:
         The first frame, mode RGB, loaded, with the EXIF orientation applied.
 
     Raises:
-        ImageError: the file is missing, cut short, no image, or larger than `MAX_PIXELS`.
+        ImageError: the file is missing, cut short, no image, or has more than `MAX_PIXELS` pixels.
     """
     path = Path(path)
     try:
@@ -82,9 +78,9 @@ def _read(data: bytes) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Open without decoding or warnings: those (bombs, odd EXIF) are noise here, what matters is an error."""
-    _know_heic()
-    # catch_warnings changes a global list, so threads take turns; a header in memory takes microseconds
+    """Open without decoding, and without Pillow's warnings (bombs, odd EXIF): only its errors matter here."""
+    _register_heic()
+    # catch_warnings changes a global list, so only one thread may be here; a header takes microseconds
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
@@ -93,7 +89,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 @cache
-def _know_heic() -> None:
+def _register_heic() -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:  # no wheel for this platform: HEIC files are then reported as unreadable
@@ -119,15 +115,15 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layers).convert("RGB")
-    # a new image, so that nothing of the file (its bytes, its EXIF) is carried along
+    # a new image, which does not keep the file's bytes and EXIF
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Wide greys to 0..255: 16-bit by 255/65535, floats in [0, 1] by 255, all else from its own range."""
+    """Scale wide greys to 0..255: 16-bit by 255/65535, floats in [0, 1] by 255, all else from its own range."""
     levels = np.asarray(image).astype(np.float64)
     if not np.isfinite(levels).all():
-        raise ValueError("pixels that are not numbers")
+        raise ValueError("some pixels are not numbers")
     low, high = float(levels.min()), float(levels.max())
     if image.mode == "F" and low >= 0.0 and high <= 1.0:
         low, high = 0.0, 1.0
@@ -151,11 +147,10 @@ _TURNS = {
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether mlx-data decodes these bytes to the pixels that `open_image` gives.
+    """Tell whether mlx-data decodes a file's bytes to the pixels that `open_image` gives.
 
-    It does for whole, upright, 8-bit JPEG files of three components. It gives grey files one channel and CMYK
-    files four, ignores orientation, and fills the missing part of a file that was cut short with grey,
-    without an error.
+    It does so for whole, upright, 8-bit JPEG files of three components. It gives grey files one channel and CMYK files
+    four, ignores the orientation, and fills the missing part of a file that was cut short with grey, without an error.
     """
     if not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return False
@@ -183,7 +178,7 @@ def _is_plain_frame(segment: bytes) -> bool:
 
 
 def _says_upright(segment: bytes) -> bool:
-    """Whether an APP1 segment (EXIF, or XMP) leaves the picture as it is stored."""
+    """Tell whether an APP1 segment (EXIF or XMP) leaves the picture as it is stored."""
     if not segment.startswith(b"Exif\0\0"):
         return b"Orientation" not in segment
     exif = Image.Exif()

@@ -1,9 +1,9 @@
-"""Image files -> the pixels that CLIP's vision tower takes, in order and in bounded memory.
+"""Load image files as the pixels that CLIP's image tower takes, in order and in bounded memory.
 
-The same steps as transformers' CLIPImageProcessorPil: shortest edge resized by Pillow's bicubic filter (the
-long side rounds down), centre crop (zeros where the picture is smaller), rescale, normalise. mlx-data decodes
-plain JPEG files in its own threads, about twice as fast as Pillow; its PNG is no faster and drops checksums
-and transparency, and its resize is not bicubic as CLIP's, so Pillow does all the rest.
+The steps are those of transformers' CLIPImageProcessorPil: resize the shortest edge by Pillow's bicubic filter (the
+long side rounds down), crop the centre (with zeros where the picture is smaller), rescale, normalise. mlx-data decodes
+plain JPEG files in its own threads, about twice as fast as Pillow. Pillow does all the rest: mlx-data's PNG is no
+faster and drops checksums and transparency, and its resize is not CLIP's bicubic filter.
 
 >>> for batch in stream(paths, clip.config.preprocessor):  # doctest: +SKIP
 ...     features = clip.encode_pixels(batch.pixels)
@@ -32,8 +32,8 @@ from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
 
 CHUNK = 256  # images that are sorted by decoder at a time
-AHEAD = 4  # finished pictures that wait for the consumer, per thread: [H, W, 3] bytes each, nothing else is kept
-STRETCHED = 64  # from this ratio of the sides on, only the part that the crop keeps is resized
+AHEAD = 4  # finished pictures per thread that wait for the consumer, as bytes [H, W, 3]
+STRETCHED = 64  # ratio of the sides above which only the part that the crop keeps is resized
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def preprocess(image: Image.Image, config: PreprocessorConfig) -> np.ndarray:
     """Resize, crop, rescale and normalise one picture as the checkpoint's own processor does.
 
     Args:
-        image: any mode that converts to RGB; `open_image` gives one.
+        image: a picture of any mode that converts to RGB, for example from `open_image`.
         config: the checkpoint's preprocessing.
 
     Returns:
@@ -59,7 +59,7 @@ def preprocess(image: Image.Image, config: PreprocessorConfig) -> np.ndarray:
 
 
 def resize_and_crop(image: Image.Image, config: PreprocessorConfig) -> np.ndarray:
-    """The geometric part of `preprocess`: a writable array [H, W, 3] of bytes."""
+    """Do the geometric part of `preprocess`; return a writable array [H, W, 3] of bytes."""
     picture = image if image.mode == "RGB" else image.convert("RGB")
     size = _resized(picture.height, picture.width, config)
     filtering = Image.Resampling(config.resample)
@@ -82,7 +82,7 @@ def _resized(height: int, width: int, config: PreprocessorConfig) -> tuple[int, 
 def _resized_middle(
     image: Image.Image, size: tuple[int, int], crop: tuple[int, int], filtering: Image.Resampling
 ) -> np.ndarray:
-    """Resize only what the crop keeps: a stripe of 1 x 20 000 pixels would fill gigabytes on its way."""
+    """Resize only the part that the crop keeps: a whole stripe of 1 x 20 000 pixels would fill gigabytes."""
     starts, counts, box = [], [], []
     for target, want, have in zip(size, crop, (image.height, image.width), strict=True):
         start, count = max((target - want) // 2, 0), min(target, want)
@@ -107,14 +107,14 @@ def _centre_crop(pixels: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
 
 
 def normalise(pixels: np.ndarray, config: PreprocessorConfig) -> np.ndarray:
-    """Bytes [..., 3] to float32 by the checkpoint's factor, mean and deviation, through a table of levels."""
+    """Rescale and normalise bytes [..., 3] to float32, through a table of the 256 levels."""
     table = _levels(config.rescale_factor, config.mean, config.std)
     return np.stack([table[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
 
 
 @lru_cache(maxsize=8)
 def _levels(factor: float | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> np.ndarray:
-    """What each level becomes in each channel: [3, 256] float32."""
+    """Return the normalised value of each level in each channel: [3, 256] float32."""
     levels = np.arange(256, dtype=np.float64) * (1.0 if factor is None else factor)
     table = np.stack([levels.astype(np.float32)] * 3)
     if mean is None or std is None:
@@ -129,19 +129,19 @@ def stream(
     batch_size: int = 64,
     workers: int | None = None,
 ) -> Iterator[Batch]:
-    """Decode and preprocess images in threads, in the order of `paths`, a bounded number at a time.
+    """Decode and preprocess images in threads, a bounded number at a time, in the order of `paths`.
 
     Args:
         paths: image files.
         config: the checkpoint's preprocessing.
-        batch_size: images a batch, the unreadable ones included.
+        batch_size: images of a batch, with the unreadable ones.
         workers: decoding threads; None takes the machine's cores, at most 8.
 
     Yields:
-        Batches that together name every position of `paths` once.
+        Batches that together hold every position of `paths` once.
 
     Raises:
-        UserError: the preprocessing gives pictures of different sizes, which make no batch.
+        UserError: the preprocessing gives pictures of different sizes, which cannot be stacked.
     """
     if config.output_size is None:
         raise UserError("the model's preprocessing has no crop and no fixed size: set `crop` in its config.json")
@@ -167,7 +167,7 @@ def _stack(pixels: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:
 
 
 def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | str]:
-    """For each path, in order: cropped bytes [H, W, 3], or why the file cannot be read."""
+    """Yield for each path, in order, its cropped bytes [H, W, 3] or the reason why it cannot be read."""
 
     def by_pillow(path: Path) -> np.ndarray | str:
         try:
@@ -190,8 +190,8 @@ def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> It
 
 
 def _plain(paths: list[Path], pool: ThreadPoolExecutor) -> set[Path]:
-    """The files that mlx-data may decode; none where it has no wheel."""
-    if _mlx_data() is None:
+    """Return the files that mlx-data may decode; none where it has no wheel."""
+    if mlx_data() is None:
         return set()
     return {path for path, plain in zip(paths, pool.map(_is_plain, paths), strict=True) if plain}
 
@@ -209,7 +209,7 @@ def _is_plain(path: Path) -> bool:
 def _ahead(
     pool: ThreadPoolExecutor, work: Callable[[Path], np.ndarray | str], paths: list[Path], limit: int
 ) -> Iterator[np.ndarray | str | None]:
-    """`pool.map`, with at most `limit` results under way."""
+    """Do as `pool.map`, with at most `limit` results in progress."""
     waiting: deque[Future[np.ndarray | str]] = deque()
     for path in paths:
         waiting.append(pool.submit(work, path))
@@ -220,29 +220,29 @@ def _ahead(
 
 
 def _fast_pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | None]:
-    """mlx-data's threads decode, and call Pillow's resize; None for a file that it stumbles over."""
+    """Decode in mlx-data's threads, which call Pillow's resize; yield None for a file that mlx-data cannot read."""
 
     def shrink(pixels: Any) -> np.ndarray:
-        # mlx-data keeps the array that it is given: a read-only one crashes it, this one is fresh
+        # mlx-data keeps this array and crashes at a read-only one; this one is new and writable
         return resize_and_crop(Image.fromarray(np.asarray(pixels)), config)
 
     done = 0
     while done < len(paths):
         samples = [{"image": os.fsencode(path)} for path in paths[done:]]
-        buffer = _mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)
+        buffer = mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)
         try:
             for sample in buffer.ordered_prefetch(workers * AHEAD, workers):
                 yield np.array(sample["image"])
                 done += 1
         except (RuntimeError, ValueError):
-            # one bad file ends a stream: leave it to Pillow, which knows the reason, and go on behind it
+            # one bad file ends a stream: Pillow reads it, or says why not, and a new stream begins after it
             yield None
             done += 1
 
 
 @lru_cache(maxsize=1)
-def _mlx_data() -> Any:
-    """The module mlx.data, or None where there is no wheel for this Python."""
+def mlx_data() -> Any:
+    """Return the module mlx.data, or None where there is no wheel for this Python."""
     try:
         return importlib.import_module("mlx.data")
     except ImportError:

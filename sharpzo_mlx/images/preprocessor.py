@@ -1,7 +1,7 @@
-"""How a checkpoint wants its images: CLIP's `preprocessor_config.json`, read once into one record.
+"""The record of a checkpoint's image preprocessing, read from CLIP's `preprocessor_config.json`.
 
-The steps are those of transformers' CLIPImageProcessor, in its order: RGB, resize, centre crop, rescale,
-normalise. A step that is switched off in the file is `None` here. `sharpzo_mlx.images.load` does the work.
+The steps are those of transformers' CLIPImageProcessor, in its order: RGB, resize, centre crop, rescale, normalise. A
+step that the file switches off is `None` here. `sharpzo_mlx.images.load` carries the steps out.
 
 >>> PreprocessorConfig.from_dict({"size": 224, "crop_size": 224}).crop
 (224, 224)
@@ -22,15 +22,15 @@ BICUBIC = 3  # Pillow's code
 
 @dataclass(frozen=True)
 class PreprocessorConfig:
-    """Image preprocessing; sizes in pixels.
+    """The parameters of image preprocessing; sizes are in pixels.
 
     Attributes:
         resize: the shortest edge to resize to, or (height, width), or None for no resizing.
         crop: (height, width) of the centre crop, or None for none.
         resample: Pillow's code of the filter (3 is bicubic).
-        rescale_factor: what an 8-bit value is multiplied by, or None.
+        rescale_factor: the factor of 8-bit values, or None for no rescaling.
         mean, std: of the three channels after rescaling, or None for no normalisation.
-        do_convert_rgb: whether images are made RGB first.
+        do_convert_rgb: whether images are converted to RGB first.
     """
 
     resize: int | tuple[int, int] | None = 224
@@ -43,25 +43,25 @@ class PreprocessorConfig:
 
     @classmethod
     def for_size(cls, size: int) -> PreprocessorConfig:
-        """CLIP's own preprocessing for square images of `size` pixels."""
+        """Return CLIP's own preprocessing for square images with sides of `size` pixels."""
         return cls(resize=size, crop=(size, size))
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of every prepared image; None where it follows the image's own shape."""
+        """The (height, width) of every prepared image; None where it depends on the image's own shape."""
         if self.crop is not None:
             return self.crop
         return self.resize if isinstance(self.resize, tuple) else None
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> PreprocessorConfig:
-        """Read a `preprocessor_config.json`; what it leaves out has CLIP's default.
+        """Read a `preprocessor_config.json`; fields that it leaves out have CLIP's defaults.
 
         Args:
             given: the parsed file; sizes may be numbers (the older spelling) or objects.
 
         Raises:
-            UserError: a size or a filter that CLIP's processor does not have.
+            UserError: a size, filter or number is not one that CLIP's processor takes.
         """
         normalised = _switch(given, "do_normalize")
         return cls(
@@ -75,7 +75,7 @@ class PreprocessorConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in the file's spelling; `from_dict` reads it back to an equal record."""
+        """Return the record in the file's spelling; `from_dict` reads it back to an equal record."""
         written: dict[str, Any] = {
             "do_convert_rgb": self.do_convert_rgb,
             "do_resize": self.resize is not None,
