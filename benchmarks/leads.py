@@ -21,12 +21,12 @@ Tests = dict[tuple[str, str], dict[int, float]]  # (method, variant) -> seed -> 
 
 
 def tests(dataset: dict[str, Any]) -> Tests:
-    """Test accuracies of the cells that finished."""
+    """Test accuracies of the methods that finished."""
     found: Tests = {}
-    for cell in dataset["cells"]:
-        figures = cell["figures"]
-        if figures and figures["test"] is not None:
-            found.setdefault((cell["method"], cell["variant"]), {})[cell["seed"]] = 100 * figures["test"]
+    for one in dataset["results"]:
+        measured = one["measurements"]
+        if measured and measured["test"] is not None:
+            found.setdefault((one["method"], one["variant"]), {})[one["seed"]] = 100 * measured["test"]
     return found
 
 

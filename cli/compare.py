@@ -1,7 +1,7 @@
-"""`sharpzo-mlx compare DATASET...`: methods x seeds at equal query budgets, one table a data set and one plot.
+"""`sharpzo-mlx compare DATASET...`: runs methods at equal query budgets; one table and two plots for each dataset.
 
-Everything lies in the comparison's folder: a file a cell, `comparison.json`, `runner.md` and the curves. The same
-command goes on where it was interrupted. A method that failed is named, and the exit code is then 1.
+Everything lies in the comparison's folder: a file for each result, `comparison.json`, `comparison.md` and the curves.
+The same command continues where it was interrupted. If a method fails, the exit code is 1 and the failure is named.
 
 >>> sharpzo-mlx compare photos/ --methods all --seeds 5 --query-budget 20000  # doctest: +SKIP
 """
@@ -13,29 +13,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sharpzo_mlx.cli import comparison_tables, wording
+from sharpzo_mlx.cli import wording
 from sharpzo_mlx.cli.options import PATH
 from sharpzo_mlx.comparison.methods import registry
-from sharpzo_mlx.files import atomic_write
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.comparison.runner import Comparison
-
-PAGE = "comparison.md"
+    from sharpzo_mlx.comparison.record import Comparison
 
 
 @click.command("compare")
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=PATH)
 @click.option("--methods", default=registry.ALL, help="Names and groups, with commas between  [all]")
-@click.option("--seeds", type=int, default=5, help="How many, from 0  [5]")
+@click.option("--seeds", type=int, default=5, help="Number of seeds, from 0  [5]")
 @click.option("--query-budget", type=int, default=5000, help="Queries of each method  [5000]")
-@click.option("--shots", type=int, help="Training images a class  [16, or what there is]")
+@click.option("--shots", type=int, help="Training images per class  [16, or what there is]")
 @click.option("--template", help="Prompt with {} for the class name.")
 @click.option("--model", type=PATH, help="Model folder  [the default of `convert`]")
 @click.option("--output", type=PATH, help="Folder  [comparisons/DATASETS-MODEL]")
-@click.option("--shift", multiple=True, type=PATH, help="Measure on this folder too; repeatable.")
-@click.option("--published", is_flag=True, help="Also each method with the settings of its paper.")
-@click.option("--trials", is_flag=True, help="Also every setting that the compared one was chosen from.")
+@click.option("--shift", multiple=True, type=PATH, help="Also measure on this folder; repeatable.")
+@click.option("--published", is_flag=True, help="Also run each method with the settings of its paper.")
+@click.option("--trials", is_flag=True, help="Also run all settings that the default ones were chosen from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
 @click.pass_context
 def compare_command(
@@ -54,9 +51,9 @@ def compare_command(
     trials: bool,
     as_json: bool,
 ) -> None:
-    """Run methods beside each other on each DATASET: same splits, same features, same query budget.
+    """Compare methods on each DATASET: same splits, same features, same query budget.
 
-    What lies in the output folder already is not computed again.
+    Results that are in the output folder already are not computed again.
     """
     from sharpzo_mlx.config import TuneConfig
 
@@ -64,10 +61,10 @@ def compare_command(
     config = TuneConfig(shots=shots, template=template, query_budget=query_budget)
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip import handle
-    from sharpzo_mlx.comparison import plots, runner
+    from sharpzo_mlx.comparison import runner, table_text, variants
     from sharpzo_mlx.comparison.methods.method import PUBLISHED
 
-    flags = {runner.TUNED: True, PUBLISHED: published, runner.TRIALS: trials}
+    flags = {variants.TUNED: True, PUBLISHED: published, variants.TRIALS: trials}
     events = runner.compare_steps(
         handle.load(model),
         datasets,
@@ -79,22 +76,20 @@ def compare_command(
         output=output,
     )
     found = progress.follow_comparison(events)
-    atomic_write(found.folder / PAGE, comparison_tables.markdown(found))
-    plots.write_curves(found)
     if as_json:
-        wording.echo_json(found.to_dict())
+        wording.echo_json(found.to_json())
     else:
-        click.echo(f"{comparison_tables.text(found)}\n\ntables, curves, figures: {found.folder}")
+        click.echo(f"{table_text.as_text(found)}\n\ntables, curves, results: {found.folder}")
     if found.failed:
-        click.echo(_failures(found), err=True)
+        click.echo(_describe_failures(found), err=True)
         ctx.exit(1)
 
 
-def _failures(found: Comparison) -> str:
-    """One line at the end: what failed, and what to do."""
-    cells = found.failed
-    first = cells[0]
+def _describe_failures(found: Comparison) -> str:
+    """Return the line that says what failed, and what to do."""
+    failed = found.failed
+    first = failed[0]
     return (
-        f"error: {len(cells)} of the cells failed, the first: {first.method} ({first.variant}) on {first.dataset}, "
+        f"error: {len(failed)} results failed, the first: {first.method} ({first.variant}) on {first.dataset}, "
         f"seed {first.seed}: {first.error}; the same command tries them again"
     )

@@ -1,7 +1,7 @@
-"""Draws the records that the library yields: bars on a terminal, plain lines at a sensible rate in a pipe.
+"""Draws the records that the library yields: bars on a terminal, plain lines at a limited rate in a pipe.
 
-The library yields records and never prints; this file is the third ring (records <- collector <- drawing).
-Everything goes to stderr, so that stdout stays free for results. `follow` runs a tuning to its end.
+The library yields records and never prints. Everything goes to stderr, so stdout stays free for results. `follow` runs
+a tuning to its end.
 
 >>> run = follow(tuning.tune_steps(clip, "photos/", config))  # doctest: +SKIP
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from sharpzo_mlx.comparison.dataset_runner import Finished, Working
-    from sharpzo_mlx.comparison.runner import Comparison
+    from sharpzo_mlx.comparison.record import Comparison
     from sharpzo_mlx.comparison.runner import Event as ComparisonEvent
     from sharpzo_mlx.evaluation.folders import FolderProgress
     from sharpzo_mlx.runs.run import Run
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
     Record = Event | FolderProgress | Working | Finished
 
-QUIET_SECONDS = 10.0  # a pipe hears at least this often …
-NEWS_SECONDS = 1.0  # … and not more often than this, however good the news
+QUIET_SECONDS = 10.0  # the longest time without a line in a pipe
+NEWS_SECONDS = 1.0  # the shortest time between two lines about a new best
 
 
 def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
     """Draw every record of a tuning and return the run that the last one holds.
 
     Args:
-        events: what `tune_steps` yields; closed at the end, so that a run that is stopped is saved.
-        stream: where to draw (stderr); a terminal gets bars.
+        events: what `tune_steps` yields; it is closed at the end, which saves a run that is stopped.
+        stream: where to draw; None for stderr. A terminal gets bars.
     """
     from sharpzo_mlx.tuning.pipeline import Done, Plan
 
@@ -56,8 +56,8 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
                 draw(event)
     except KeyboardInterrupt:
         if folder is not None:
-            way_on = f"--output {shlex.quote(str(folder))} --resume"
-            print(f"note: the same command with {way_on} goes on", file=stream or sys.stderr)
+            command_end = f"--output {shlex.quote(str(folder))} --resume"
+            print(f"note: the same command with {command_end} goes on", file=stream or sys.stderr)
         raise
     finally:
         if isinstance(events, Generator):
@@ -67,7 +67,7 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
 
 def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None = None) -> Comparison:
     """Draw every record of a comparison and return what the last one holds."""
-    from sharpzo_mlx.comparison.runner import Comparison
+    from sharpzo_mlx.comparison.record import Comparison
 
     try:
         with drawing(stream) as draw:
@@ -83,7 +83,7 @@ def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None =
 
 @contextmanager
 def drawing(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
-    """Give a function that draws one record on `stream` (stderr)."""
+    """Provide a function that draws one record on `stream`; None for stderr."""
     stream = stream or sys.stderr
     if not stream.isatty():
         yield Lines(stream).draw
@@ -102,16 +102,16 @@ def drawing(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
         yield Bars(progress).draw
 
 
-def step_words(step: TuneStep) -> str:
-    """One step in words: loss, validation accuracy, queries, memory."""
+def describe_step(step: TuneStep) -> str:
+    """Return loss, validation accuracy, queries and memory of one step in words."""
     now = "" if step.val_accuracy is None else f"{percent(step.val_accuracy)}, "
     memory = amount(step.peak_memory_mb * 2**20)
     validation = f"validation {now}kept {percent(step.best_val)}"
     return f"loss {step.loss:.3f}, {validation}, {step.queries} queries, {memory}"
 
 
-def plan_words(plan: Plan) -> str:
-    """What is about to happen, and how long it takes at most."""
+def describe_plan(plan: Plan) -> str:
+    """Return in words what a search will do, and how long it takes at most."""
     return (
         f"{plan.classes} classes, {plan.train_images} training and {plan.val_images} validation images; "
         f"zero-shot {percent(plan.zero_shot_val)} on validation; "
@@ -119,25 +119,24 @@ def plan_words(plan: Plan) -> str:
     )
 
 
-def cell_words(finished: Finished) -> str:
-    """A cell in words: what it reached, what it cost."""
-    cell = finished.cell
-    name = f"{cell.dataset}, seed {cell.seed}, {cell.method}" + (
-        "" if cell.variant == "tuned" else f" ({cell.variant})"
-    )
-    if cell.figures is None:
-        return f"{name}: failed: {cell.error}"
-    test = "" if cell.figures.test is None else f"test {percent(cell.figures.test)}, "
+def describe_result(finished: Finished) -> str:
+    """Return in words what a method reached, and its cost."""
+    result = finished.result
+    variant = "" if result.variant == "tuned" else f" ({result.variant})"
+    name = f"{result.dataset}, seed {result.seed}, {result.method}{variant}"
+    if result.measurements is None:
+        return f"{name}: failed: {result.error}"
+    found = result.measurements
+    test = "" if found.test is None else f"test {percent(found.test)}, "
     known = ", known already" if finished.found else ""
-    cost = f"{cell.figures.queries} queries, {duration(cell.figures.seconds)}"
-    return f"{name}: {test}validation {percent(cell.figures.val)}, {cost}{known}"
+    return f"{name}: {test}validation {percent(found.val)}, {found.queries} queries, {duration(found.seconds)}{known}"
 
 
-class _Painter(ABC):
-    """What both ways of drawing share: which record is which."""
+class Painter(ABC):
+    """Draws records; the way is up to the classes below."""
 
     def draw(self, record: Record) -> None:
-        """Draw one record, if it is worth it now."""
+        """Draw one record, or leave it out if the last one was drawn a moment ago."""
         from sharpzo_mlx.comparison.dataset_runner import Finished, Working
         from sharpzo_mlx.evaluation.folders import FolderProgress
         from sharpzo_mlx.tuning.encoding import Encoding
@@ -147,7 +146,7 @@ class _Painter(ABC):
         if isinstance(record, TuneStep):
             self.step(record)
         elif isinstance(record, Plan):
-            self.line(plan_words(record))
+            self.line(describe_plan(record))
         elif isinstance(record, Encoding):
             self.images(f"{record.split} images", record)
         elif isinstance(record, FolderProgress):
@@ -159,27 +158,27 @@ class _Painter(ABC):
 
     @abstractmethod
     def step(self, step: TuneStep) -> None:
-        """A step of a stage."""
+        """Draw a step of a stage."""
 
     @abstractmethod
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
-        """So many images of one folder or split are read."""
+        """Draw how many images of a folder or split are read."""
 
     @abstractmethod
     def working(self, record: Working) -> None:
-        """A method of a comparison goes on."""
+        """Draw where a method of a comparison stands."""
 
     def finished(self, record: Finished) -> None:
-        """A cell of a comparison is there."""
-        self.line(f"{record.done} of {record.total}: {cell_words(record)}")
+        """Draw a result of a comparison."""
+        self.line(f"{record.done} of {record.total}: {describe_result(record)}")
 
     @abstractmethod
     def line(self, words: str) -> None:
-        """Something to read once."""
+        """Draw a line to read once."""
 
 
-class Lines(_Painter):
-    """Plain lines for a pipe or a log: what changes, what is new, and a sign of life."""
+class Lines(Painter):
+    """Writes plain lines for a pipe or a log: a new stage, a new best, and a line after each silence."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -190,25 +189,25 @@ class Lines(_Painter):
         self._stage = 0
 
     def step(self, step: TuneStep) -> None:
-        """A line for a new stage, a new best, or after a silence."""
+        """Write a line for a new stage, a new best, the last step, or after a silence."""
         news = step.best_val > self._best and self._due(NEWS_SECONDS)
         if news or step.stage != self._stage or step.step == step.of or self._due(QUIET_SECONDS):
             self._stage, self._best = step.stage, step.best_val
             where = f"stage {step.stage}, {step.step} of {step.of}"
-            self.line(f"{where}: {step_words(step)}, {duration(step.seconds)}")
+            self.line(f"{where}: {describe_step(step)}, {duration(step.seconds)}")
 
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
-        """A line at the end and after a silence."""
+        """Write a line at the end and after a silence."""
         if progress.done == progress.total or self._due(QUIET_SECONDS):
             self.line(f"{name}: {progress.done} of {progress.total} read{_cached(progress)}")
 
     def working(self, record: Working) -> None:
-        """A line after a silence."""
+        """Write a line after a silence."""
         if self._due(QUIET_SECONDS):
             self.line(f"{record.dataset}, seed {record.seed}, {record.method}: {_working_words(record)}")
 
     def line(self, words: str) -> None:
-        """A line now."""
+        """Write a line now."""
         self._last = self._clock()
         print(words, file=self._stream, flush=True)
 
@@ -216,8 +215,8 @@ class Lines(_Painter):
         return self._clock() - self._last >= seconds
 
 
-class Bars(_Painter):
-    """One bar a split or folder and one a stage, on a terminal."""
+class Bars(Painter):
+    """Shows a bar for each split or folder and one for each stage, on a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
@@ -226,24 +225,24 @@ class Bars(_Painter):
 
     def step(self, step: TuneStep) -> None:
         """Move the stage's bar."""
-        self._move(f"stage {step.stage}", step.step, step.of, step_words(step))
+        self._move(f"stage {step.stage}", step.step, step.of, describe_step(step))
 
     def images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Move the bar of these images."""
         self._move(name, progress.done, progress.total, _cached(progress).lstrip(", "))
 
     def working(self, record: Working) -> None:
-        """Move the bar of the method that is at work."""
+        """Move the bar of the method that runs."""
         words = f"{record.method}, seed {record.seed}, {_working_words(record)}"
         self._move(record.dataset, record.progress.queries, record.budget, words)
 
     def finished(self, record: Finished) -> None:
         """Move the bar of the whole comparison."""
         super().finished(record)
-        self._move("cells", record.done, record.total, "")
+        self._move("results", record.done, record.total, "")
 
     def line(self, words: str) -> None:
-        """A line above the bars."""
+        """Write a line above the bars."""
         self._progress.console.print(words, highlight=False, markup=False)
 
     def _move(self, name: str, done: int, total: int, words: str) -> None:

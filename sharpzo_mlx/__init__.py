@@ -19,7 +19,7 @@ from sharpzo_mlx.runtime import startup
 if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
     from sharpzo_mlx.clip.handle import Clip as Clip
     from sharpzo_mlx.clip.handle import load as load
-    from sharpzo_mlx.comparison.runner import Comparison as Comparison
+    from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
     from sharpzo_mlx.errors import UserError as UserError
@@ -38,7 +38,7 @@ startup.prepare()
 
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
-    "Comparison": "comparison.runner",
+    "Comparison": "comparison.record",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",

@@ -1,11 +1,12 @@
-"""One cell of a comparison: a method with its options on one data set and seed; its figures, and its file.
+"""One result of a comparison: a method with its options on one dataset and seed; its measurements, and its file.
 
-A cell's file is named after a digest of all that its figures depend on (options, seed, budget, model, the images'
-content, this software's version and sources), so that a comparison which goes on takes the cells that are its own and
-leaves those made otherwise alone. A cell that failed keeps its message and is tried again.
+The file is named after a digest of everything that the measurements depend on (options, seed, budget, model, content of
+the images, version and sources of this package). A comparison that continues therefore takes the results that are its
+own, and leaves those that were made in another way alone. A method that failed leaves its message and is tried again.
 
-    cells = CellFolder(folder)
-    cell = cells.find(key) or computed
+>>> result = store.find(key)  # doctest: +SKIP
+>>> result.measurements.test  # doctest: +SKIP
+0.91
 """
 
 from __future__ import annotations
@@ -15,34 +16,58 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.files import atomic_write
+from sharpzo_mlx.runs.json_record import JsonRecord
 
-FOLDER = "cells"
-FORMAT = 2
-CURVE = ("queries", "backward_passes", "seconds", "accuracy", "loss", "best_accuracy", "best_loss", "test")
+FOLDER = "results"
+FORMAT = 3
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a method reached on one data set and seed, and what it cost; accuracies are 0..1.
+class Curve(JsonRecord):
+    """What a method reached over time; one entry in each column for each validation.
+
+    Attributes:
+        queries: evaluations of the training loss so far.
+        backward_passes: gradients by backpropagation so far.
+        seconds: time of the method so far.
+        accuracy: validation accuracy of the candidate that was validated, 0..1.
+        loss: its validation loss; None where it was not finite.
+        best_accuracy: validation accuracy of the candidate that would be kept.
+        best_loss: its validation loss.
+        test: its accuracy on the test split, measured after the method had ended; None without a test split.
+    """
+
+    queries: tuple[int, ...] = ()
+    backward_passes: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
+    accuracy: tuple[float, ...] = ()
+    loss: tuple[float | None, ...] = ()
+    best_accuracy: tuple[float, ...] = ()
+    best_loss: tuple[float | None, ...] = ()
+    test: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurements(JsonRecord):
+    """What a method reached on one dataset and seed, and its cost; accuracies are 0..1.
 
     Attributes:
         test: accuracy on the test split; None where there is none.
-        val: accuracy on the validation images of what was kept.
-        val_loss: and its loss; None where it was not finite.
-        shift: accuracy on each further folder.
+        val: validation accuracy of the candidate that was kept.
+        val_loss: its validation loss; None where it was not finite.
+        shift: accuracy on each shifted folder, by name.
         queries: evaluations of the training loss.
-        image_passes: passes of single images through the image tower, beyond encoding them once.
-        backward_passes: gradients taken by backpropagation.
-        seconds: of the method, validation included, encoding and test not.
-        peak_memory_mb: MLX's arrays at most, in MiB, without the encoded test images.
-        curve: columns as named in CURVE, a row a validation; `test` is the accuracy on the test split of what would be
-            kept, measured when the method had ended.
+        image_passes: passes of single images through the image tower, beyond encoding each of them once.
+        backward_passes: gradients by backpropagation.
+        seconds: time of the method with its validations, without encoding and test.
+        peak_memory_mb: largest memory of MLX's arrays without the features of the test images, MiB.
+        curve: what it reached over time.
     """
 
     test: float | None
@@ -54,85 +79,123 @@ class Figures:
     backward_passes: int
     seconds: float
     peak_memory_mb: float
-    curve: dict[str, list[float | None]]
+    curve: Curve
 
 
 @dataclass(frozen=True)
-class Key:
-    """What a cell is of.
+class MethodResult(JsonRecord):
+    """The result of one method on one dataset and seed.
 
     Attributes:
         dataset: its name in tables.
         method: its name on the command line.
-        variant: "tuned", "published" or "trial-1" and so on; no part of the digest, for the options are.
-        seed: of the split, of A and of all that is drawn.
-        settings: all else that the figures depend on, as plain values.
+        variant: "tuned", "published", "trial-1" and so on.
+        seed: the seed.
+        measurements: None if the method failed.
+        error: the message if it failed.
     """
 
     dataset: str
     method: str
     variant: str
     seed: int
-    settings: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def digest(self) -> str:
-        """Of the method, the seed and the settings."""
-        text = json.dumps([FORMAT, self.method, self.seed, self.settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+    measurements: Measurements | None
+    error: str | None
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One finished cell, or one that failed: then `figures` is None and `error` its message."""
+class ResultSettings(JsonRecord):
+    """Everything that measurements depend on beside method and seed.
+
+    Attributes:
+        options: the options of the method's variant.
+        own_code: whether the variant has an implementation of its own.
+        config: the configuration that all methods share.
+        model: weights and image preparation of the checkpoint, as the feature cache names them.
+        data: digest of the content and labels of all images.
+        versions: software in use.
+        sources: digest of this package's sources.
+    """
+
+    options: dict[str, Any]
+    own_code: bool
+    config: dict[str, Any]
+    model: str
+    data: str
+    versions: dict[str, str]
+    sources: str
+
+
+@dataclass(frozen=True)
+class ResultKey:
+    """The identity of a result; dataset and variant are names only and no part of the digest."""
 
     dataset: str
     method: str
     variant: str
     seed: int
-    figures: Figures | None
-    error: str | None = None
+    settings: ResultSettings = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """The digest of method, seed and settings."""
+        text = json.dumps([FORMAT, self.method, self.seed, self.settings.to_json()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def succeed(self, measurements: Measurements) -> MethodResult:
+        """Return the result of a method that ended well."""
+        return MethodResult(self.dataset, self.method, self.variant, self.seed, measurements, None)
+
+    def fail(self, message: str) -> MethodResult:
+        """Return the result of a method that failed."""
+        return MethodResult(self.dataset, self.method, self.variant, self.seed, None, message)
 
 
-class CellFolder:
-    """The files of a comparison's cells.
+class ResultStore:
+    """The files of a comparison's results.
 
     Args:
-        folder: the comparison's.
+        folder: the comparison's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
 
-    def path(self, key: Key) -> Path:
-        """Where a cell lies."""
-        dataset = re.sub(r"[^\w.-]+", "_", key.dataset)
-        return self.folder / f"{dataset}-{key.method}-{key.seed}-{key.digest}.json"
+    def path(self, key: ResultKey) -> Path:
+        """Return the file of a result."""
+        return self.folder / f"{file_name(key.dataset)}-{key.method}-{key.seed}-{key.digest}.json"
 
-    def find(self, key: Key) -> Cell | None:
-        """The finished cell; None where there is none, it failed, or its file is damaged."""
+    def find(self, key: ResultKey) -> MethodResult | None:
+        """Return a result from its file; None where there is none, it failed, or its file is damaged."""
         try:
             content = json.loads(self.path(key).read_text(encoding="utf-8"))
-            return Cell(key.dataset, key.method, key.variant, key.seed, Figures(**content["figures"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            found = MethodResult.from_json(content)
+        except (OSError, ValueError):
             return None
+        return key.succeed(found.measurements) if found.measurements else None
 
-    def save(self, key: Key, cell: Cell, *, traceback: str | None = None, **notes: Any) -> None:
-        """Write a cell whole.
+    def save(self, key: ResultKey, result: MethodResult, *, dataset_path: Path, traceback: str | None = None) -> None:
+        """Write a result.
 
         Args:
-            key: what it is of.
-            cell: its figures or its error.
+            key: its identity.
+            result: the measurements or the error.
+            dataset_path: folder of the dataset.
             traceback: of the error.
-            notes: what else is worth knowing, as plain values.
         """
-        content = {"format": FORMAT, **asdict(cell), "settings": dict(key.settings), "traceback": traceback, **notes}
+        content: Mapping[str, Any] = {
+            "format": FORMAT,
+            **result.to_json(),
+            "settings": key.settings.to_json(),
+            "traceback": traceback,
+            "path": str(dataset_path),
+        }
         atomic_write(self.path(key), json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 @cache
 def source_digest() -> str:
-    """Of this package's sources: figures of a method that has been changed since are not taken for its own."""
+    """Return a digest of this package's sources: results of a method that has been changed since are made anew."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):
@@ -140,12 +203,17 @@ def source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def holds_cells(folder: Path) -> bool:
-    """Whether a folder is a comparison's: there are cells in it, and where they lie is nothing else."""
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is a comparison's: it has a folder of results, which holds nothing else."""
     place = folder / FOLDER
     return place.is_dir() and all(entry.suffix == ".json" or entry.name.startswith(".") for entry in place.iterdir())
 
 
-def finite(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
+def file_name(dataset: str) -> str:
+    """Return a dataset's name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "_", dataset)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return the value, or None if it is not finite."""
     return value if math.isfinite(value) else None

@@ -1,10 +1,10 @@
-"""A comparison's table: each method's mean and spread over seeds, its gain over zero-shot, what it cost.
+"""The rows of a comparison's table: each method's mean and spread over seeds, its gain over zero-shot, its cost.
 
-The spread is the sample standard deviation over seeds, and is missing with one. Gains are taken seed by seed against
-zero-shot on the same split. Over several data sets a seed's figure is the plain mean of its data sets, and only
-methods that finished on all of them stand in that table.
+The spread is the sample standard deviation over seeds, and is missing with one seed. Gains are taken seed by seed
+against zero-shot on the same split. Over several datasets a seed's value is the plain mean over the datasets, and only
+methods and seeds that finished on all of them are in that table.
 
->>> spread([0.5, 0.75])
+>>> compute_spread([0.5, 0.75])
 Spread(mean=0.625, sd=0.1767766952966369)
 """
 
@@ -12,33 +12,40 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from sharpzo_mlx.comparison.methods import registry
-from sharpzo_mlx.comparison.results import Cell, Figures
+from sharpzo_mlx.comparison.results import Curve, Measurements, MethodResult
+from sharpzo_mlx.runs.json_record import JsonRecord
 
 COSTS = ("queries", "image_passes", "backward_passes", "seconds")
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A mean over seeds and the standard deviation between them."""
+class Spread(JsonRecord):
+    """A mean over seeds, and the standard deviation between them; None with one seed."""
 
     mean: float
     sd: float | None
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method with one variant of its options; accuracies are 0..1, costs are means over seeds.
+class Row(JsonRecord):
+    """One method with one variant of its options; accuracies are 0..1.
 
     Attributes:
-        seeds: those that finished.
-        test, gain, val: None where there is nothing to tell.
-        shift: accuracy on each further folder.
-        peak_memory_mb: the highest of the seeds.
+        method: its name on the command line.
+        title: its name in tables.
+        variant: which of its options.
+        backpropagation: whether it needs gradients.
+        seeds: the seeds that finished.
+        test: accuracy on the test split; None where there is none, as the two below.
+        gain: test accuracy above zero-shot.
+        val: validation accuracy.
+        shift: accuracy on each shifted folder, by name.
+        costs: means over the seeds of queries, passes and seconds.
+        peak_memory_mb: the highest of the seeds, MiB.
         errors: the messages of the seeds that failed, by seed.
     """
 
@@ -55,81 +62,81 @@ class Row:
     peak_memory_mb: float | None
     errors: dict[int, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
-        return asdict(self)
 
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation."""
+def compute_spread(values: Sequence[float]) -> Spread:
+    """Return mean and standard deviation of at least one value."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def rows(cells: Sequence[Cell]) -> list[Row]:
-    """The table of one data set, in the order of the cells."""
-    by_row: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        by_row[cell.method, cell.variant].append(cell)
-    zero = {cell.seed: cell.figures for cell in cells if cell.method == registry.REFERENCE and cell.figures}
-    return [_row(found, zero) for found in by_row.values()]
+def make_rows(results: Sequence[MethodResult]) -> list[Row]:
+    """Return the table of one dataset, in the order of the results."""
+    by_row: dict[tuple[str, str], list[MethodResult]] = defaultdict(list)
+    for result in results:
+        by_row[result.method, result.variant].append(result)
+    reference = [result for result in results if result.method == registry.REFERENCE]
+    zero_shot = {one.seed: one.measurements.test for one in reference if one.measurements}
+    return [_make_row(found, zero_shot) for found in by_row.values()]
 
 
-def _row(cells: Sequence[Cell], zero: Mapping[int, Figures]) -> Row:
-    method = registry.method(cells[0].method)
-    done = {cell.seed: cell.figures for cell in cells if cell.figures}
-    figures = list(done.values())
-    tested = {seed: found.test for seed, found in done.items() if found.test is not None}
-    reference = {seed: found.test for seed, found in zero.items() if found.test is not None}
-    gains = [test - reference[seed] for seed, test in tested.items() if seed in reference]
+def _make_row(results: Sequence[MethodResult], zero_shot: Mapping[int, float | None]) -> Row:
+    """Return one row.
+
+    Args:
+        results: of one method and variant, one for each seed.
+        zero_shot: test accuracy before tuning, by seed.
+    """
+    method = registry.method(results[0].method)
+    done = {one.seed: one.measurements for one in results if one.measurements}
+    found = list(done.values())
+    tested = {seed: one.test for seed, one in done.items() if one.test is not None}
+    pairs = [(test, zero_shot.get(seed)) for seed, test in tested.items()]
     return Row(
         method=method.name,
         title=method.title,
-        variant=cells[0].variant,
+        variant=results[0].variant,
         backpropagation=method.backpropagation,
         seeds=tuple(done),
-        test=_spread(list(tested.values())),
-        gain=_spread(gains),
-        val=_spread([found.val for found in figures]),
-        shift={
-            name: spread([found.shift[name] for found in figures]) for name in (figures[0].shift if figures else ())
-        },
-        costs={name: fmean(getattr(found, name) for found in figures) for name in COSTS if figures},
-        peak_memory_mb=max((found.peak_memory_mb for found in figures), default=None),
-        errors={cell.seed: cell.error for cell in cells if cell.error is not None},
+        test=_spread_if_any(list(tested.values())),
+        gain=_spread_if_any([test - before for test, before in pairs if before is not None]),
+        val=_spread_if_any([one.val for one in found]),
+        shift={name: compute_spread([one.shift[name] for one in found]) for name in (found[0].shift if found else ())},
+        costs={name: fmean(getattr(one, name) for one in found) for name in COSTS if found},
+        peak_memory_mb=max((one.peak_memory_mb for one in found), default=None),
+        errors={one.seed: one.error for one in results if one.error is not None},
     )
 
 
-def _spread(values: Sequence[float]) -> Spread | None:
-    return spread(values) if values else None
+def _spread_if_any(values: Sequence[float]) -> Spread | None:
+    return compute_spread(values) if values else None
 
 
-def mean_rows(datasets: Sequence[Sequence[Cell]]) -> list[Row]:
-    """The table over several data sets, of the methods and seeds that finished on all of them.
+def make_mean_rows(datasets: Sequence[Sequence[MethodResult]]) -> list[Row]:
+    """Return the table over several datasets, of the methods and seeds that finished on all of them.
 
     Args:
-        datasets: the cells of each.
+        datasets: the results on each.
     """
-    names = {(cell.method, cell.variant, cell.seed): None for cells in datasets for cell in cells}
-    tables = [{(c.method, c.variant, c.seed): c for c in cells if c.figures} for cells in datasets]
-    return rows(
-        [_mean_cell([table[name] for table in tables]) for name in names if all(name in table for table in tables)]
-    )
+    names = {(one.method, one.variant, one.seed): None for results in datasets for one in results}
+    tables = [{(one.method, one.variant, one.seed): one for one in results if one.measurements} for results in datasets]
+    common = [name for name in names if all(name in table for table in tables)]
+    return make_rows([_average([table[name] for table in tables]) for name in common])
 
 
-def _mean_cell(cells: Sequence[Cell]) -> Cell:
-    figures = [cell.figures for cell in cells if cell.figures]
-    tests = [found.test for found in figures if found.test is not None]
-    places = [name for name in figures[0].shift if all(name in found.shift for found in figures)]
-    mean = Figures(
-        test=fmean(tests) if len(tests) == len(cells) else None,
-        val=fmean(found.val for found in figures),
+def _average(results: Sequence[MethodResult]) -> MethodResult:
+    """Return the mean over datasets of one method, variant and seed."""
+    found = [one.measurements for one in results if one.measurements]
+    tests = [one.test for one in found if one.test is not None]
+    names = [name for name in found[0].shift if all(name in one.shift for one in found)]
+    mean = Measurements(
+        test=fmean(tests) if len(tests) == len(results) else None,
+        val=fmean(one.val for one in found),
         val_loss=None,
-        shift={name: fmean(found.shift[name] for found in figures) for name in places},
-        queries=round(fmean(found.queries for found in figures)),
-        image_passes=round(fmean(found.image_passes for found in figures)),
-        backward_passes=round(fmean(found.backward_passes for found in figures)),
-        seconds=fmean(found.seconds for found in figures),
-        peak_memory_mb=max(found.peak_memory_mb for found in figures),
-        curve={},
+        shift={name: fmean(one.shift[name] for one in found) for name in names},
+        queries=round(fmean(one.queries for one in found)),
+        image_passes=round(fmean(one.image_passes for one in found)),
+        backward_passes=round(fmean(one.backward_passes for one in found)),
+        seconds=fmean(one.seconds for one in found),
+        peak_memory_mb=max(one.peak_memory_mb for one in found),
+        curve=Curve(),
     )
-    return Cell("mean", cells[0].method, cells[0].variant, cells[0].seed, mean)
+    return MethodResult("mean", results[0].method, results[0].variant, results[0].seed, mean, None)
