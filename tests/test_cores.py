@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime import threads
 
 PATIENCE = 30  # seconds until a test that waits for the other thread fails
@@ -206,3 +209,30 @@ def test_two_tunings_at_once_leave_the_threads_as_they_were(
     assert library.get_num_threads() == before
     for run in runs:
         assert np.array_equal(np.array(run.prompt.w), np.array(alone.prompt.w))
+
+
+def test_decoding_leaves_the_threads_of_mlx_s_blas_as_they_were(tmp_path: Path) -> None:
+    """mlx-data sets them to one meanwhile, from several threads at once."""
+    libraries = threads.other_openblas()
+    if not libraries or libraries[0].get_num_threads() < 2:
+        pytest.skip("MLX has no OpenBLAS here, or one core")
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.jpg" for number in range(12)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(path)
+    before = [library.get_num_threads() for library in libraries]
+    for _ in range(8):
+        assert sum(len(batch.indices) for batch in stream(paths, PreprocessorConfig.for_size(32), batch_size=4)) == 12
+        assert [library.get_num_threads() for library in libraries] == before
+
+
+def test_kept_threads_are_restored_by_the_last_that_leaves() -> None:
+    (library, *_) = threads.other_openblas() or [None]
+    if library is None or library.get_num_threads() < 2:
+        pytest.skip("MLX has no OpenBLAS here, or one core")
+    before, guard = library.get_num_threads(), threads.KeptThreads()
+    with guard:
+        with guard:
+            library.set_num_threads(1)
+        assert library.get_num_threads() == 1
+    assert library.get_num_threads() == before

@@ -28,6 +28,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, is_plain_jpeg, open_image
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
+from sharpzo_mlx.runtime.threads import kept_threads
 
 __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
 
@@ -227,17 +228,18 @@ def _fast_pictures(paths: list[Path], config: PreprocessorConfig, workers: int) 
         return resize_and_crop(Image.fromarray(np.asarray(pixels)), config)
 
     done = 0
-    while done < len(paths):
-        samples = [{"image": os.fsencode(path)} for path in paths[done:]]
-        buffer = mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)
-        try:
-            for sample in buffer.ordered_prefetch(workers * AHEAD, workers):
-                yield np.array(sample["image"])
+    with kept_threads:
+        while done < len(paths):
+            samples = [{"image": os.fsencode(path)} for path in paths[done:]]
+            buffer = mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)
+            try:
+                for sample in buffer.ordered_prefetch(workers * AHEAD, workers):
+                    yield np.array(sample["image"])
+                    done += 1
+            except (RuntimeError, ValueError):
+                # one bad file ends a stream: Pillow reads it, or says why not, and a new stream begins after it
+                yield None
                 done += 1
-        except (RuntimeError, ValueError):
-            # one bad file ends a stream: Pillow reads it, or says why not, and a new stream begins after it
-            yield None
-            done += 1
 
 
 @lru_cache(maxsize=1)

@@ -120,13 +120,53 @@ def small_products() -> AbstractContextManager[None]:
 
 
 def numpy_openblas() -> OpenBLASController | None:
-    """Return threadpoolctl's controller of the OpenBLAS inside NumPy's wheel; None where NumPy uses another BLAS."""
+    """Return threadpoolctl's controller of the OpenBLAS inside NumPy's wheel; None if NumPy uses another BLAS."""
+    return next((library for library in _openblas_libraries() if _is_numpys(library)), None)
+
+
+def other_openblas() -> list[OpenBLASController]:
+    """Return the controllers of all other OpenBLAS libraries in this process: on Linux MLX's, on macOS none."""
+    return [library for library in _openblas_libraries() if not _is_numpys(library)]
+
+
+def _openblas_libraries() -> list[OpenBLASController]:
+    return [one for one in ThreadpoolController().lib_controllers if isinstance(one, OpenBLASController)]
+
+
+def _is_numpys(library: OpenBLASController) -> bool:
     package = Path(np.__file__).resolve().parent
-    inside_the_wheel = (package.with_name("numpy.libs"), package / ".dylibs")  # Linux, macOS
-    for library in ThreadpoolController().lib_controllers:
-        if isinstance(library, OpenBLASController) and Path(library.filepath).parent in inside_the_wheel:
-            return library
-    return None
+    return Path(library.filepath).parent in (package.with_name("numpy.libs"), package / ".dylibs")  # Linux, macOS
+
+
+class KeptThreads(AbstractContextManager[None]):
+    """Restore the number of threads of MLX's OpenBLAS when the last block of code leaves.
+
+    mlx-data sets MLX's OpenBLAS to one thread while it decodes, from several threads at once, and sometimes leaves it
+    there: the products after it are then slower and have other last bits.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[tuple[BlasLibrary, int]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = [(library, library.get_num_threads()) for library in other_openblas()]
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            for library, count in self._before if self._inside == 0 else ():
+                if library.get_num_threads() != count:
+                    library.clear_controlling_thread(force=True)
+                    library.set_num_threads(count)
+                    library.clear_controlling_thread(force=True)
+
+
+kept_threads = KeptThreads()  # the number of threads belongs to the process, and so does the guard
 
 
 def cores() -> Cores | None:
