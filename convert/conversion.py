@@ -187,7 +187,7 @@ def _quantised(found: Source, plain: Model, quantise: Quantisation) -> Model:
 def _count_parameters(model: Model) -> int:
     if model.config.quantization is None:
         return sum(array.size for array in model.weights.values())
-    # the file holds packed words: count what they stand for
+    # the file holds packed words: count the numbers that they represent
     parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(model.config).parameters()))
     return sum(array.size for array in parameters.values())
 

@@ -1,6 +1,6 @@
 """OpenAI's CLIP in torch, for tests: a small network with the names, the mixed precision and the archive of theirs.
 
-Their archives keep what is multiplied (convolutions, linear maps, attention's projections, both projections into
+Their archives keep the weights of products (convolutions, linear maps, attention's projections, both projections into
 the common space) in float16 and the rest in float32, and hold three whole numbers beside the weights. The network is
 written from the paper (Radford et al., arXiv 2103.00020, section 2.4) with torch's own layers; products take the
 dtype of their weights, norms are computed in float32.

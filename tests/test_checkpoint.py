@@ -1,4 +1,4 @@
-"""Model folders: a fixed point, strict loading of the towers asked for, fingerprints, damage told in one line."""
+"""Model folders: a fixed point, strict loading of the named towers, fingerprints, damage as one line."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_only_the_tower_asked_for_is_built_and_read(model_folder: Path, tower: s
 
 
 def test_the_weights_of_the_other_tower_need_not_be_there(model_folder: Path) -> None:
-    """A file without the image tower serves the text tower: so nothing of the image tower can have been read."""
+    """A file without the image tower loads for the text tower, so loading reads nothing of the image tower."""
     kept = {name: weight for name, weight in random_weights().items() if not name.startswith("vis")}
     mx.save_safetensors(str(model_folder / "model.safetensors"), kept)
     assert load_model(model_folder, towers=("text",)).text_features(IDS).shape == (2, 64)
@@ -147,24 +147,24 @@ def test_missing_unused_and_misshapen_weights_are_named(model_folder: Path, tmp_
     few = {name: weight for name, weight in whole.items() if not name.endswith("bias")}
     more = whole | {"text_model.embeddings.position_ids": mx.arange(6)}
     other = whole | {"text_projection.weight": mx.zeros((64, 32))}
-    for weights, told in (
+    for weights, message in (
         (few, r"lacks text_model\.\S+, text_model\.\S+, text_model\.\S+ and \d+ more;"),
         (more, r"unused text_model\.embeddings\.position_ids;"),
         (other, r"of another shape text_projection\.weight;"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             save(tmp_path / "never", weights)
         mx.save_safetensors(str(model_folder / "model.safetensors"), weights)
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             load_model(model_folder)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "never" / "model.safetensors").exists()
 
 
-def test_a_damaged_weight_file_is_told_before_it_is_used(model_folder: Path) -> None:
+def test_a_damaged_weight_file_is_refused_before_it_is_used(model_folder: Path) -> None:
     path = model_folder / "model.safetensors"
     whole = path.read_bytes()
-    for damaged, told in (
+    for damaged, message in (
         (whole[:-1], "cut short"),
         (whole[:300], "cut short"),
         (b"", "cut short"),
@@ -173,9 +173,9 @@ def test_a_damaged_weight_file_is_told_before_it_is_used(model_folder: Path) -> 
         (len(b'{"a": 1}').to_bytes(8, "little") + b'{"a": 1}', "no safetensors file"),
     ):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=rf"model\.safetensors: .*{told}"):
+        with pytest.raises(UserError, match=rf"model\.safetensors: .*{message}"):
             load_model(model_folder)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             fingerprint(model_folder)
     path.unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):

@@ -101,7 +101,7 @@ def test_writing_and_reading_is_a_fixed_point(size: int, patch: int, **drawn: An
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({}, "not clip"),
         ({"model_type": "siglip", "text_config": {}, "vision_config": {}}, "siglip, not clip"),
@@ -123,8 +123,8 @@ def test_writing_and_reading_is_a_fixed_point(size: int, patch: int, **drawn: An
         (SPARSE | {"preprocessor": {"crop_size": 336}}, "336x336 pixels but the image tower takes 224x224"),
     ],
 )
-def test_what_cannot_be_computed_is_named_in_one_line(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_what_cannot_be_computed_is_named_in_one_line(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         CLIPConfig.from_dict(wrong)
     assert "\n" not in str(caught.value)
 

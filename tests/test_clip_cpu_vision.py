@@ -54,7 +54,7 @@ def test_pieces_change_nothing_but_rounding(tiny_model: Path, monkeypatch: pytes
     np.testing.assert_allclose(tower.image_features(images), whole, atol=1e-6)
 
 
-def test_a_clip_on_the_cpu_takes_this_way_and_lets_it_go(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_on_the_cpu_uses_numpy_and_releases_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[CPUVision] = []
 
     def build(model: CLIPModel) -> CPUVision:

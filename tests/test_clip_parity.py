@@ -2,7 +2,7 @@
 
 Tolerances are absolute, on values of the order of one: 1e-4 in float32. In float16 and bfloat16 our features
 are compared with float32 features of the same rounded weights, and, within twice that, with transformers' own
-half-precision features: what is left is the format's rounding, which each library meets in its own order.
+half-precision features: the difference is the format's rounding, which each library does in its own order.
 """
 
 from __future__ import annotations

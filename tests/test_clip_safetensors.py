@@ -39,7 +39,7 @@ def test_equals_what_the_safetensors_library_wrote(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.array(found[name]), value)
 
 
-def test_every_truncation_and_every_surplus_is_told(tmp_path: Path) -> None:
+def test_every_truncation_and_every_surplus_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     mx.save_safetensors(str(path), {"a": mx.arange(4), "b": mx.ones((2, 2))})
     whole = path.read_bytes()

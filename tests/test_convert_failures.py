@@ -93,7 +93,7 @@ def test_a_failure_is_one_line_and_leaves_nothing(checkpoint: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["clip"]
 
 
-def test_float16_that_overflows_is_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_float16_that_overflows_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     rewrite(lambda weights: weights | {"text_projection.weight": mx.full((8, 16), 1e6)})(checkpoint)
     with pytest.raises(UserError, match="choose --dtype bfloat16"):
         convert(checkpoint, tmp_path / "m", dtype="float16")

@@ -1,6 +1,6 @@
-"""Files that nobody should write: each is refused in one line, in bounded memory and time, and nothing is made.
+"""Hostile files: each is refused in one line, in bounded memory and time, and nothing is written.
 
-They are built by hand, so neither torch nor open_clip is needed. The reader of plain torch pickles has its own tests.
+The tests build them by hand and need neither torch nor open_clip. The reader of torch's files has its own tests.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def test_an_mlx_folder_with_npz_gives_the_same_model(tiny_model: Path, tmp_path:
 def gigabyte_header(folder: Path) -> None:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 2**30))
-        file.truncate(2**30 + 8)  # sparse: takes no room on the disk
+        file.truncate(2**30 + 8)  # sparse: takes no space on the disk
 
 
 def twice_the_same(folder: Path) -> None:

@@ -18,7 +18,7 @@ SMALL = ["README.md", "config.json", "preprocessor_config.json", "tokenizer.json
 
 
 class FakeHub:
-    """A hub with one model; notes what is downloaded."""
+    """A hub with one model; it records every download."""
 
     def __init__(self, folder: Path, names: Collection[str]) -> None:
         self.folder = folder
@@ -136,7 +136,7 @@ def test_without_a_network_an_earlier_download_is_used(model: FakeHub, caplog: p
     assert "no network; using the files of an earlier download" in caplog.text
 
 
-def test_a_model_without_weights_is_told(model: FakeHub) -> None:
+def test_a_model_without_weights_is_refused(model: FakeHub) -> None:
     model.names = ["config.json", "open_clip_config.json"]
     with pytest.raises(UserError, match="owner/clip-model: no weights: one of"):
         sources.find("owner/clip-model")

@@ -1,4 +1,4 @@
-"""Renaming is pure, strict and without effect on its own result, and says what a foreign file is."""
+"""Bringing tensors into our layout is pure and strict, keeps its own result, and names foreign files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_foreign_files_are_told(case: str) -> None:
+def test_foreign_files_are_refused(case: str) -> None:
     weights, message = FOREIGN[case]
     with pytest.raises(UserError, match=message) as caught:
         to_mlx(weights, EXPECTED)

@@ -90,7 +90,7 @@ def test_timms_image_tower_is_refused_with_the_right_name(tmp_path: Path, by_fil
         convert(source, tmp_path / "m")
 
 
-def test_weights_without_a_description_are_told(tmp_path: Path) -> None:
+def test_weights_without_a_description_are_refused(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"visual.proj": torch.zeros(2, 2)}, tmp_path / "epoch_3.pt")
     with pytest.raises(UserError, match=r"no TorchScript archive.*put it there"):

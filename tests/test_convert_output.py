@@ -113,7 +113,7 @@ except UserError as error:
     assert [path.name for path in tmp_path.iterdir()] == ["clip"]
 
 
-def testdefault_outputs(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_outputs(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkpoint)
     assert convert(".").folder == Path("clip-mlx")
     assert (checkpoint / "clip-mlx" / "config.json").is_file()
@@ -140,6 +140,6 @@ def test_a_short_name_lends_that_of_its_repository() -> None:
     assert conversion.default_output("ViT-B/16") == Path("clip-vit-base-patch16-mlx")
 
 
-def test_a_description_given_for_weights_is_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_description_given_for_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="describes weights, but holds none; give its folder"):
         convert(checkpoint / "config.json", tmp_path / "m")

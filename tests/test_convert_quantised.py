@@ -1,4 +1,4 @@
-"""Quantised models: what changes and what stays, what the summary says, and that tuning knows and works.
+"""Quantised models: only matrices change, the summary says how much, and tuning works with them.
 
 The matrices are compared with MLX's own quantisation undone, the features with those before.
 """
@@ -79,7 +79,7 @@ def test_its_own_output_is_a_fixed_point_and_no_source_for_another(tiny_model: P
     assert not (tmp_path / "more").exists()
 
 
-def test_what_cannot_be_quantised_is_told(tiny_model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_quantised_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose 8 or 4"):
         Quantisation(3)
     with pytest.raises(UserError, match="choose 64, 32, 128"):
@@ -90,7 +90,7 @@ def test_what_cannot_be_quantised_is_told(tiny_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("backend", "coarse", "told"), [("numpy", True, False), ("graph", True, True), ("graph", False, False)]
+    ("backend", "coarse", "warns"), [("numpy", True, False), ("graph", True, True), ("graph", False, False)]
 )
 def test_tuning_asks_the_device_about_a_quantised_tower(
     tiny_model: Path,
@@ -100,9 +100,9 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     monkeypatch: pytest.MonkeyPatch,
     backend: str,
     coarse: bool,
-    told: bool,
+    warns: bool,
 ) -> None:
-    """NumPy has float32 matrices in their place; MLX's graph is to be trusted where its quantised products are."""
+    """NumPy uses float32 matrices instead; MLX's graph needs exact quantised products, else tuning warns."""
     monkeypatch.setattr("sharpzo_mlx.objective.objective.choose_backend", lambda: backend)
     monkeypatch.setattr("sharpzo_mlx.runtime.precision.quantised_products_are_coarse", lambda bits, group_size: coarse)
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(8, group_size=32)).folder
@@ -113,7 +113,7 @@ def test_tuning_asks_the_device_about_a_quantised_tower(
     )
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
         tuned = tune(load(folder), photos, config, output=tmp_path / "run")
-    assert ("quantised matrices: differences of losses would be noise" in caplog.text) == told
+    assert ("quantised matrices: differences of losses would be noise" in caplog.text) == warns
     assert np.isfinite(tuned.results.val)
 
 
@@ -135,10 +135,10 @@ def test_forward_mode_goes_through_quantised_products(tiny_model: Path, tmp_path
 def test_the_command_says_what_was_done(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["convert", str(tiny_model), "--quantize", "4", "--group-size", "32", "--quantize-vision"]
     assert run([*arguments, "--output", str(tmp_path / "q")]) == 0
-    told = capsys.readouterr().out
-    assert "bits a weight" in told
-    assert "text features against those before quantising: cosine 0." in told
-    assert "image features" in told
+    printed = capsys.readouterr().out
+    assert "bits a weight" in printed
+    assert "text features against those before quantising: cosine 0." in printed
+    assert "image features" in printed
     card = (tmp_path / "q" / "README.md").read_text()
     assert "--quantize 4 --group-size 32 --quantize-vision" in card
     assert run([*arguments, "--output", str(tmp_path / "r"), "--json"]) == 0
@@ -151,13 +151,13 @@ def test_the_command_says_what_was_done(tiny_model: Path, tmp_path: Path, capsys
 
 def test_the_list_needs_no_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convert", "--list"]) == 0
-    told = capsys.readouterr().out
-    assert "openai/clip-vit-base-patch16" in told
-    assert "RN50x4" in told
+    printed = capsys.readouterr().out
+    assert "openai/clip-vit-base-patch16" in printed
+    assert "RN50x4" in printed
     assert run(["convert", "--list", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)["models"]
     assert [model["name"] for model in models if model["alias"] == "ViT-B/16"] == ["openai/clip-vit-base-patch16"]
-    assert len(models) == told.count("\n") - 1
+    assert len(models) == printed.count("\n") - 1
 
 
 def test_the_number_of_parameters_counts_what_is_packed(tiny_model: Path, tmp_path: Path) -> None:

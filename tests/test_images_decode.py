@@ -106,7 +106,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
 def test_broken_files_are_named_with_a_reason(tmp_path: Path) -> None:
     for path in broken_files(tmp_path):
         if path.name == "cut_closed.jpg":
-            continue  # decoders fill what is missing between the header and an end mark without a word
+            continue  # decoders fill the gap before an end mark without an error
         with pytest.raises(ImageError) as error:
             open_image(path)
         assert str(path) in str(error.value)
@@ -117,7 +117,7 @@ def test_broken_files_are_named_with_a_reason(tmp_path: Path) -> None:
         assert isinstance(error.value, UserError)
 
 
-def test_plain_jpegs_are_told_from_the_others(tmp_path: Path) -> None:
+def test_plain_jpegs_are_distinguished(tmp_path: Path) -> None:
     whole = jpeg(tmp_path / "a.jpg").read_bytes()
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>"
     segment = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp

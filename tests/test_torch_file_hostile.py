@@ -171,7 +171,7 @@ def test_absent_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_every_truncation_is_told(tmp_path: Path, form: str) -> None:
+def test_every_truncation_is_refused(tmp_path: Path, form: str) -> None:
     path = tmp_path / "w.bin"
     whole = (
         zip_file(path, one(), {"0": NUMBERS.tobytes()}) if form == "zip" else legacy_file(path, one(), {"0": NUMBERS})

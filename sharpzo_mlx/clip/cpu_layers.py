@@ -73,7 +73,7 @@ class CPULayer:
     fc2: Affine
 
     def finish(self, x: Array, buffers: Buffers, act: Callable[[Array], None]) -> None:
-        """Change x [r, m] in place by what follows the attention, whose result is in `buffers.y`."""
+        """Apply the rest of the layer to x [r, m] in place, after the attention; `buffers.y` holds its result."""
         r = len(x)
         x += self.out(buffers.y[:r], buffers.q[:r])
         hidden = self.fc1(self.norm2.norm(x, buffers.y[:r]), buffers.hidden[:r])
