@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
+from sharpzo_mlx.clip.safetensors_file import MAXIMUM_HEADER, read_header, read_tensors
 from sharpzo_mlx.errors import UserError
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -83,6 +83,12 @@ def test_damaged_header(tmp_path: Path, case: str) -> None:
         read_tensors(write(tmp_path / "w.safetensors", header))
     assert str(caught.value).isprintable()
     assert str(caught.value).startswith(f"{tmp_path / 'w.safetensors'}: ")
+
+
+def test_a_long_header_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    header = json.dumps({f"{number:07}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(9)})
+    with pytest.raises(UserError, match="header too large"):
+        read_tensors(write(tmp_path / "w.safetensors", header.encode() + b" " * MAXIMUM_HEADER, b""))
 
 
 def test_absurd_header_length(tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
         torch_file.read(program(tmp_path / "a.pt", CYCLE, compression=zipfile.ZIP_DEFLATED))
 
 
+def test_an_archive_that_was_cut_short_says_so(tmp_path: Path) -> None:
+    path = program(tmp_path / "ViT-B-16.pt", CYCLE)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"ViT-B-16\.pt: it has no zip directory at its end; download the file again"):
+        convert(path, tmp_path / "m")
+
+
 def npz_file(path: Path, member: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("w.npy", member)

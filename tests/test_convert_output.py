@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from sharpzo_mlx.cli.convert_command import convert_command
 from sharpzo_mlx.clip.checkpoint import load_config
-from sharpzo_mlx.convert import conversion, convert
+from sharpzo_mlx.convert import DTYPES, conversion, convert
+from sharpzo_mlx.convert.quantisation import BITS, GROUP_SIZES
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder
 
@@ -134,6 +135,13 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     assert record["bytes_after"] == (Path(output) / "model.safetensors").stat().st_size
     refused = runner.invoke(convert_command, [str(checkpoint), "--output", output])
     assert isinstance(refused.exception, UserError)
+
+
+def test_the_commands_choices_are_those_of_the_function() -> None:
+    choices = {option.name: getattr(option.type, "choices", None) for option in convert_command.params}
+    assert choices["dtype"] == tuple(DTYPES)
+    assert choices["quantize"] == tuple(map(str, BITS))
+    assert {int(size) for size in choices["group_size"] or ()} == set(GROUP_SIZES)
 
 
 def test_a_short_name_lends_that_of_its_repository() -> None:

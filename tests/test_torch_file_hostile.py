@@ -125,12 +125,22 @@ def _members_elsewhere(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _long_directory(path: Path) -> None:
+    entry = struct.Struct("<4s6H3L5H2L")
+    names = [b"%05x" % number for number in range(90_000)]
+    entries = [entry.pack(b"PK\1\2", 20, 20, *[0] * 7, len(name), *[0] * 6) + name for name in names]
+    directory = b"".join(entries)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFE, 0xFFFE, len(directory), 30, 0)
+    path.write_bytes(b"PK\3\4" + bytes(26) + directory + end)
+
+
 CONTAINERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "compressed": (_compressed, "compressed"),
     "traversing": (_traversing, "suspicious name"),
     "duplicate": (_two_members, "two members"),
     "directory elsewhere": (_directory_elsewhere, "directory is damaged"),
     "members elsewhere": (_members_elsewhere, "outside of the file"),
+    "long directory": (_long_directory, "absurdly long"),
     "no pickle": (lambda path: zipfile.ZipFile(path, "w").writestr("a/b", "x"), "zip directory|none that torch"),
     "big-endian": (lambda path: zip_file(path, one(), {}, byteorder=b"big"), "big-endian"),
     "missing storage": (lambda path: zip_file(path, one(), {"1": NUMBERS.tobytes()}), "missing or cut short"),
