@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.tuning.pipeline import tune
 
 SETS = ("pacs/photo", "pacs/sketch", "tiny-superclasses", "caltech101")
 SPLITS = ("train", "val", "test")
@@ -36,7 +37,7 @@ def pooled(dataset: Path, target: Path) -> Path:
 
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The results of one run."""
-    run = sz.tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
+    run = tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
     return {"seed": seed, **run.results.to_json()}
 
 

@@ -38,6 +38,7 @@ from sharpzo_mlx.heads.head import join_head
 from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.rng import generator_for
+from sharpzo_mlx.tuning.pipeline import tune
 from sharpzo_mlx.tuning.problem import make_problem
 
 RENDERED = {"day": "photo", "dusk": "dusk", "night": "night", "pencil": "pencil"}  # set -> style
@@ -134,7 +135,7 @@ def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, see
     found = by_words("zero-shot", zero_shot, train, val) | by_images(Task(clip, train, val, config, QUERIES))
     if seed < TUNED_SEEDS.get(name, SLOW):
         output = given.work / "runs" / f"{name.replace('/', '-')}-{shots}-{seed}"
-        run = sz.tune(clip, folder, config, output=output, resume=True)
+        run = tune(clip, folder, config, output=output, resume=True)
         found |= by_words("SharpZO", run.prompt, train, val)
     for method, classifier in found.items():
         for target, features in targets.items():

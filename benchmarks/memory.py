@@ -44,6 +44,7 @@ from sharpzo_mlx.images.load import stream
 from sharpzo_mlx.objective import objective
 from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.tuning.pipeline import tune
 
 SIZE = "ViT-B/16"
 SHOTS, VALIDATION = 16, 4
@@ -97,7 +98,7 @@ def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str,
     few = {"selection.every": 20, "stage2.draws": 1, "pruning.directions": 4, "stage1.population": population}
     config = sz.TuneConfig(shots=SHOTS, generations=2, steps=steps).with_settings(few)
     with tempfile.TemporaryDirectory() as scratch:
-        run = sz.tune(sz.load(model), data, config, output=Path(scratch) / "run")
+        run = tune(sz.load(model), data, config, output=Path(scratch) / "run")
     return {"mlx_mb": memory.mlx_peak() / 1e6, "process_mb": memory.process_peak() / 1e6, **_cost(run)}
 
 

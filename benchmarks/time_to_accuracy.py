@@ -34,6 +34,7 @@ from sharpzo_mlx.features.extract import encode
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.step_log import StepRecord, read_steps
+from sharpzo_mlx.tuning.pipeline import tune
 from sharpzo_mlx.tuning.problem import make_problem
 
 SETS = ("pacs/photo", "tiny-superclasses")
@@ -153,7 +154,7 @@ def main() -> None:
         for dataset in SETS if part == "default" else (PAPER_SET,):
             for seed in given.seeds:
                 place = folder_of(given.work, part, dataset, seed)
-                sz.tune(clip, given.testbed / dataset, configuration(part, seed), output=place, resume=True)
+                tune(clip, given.testbed / dataset, configuration(part, seed), output=place, resume=True)
     price = json.loads(prices.read_text()) if prices.is_file() else None
     rows = [row for dataset in SETS for row in summary(given.work, dataset, price if dataset == PAPER_SET else None)]
     table(rows)

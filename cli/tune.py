@@ -67,8 +67,9 @@ def tune_command(
     at_most_one(preset=preset, config=settings_file)
     layers = chosen_settings(given, preset=preset, assignments=assignments, settings_file=settings_file)
     config = configured(TuneConfig(), layers)
-    from sharpzo_mlx import load, tune_steps, write_report  # after the options are checked: loading takes a moment
+    from sharpzo_mlx import load, tune_steps  # after the options are checked: loading takes a moment
     from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.report.tuning import write_tuning_report
     from sharpzo_mlx.runs.resume import default_folder
 
     clip = load(model)
@@ -76,8 +77,7 @@ def tune_command(
         config = continued(config, layers, output or default_folder(clip.folder, dataset, config.seed, resume=True))
     run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
     if report:
-        # the landscape costs queries, which the budgets of this command do not foresee: `report` adds it
-        write_report(run, clip=clip, landscape=False)
+        write_tuning_report(run, clip)
     if as_json:
         wording.echo_json(as_record(run))
     else:

@@ -27,6 +27,7 @@ from sharpzo_mlx.comparison.sources import name_folders
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.loss import Score, score_features
+from sharpzo_mlx.tuning.pipeline import tune
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_all_methods_meet_on_equal_terms(
         assert {(task.train.paths, task.val.paths, task.query_budget) for task in own} == {
             (own[0].train.paths, own[0].val.paths, 40)
         }
-        run = sz.tune(clip, photos, replace(CONFIG, seed=seed), output=tmp_path / f"run-{seed}")
+        run = tune(clip, photos, replace(CONFIG, seed=seed), output=tmp_path / f"run-{seed}")
         for split, images in (("train", own[0].train), ("val", own[0].val)):
             assert [str(photos / path) for path, _ in run.record.images.by_split()[split]] == list(
                 map(str, images.paths)

@@ -16,6 +16,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.images.load import stream
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime import threads
+from sharpzo_mlx.tuning.pipeline import tune
 
 PATIENCE = 30  # seconds until a test that waits for the other thread fails
 
@@ -199,13 +200,13 @@ def test_two_tunings_at_once_leave_the_threads_as_they_were(
     before = library.get_num_threads()
     clip = sz.load(tiny_model)
     config = sz.TuneConfig(shots=4, generations=3, steps=12, head="none")
-    alone = sz.tune(clip, photos, config, output=tmp_path / "alone")
+    alone = tune(clip, photos, config, output=tmp_path / "alone")
 
-    def tune(number: int) -> sz.Run:
-        return sz.tune(clip, photos, config, output=tmp_path / str(number))
+    def tune_numbered(number: int) -> sz.Run:
+        return tune(clip, photos, config, output=tmp_path / str(number))
 
     with ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(tune, range(2)))
+        runs = list(pool.map(tune_numbered, range(2)))
     assert library.get_num_threads() == before
     for run in runs:
         assert np.array_equal(np.array(run.prompt.w), np.array(alone.prompt.w))

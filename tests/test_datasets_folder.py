@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sharpzo_mlx.datasets.folder import read_class_names, read_folder, split_folders
+from sharpzo_mlx.datasets.folder import read_folder, split_folders
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.matching import match_classes
 from sharpzo_mlx.datasets.names import plain_name, same_name
@@ -43,7 +43,7 @@ def test_classes_and_images_are_sorted_and_strangers_passed_over(
     assert images.labels == (0, 1, 2, 2)
     assert images.counts() == [1, 1, 2]
     assert not caplog.records
-    assert read_class_names(str(tmp_path)) == images.class_names
+    assert read_folder(str(tmp_path)) == images
 
 
 def test_order_is_that_of_the_names_not_of_the_disk(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sharpzo_mlx.datasets.evaluation_sets import recognise
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.templates import standard_template
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.tuning.pipeline import tune
 
 IDS = imagenet.classes().ids
 NAMES = tuple(imagenet.classes().names[wnid] for wnid in IDS)
@@ -152,9 +153,9 @@ def test_a_known_data_set_is_tuned_with_its_template(tiny_model: Path, photos: P
     shutil.copytree(photos, named)
     small: dict[str, Any] = {"shots": 4, "space.dimension": 8, "generations": 1, "stage1.population": 4, "steps": 0}
     clip = sz.load(tiny_model)
-    run = sz.tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run")
+    run = tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run")
     assert run.prompt.template == run.config.template == "a photo of a {}, a type of pet."
-    again = sz.tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run", resume=True)
+    again = tune(clip, named, sz.TuneConfig().with_settings(small), output=tmp_path / "run", resume=True)
     assert again.config == run.config
-    given = sz.tune(clip, named, sz.TuneConfig(template="my {}.").with_settings(small), output=tmp_path / "other")
+    given = tune(clip, named, sz.TuneConfig(template="my {}.").with_settings(small), output=tmp_path / "other")
     assert given.prompt.template == "my {}."

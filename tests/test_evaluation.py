@@ -21,6 +21,7 @@ from sharpzo_mlx.evaluation import folders
 from sharpzo_mlx.evaluation.folders import evaluate_steps
 from sharpzo_mlx.evaluation.reports import FolderResult
 from sharpzo_mlx.features.extract import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.tuning.pipeline import tune
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     config = sz.TuneConfig(shots=4, generations=20, steps=0).with_settings(
         {"space.dimension": 16, "stage1.population": 6, "space.relative_scale": 20.0}
     )
-    return sz.tune(sz.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run")
+    return tune(sz.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run")
 
 
 def expected(run: sz.Run, folder: Path, classes: list[str]) -> tuple[float, float]:
@@ -133,6 +134,7 @@ def test_of_many_images_only_one_chunk_is_in_memory(run: sz.Run, photos: Path, m
 KILLED_HALF_WAY = """
 import os, signal, sys
 from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
+from sharpzo_mlx.tuning.pipeline import tune
 for event in evaluate_steps(sys.argv[1], sys.argv[2]):
     if isinstance(event, FolderProgress) and event.done == 32:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -186,7 +188,7 @@ def test_what_cannot_be_asked(run: sz.Run, tiny_model: Path, tmp_path: Path) -> 
         lambda: sz.evaluate(run, ""),
         lambda: sz.predict(run, ["a.png", ""]),
         lambda: sz.evaluate("", tmp_path),
-        lambda: sz.tune(sz.load(run.model_folder), ""),
+        lambda: tune(sz.load(run.model_folder), ""),
         lambda: sz.compare(sz.load(run.model_folder), [tmp_path, ""]),
     ):
         with pytest.raises(sz.UserError, match="an empty path"):

@@ -31,6 +31,7 @@ from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import HeadShares
 from sharpzo_mlx.runs.resume import open_run
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.tuning.pipeline import tune
 
 SMALL: dict[str, Any] = {
     **TINY, "shots": 4, "generations": 8, "steps": 0, "head": "gda",
@@ -57,8 +58,8 @@ def runs(tiny_model: Path, hard: Path, tmp_path_factory: pytest.TempPathFactory)
     folder, clip = tmp_path_factory.mktemp("runs"), sz.load(tiny_model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHARPZO_MLX_CACHE", str(folder / "cache"))
-        one = sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=folder / "head")
-        plain = sz.tune(clip, hard, sz.TuneConfig().with_settings({**SMALL, "head": "none"}), output=folder / "plain")
+        one = tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=folder / "head")
+        plain = tune(clip, hard, sz.TuneConfig().with_settings({**SMALL, "head": "none"}), output=folder / "plain")
     return Run.load(one.folder), Run.load(plain.folder)
 
 
@@ -122,7 +123,7 @@ def test_the_images_of_the_test_play_no_part(
     shutil.copytree(hard, copy)
     for path, _label in run.record.images.by_split()["test"]:
         shutil.copyfile(hard / run.record.images.train[0][0], copy / path)
-    other = sz.tune(sz.load(tiny_model), copy, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    other = tune(sz.load(tiny_model), copy, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert other.results.test != run.results.test
     assert isinstance(other.prompt.head, head.Head)
     assert isinstance(run.prompt.head, head.Head)
@@ -219,9 +220,9 @@ def test_an_end_that_was_cut_off_goes_on_to_the_same_head(
     with monkeypatch.context() as patch:
         patch.setattr("sharpzo_mlx.tuning.pipeline.costs", killed)
         with pytest.raises(KeyboardInterrupt):
-            sz.tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+            tune(clip, hard, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert not Run.load(tmp_path / "run").finished
-    again = sz.tune(clip, hard, output=tmp_path / "run", resume=True)
+    again = tune(clip, hard, output=tmp_path / "run", resume=True)
     assert isinstance(again.prompt.head, head.Head)
     assert isinstance(run.prompt.head, head.Head)
     np.testing.assert_array_equal(again.prompt.head.weight, run.prompt.head.weight)

@@ -31,29 +31,6 @@ def test_process_peak_is_bytes() -> None:
     assert memory.process_peak() < memory.physical()
 
 
-def _limits() -> tuple[int, int]:
-    limit, cache = mx.set_memory_limit(1 << 33), mx.set_cache_limit(1 << 32)
-    mx.set_memory_limit(limit)
-    mx.set_cache_limit(cache)
-    return limit, cache
-
-
-def test_memory_limit_holds_inside_and_is_put_back() -> None:
-    before = _limits()
-    with memory.memory_limit(123_000_000):
-        assert _limits() == (123_000_000, 123_000_000)
-    assert _limits() == before
-
-
-def test_memory_limit_is_put_back_after_an_error() -> None:
-    before = _limits()
-    with pytest.raises(KeyError), memory.memory_limit(10**9):
-        raise KeyError
-    assert _limits() == before
-    with memory.memory_limit(None):
-        assert _limits() == before
-
-
 def test_wired_limit_restores_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Metal nothing is wired; with it (pretended here) the old limit returns, also after an error."""
     calls: list[int] = []

@@ -15,6 +15,7 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.features.cache import features_folder
+from sharpzo_mlx.tuning.pipeline import tune
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
@@ -24,7 +25,7 @@ CONFIG = sz.TuneConfig(shots=4, generations=3, steps=4).with_settings({"space.di
 @pytest.fixture(scope="module")
 def original(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that no test changes."""
-    return sz.tune(sz.load(tiny_model), photos, CONFIG, output=tmp_path_factory.mktemp("runs") / "run").folder
+    return tune(sz.load(tiny_model), photos, CONFIG, output=tmp_path_factory.mktemp("runs") / "run").folder
 
 
 @pytest.fixture

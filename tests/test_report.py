@@ -23,6 +23,7 @@ from sharpzo_mlx.report.analysis import RunAnalysis, analyse_run
 from sharpzo_mlx.report.landscape import GRID
 from sharpzo_mlx.report.page import write_report
 from sharpzo_mlx.report.plots import choose_classes
+from sharpzo_mlx.tuning.pipeline import tune
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -42,7 +43,7 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     data = shutil.copytree(photos, folder / "a <b>& photos")
     (data / "cat").rename(data / "<i>cat")
     config = sz.TuneConfig(shots=4, generations=6, steps=20).with_settings({**TINY, **STEPS})
-    return sz.tune(sz.load(tiny_model), data, config, output=folder / "run")
+    return tune(sz.load(tiny_model), data, config, output=folder / "run")
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def test_a_hundred_classes_stay_readable(tiny_model: Path, tmp_path: Path) -> No
     config = sz.TuneConfig(shots=1, generations=4, steps=0).with_settings(
         {"space.dimension": 8, "stage1.population": 6, "space.relative_scale": 30.0}
     )
-    run = sz.tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")
+    run = tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")
     page = read(write_report(run, landscape=False, png=True))
     assert {path.stem for path in run.folder.glob("*.png")} == {"curves", "curves-seconds", "classes"}
     with Image.open(run.folder / "classes.png") as picture:

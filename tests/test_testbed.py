@@ -14,6 +14,7 @@ from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
 from sharpzo_mlx.optimisers.gradients import cge, forward_mode
 from sharpzo_mlx.rng import key_for
+from sharpzo_mlx.tuning.pipeline import tune
 from sharpzo_mlx.tuning.problem import make_problem
 
 BUDGET = 2000
@@ -28,7 +29,7 @@ def clip(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Clip:
 
 def test_tuning_photographs_gains_and_its_run_can_be_used(clip: sz.Clip, testbed: Path, tmp_path: Path) -> None:
     photo = testbed / "pacs" / "photo"
-    run = sz.tune(clip, photo, sz.TuneConfig(shots=16, seed=0, query_budget=BUDGET), output=tmp_path / "run")
+    run = tune(clip, photo, sz.TuneConfig(shots=16, seed=0, query_budget=BUDGET), output=tmp_path / "run")
     results = run.results
     assert results.zero_shot == pytest.approx(0.286, abs=0.003)  # as the testbed's README measured it in torch
     assert results.test is not None

@@ -13,11 +13,13 @@ import pytest
 from tiny_settings import SMALL
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.cli import main
 from sharpzo_mlx.report import page
 from sharpzo_mlx.runs.run import Run, locked
+from sharpzo_mlx.runs.settings_file import as_toml
 from sharpzo_mlx.runs.step_log import read_steps
 from sharpzo_mlx.tuning.encoding import Encoding
-from sharpzo_mlx.tuning.pipeline import Done, Plan, tune_steps
+from sharpzo_mlx.tuning.pipeline import Done, Plan, tune, tune_steps
 from sharpzo_mlx.tuning.search import TuneStep
 
 
@@ -53,7 +55,7 @@ def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos
 
 
 def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    run = tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     for split in ("val", "test"):
         rows = run.record.images.by_split()[split]
         features = np.array(clip.encode_images([photos / path for path, _ in rows]))
@@ -67,7 +69,7 @@ def test_results_are_those_of_the_saved_classifier(clip: sz.Clip, photos: Path, 
 
 
 def test_tuning_lowers_the_training_loss(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig().with_settings({**SMALL, "generations": 40}), output=tmp_path / "run")
+    run = tune(clip, photos, sz.TuneConfig().with_settings({**SMALL, "generations": 40}), output=tmp_path / "run")
     losses = [step.loss for step in read_steps(run.folder) if step.stage == 1]
     assert losses[-1] < losses[0] - 0.05
     assert run.results.val >= run.results.zero_shot_val
@@ -82,7 +84,7 @@ def test_without_a_readable_test_image_there_is_no_test_split(
                 copied = tmp_path / "data" / part / image.parent.name / image.name
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 copied.write_bytes(b"no" if part == "test" else image.read_bytes())
-    run = sz.tune(clip, tmp_path / "data", sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    run = tune(clip, tmp_path / "data", sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert "not one of the 12 test images can be read" in caplog.text
     assert run.finished
     assert run.results.test is None
@@ -111,7 +113,7 @@ def test_nothing_is_left_where_tuning_never_began(
 ) -> None:
     folder = photos if dataset == "photos" else tmp_path / dataset
     with pytest.raises(sz.UserError, match=message):
-        sz.tune(clip, folder, sz.TuneConfig().with_settings({**SMALL, **changes}), output=tmp_path / "new" / "run")
+        tune(clip, folder, sz.TuneConfig().with_settings({**SMALL, **changes}), output=tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
 
 
@@ -119,14 +121,14 @@ def test_what_a_kill_or_the_finder_left_is_no_obstacle(clip: sz.Clip, photos: Pa
     (tmp_path / "run").mkdir()
     for name in (".DS_Store", ".run-abc.json", ".checkpoint-xyz.safetensors"):
         (tmp_path / "run" / name).write_text("left")
-    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    run = tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     assert sorted(p.name for p in run.folder.glob(".*")) == [".DS_Store"]
 
 
 def test_an_output_that_cannot_be_made_is_one_line(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(sz.UserError, match="choose another --output"):
-        sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "file" / "run")
+        tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "file" / "run")
 
 
 def test_coarse_products_switch_to_forward_mode(
@@ -134,14 +136,14 @@ def test_coarse_products_switch_to_forward_mode(
 ) -> None:
     monkeypatch.setattr("sharpzo_mlx.runtime.precision.products_are_coarse", lambda: True)
     config = sz.TuneConfig().with_settings({**SMALL, "sharpness.rho": 0.1, "sharpness.estimator": "cge"})
-    run = sz.tune(clip, photos, config, output=tmp_path / "run")
+    run = tune(clip, photos, config, output=tmp_path / "run")
     assert "sharpness.estimator forward" in caplog.text
     # CGE's d coordinates stay d coordinates: 5 generations of 6 + 2 x 16, 30 steps of 2 + 1 + 3
     assert run.results.queries == 5 * (6 + 32) + 30 * 6
 
 
 def test_run_json_is_plain_and_complete(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    run = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    run = tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     content = json.loads((run.folder / "run.json").read_text())
     assert content["config"] == sz.TuneConfig(template="a photo of a {}.").with_settings(SMALL).to_json()
     assert content["model"]["fingerprint"] == clip.fingerprint
@@ -157,3 +159,19 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(sz.UserError) as caught:
         Run.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_python_and_the_command_line_leave_the_same_files(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    config = sz.TuneConfig().with_settings(SMALL)
+    own = sz.tune(sz.load(tiny_model), photos, config, output=tmp_path / "python")
+    (tmp_path / "settings.toml").write_text(as_toml(config))
+    words = ["tune", str(photos), "--model", str(tiny_model), "--config", str(tmp_path / "settings.toml")]
+    assert main.run([*words, "--output", str(tmp_path / "command")]) == 0
+    other = tmp_path / "command"
+    assert {path.name for path in own.folder.iterdir()} == {path.name for path in other.iterdir()}
+    for name in ("config.toml", "prompt.safetensors"):
+        assert (own.folder / name).read_bytes() == (other / name).read_bytes()
+    same_page = [(folder / "report.html").read_text().count("<svg") for folder in (own.folder, other)]
+    assert same_page[0] == same_page[1] > 0
+    alone = sz.tune(sz.load(tiny_model), photos, config, output=tmp_path / "alone", report=False)
+    assert not (alone.folder / "report.html").exists()

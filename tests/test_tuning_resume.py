@@ -21,7 +21,7 @@ from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import read_settings
 from sharpzo_mlx.runs.step_log import read_steps
 from sharpzo_mlx.tuning import checkpointing
-from sharpzo_mlx.tuning.pipeline import tune_steps
+from sharpzo_mlx.tuning.pipeline import tune, tune_steps
 from sharpzo_mlx.tuning.search import Search, TuneStep
 from sharpzo_mlx.tuning.search_state import SearchState
 
@@ -42,7 +42,7 @@ def same_prompt(one: Path, other: Path) -> None:
 
 def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        sz.tune(clip, photos, sz.TuneConfig(seed=seed).with_settings(SMALL), output=tmp_path / name)
+        tune(clip, photos, sz.TuneConfig(seed=seed).with_settings(SMALL), output=tmp_path / name)
     same_prompt(tmp_path / "a", tmp_path / "b")
     a, c = (Run.load(tmp_path / name) for name in ("a", "c"))
     assert float(mx.max(mx.abs(a.prompt.context - c.prompt.context))) > 0
@@ -51,11 +51,10 @@ def test_one_seed_makes_one_result_and_another_makes_another(clip: sz.Clip, phot
 
 SCRIPT = """
 import sys, sharpzo_mlx as sz
-from sharpzo_mlx.runs.settings_file import read_settings
 from sharpzo_mlx.tuning import checkpointing
 checkpointing.CHECKPOINT_SECONDS = 0.05
 model, photos, output, options = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
-sz.tune(sz.load(model), photos, sz.TuneConfig().with_settings(options), output=output, resume=True)
+sz.tune(sz.load(model), photos, sz.TuneConfig().with_settings(options), output=output, resume=True, report=False)
 """
 
 
@@ -102,7 +101,7 @@ def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Pa
     assert run.record.status == "interrupted"
     assert run.results.test is None
     assert len(sz.evaluate(run, [photos]).folders) == 1
-    done = sz.tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
+    done = tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
     assert done.finished
     assert done.config == run.config
     same_prompt(tmp_path / "whole", tmp_path / "run")
@@ -119,7 +118,7 @@ def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, p
             list(steps)
     result = sz.evaluate(tmp_path / "run", photos).folders[0]
     assert result.tuned == result.zero_shot
-    assert sz.tune(clip, photos, output=tmp_path / "run", resume=True).finished
+    assert tune(clip, photos, output=tmp_path / "run", resume=True).finished
 
 
 def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_an_interrupt_between_two_writes_doubles_nothing(clip: sz.Clip, photos: 
         patch.setattr(Search, "state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(steps)
-    sz.tune(clip, photos, output=tmp_path / "run", resume=True)
+    tune(clip, photos, output=tmp_path / "run", resume=True)
     assert [s.step for s in read_steps(tmp_path / "run")] == [*range(1, 6), *range(1, 31)]
 
 
@@ -147,41 +146,41 @@ def test_a_half_written_step_is_cut_back(clip: sz.Clip, photos: Path, tmp_path: 
     steps.close()  # type: ignore[attr-defined]
     with (tmp_path / "run" / "steps.jsonl").open("ab") as log:
         log.write(b'{"stage": 1, "st')
-    sz.tune(clip, photos, output=tmp_path / "run", resume=True)
+    tune(clip, photos, output=tmp_path / "run", resume=True)
     assert [s.step for s in read_steps(tmp_path / "run")] == [*range(1, 6), *range(1, 31)]
 
 
 def test_resume_starts_what_is_not_there_and_returns_what_is_done(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     config = sz.TuneConfig().with_settings(SMALL)
-    first = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
+    first = tune(clip, photos, config, output=tmp_path / "run", resume=True)
     stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
-    again = sz.tune(clip, photos, config, output=tmp_path / "run", resume=True)
+    again = tune(clip, photos, config, output=tmp_path / "run", resume=True)
     assert again.results == first.results
     assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == stamp
 
 
 def test_a_finished_run_is_not_that_of_another_data_set(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    first = sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    first = tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     others = shutil.copytree(photos, tmp_path / "others")
     for image in (others / "dog").iterdir():  # the same names, but other images
         shutil.copy(photos / "cat" / "1.png", image)
     for other in (others, tmp_path / "absent"):
         with pytest.raises(sz.UserError) as error:
-            sz.tune(clip, other, output=tmp_path / "run", resume=True)
+            tune(clip, other, output=tmp_path / "run", resume=True)
         assert f"run: tuned on {photos}, not {other};" in str(error.value)
     (tmp_path / "link").symlink_to(photos)
     for same in (photos, tmp_path / "link", shutil.copytree(photos, tmp_path / "copy")):
-        assert sz.tune(clip, same, output=tmp_path / "run", resume=True).results == first.results
+        assert tune(clip, same, output=tmp_path / "run", resume=True).results == first.results
 
 
 def test_a_finished_run_is_not_that_of_another_model(
     clip: sz.Clip, photos: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
-    sz.tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
+    tune(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run")
     other = sz.load(shutil.copytree(tiny_model, tmp_path / "other"))
     other.__dict__["fingerprint"] = "another"
     with pytest.raises(sz.UserError) as error:
-        sz.tune(other, photos, output=tmp_path / "run", resume=True)
+        tune(other, photos, output=tmp_path / "run", resume=True)
     assert f"tuned {clip.folder}, not {other.folder}" in str(error.value)
 
 
@@ -190,14 +189,14 @@ def test_a_second_run_never_overwrites_the_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     quick = sz.TuneConfig().with_settings({**SMALL, "generations": 1, "steps": 0})
-    names = [sz.tune(clip, photos, quick).folder for _ in range(2)]
+    names = [tune(clip, photos, quick).folder for _ in range(2)]
     assert names == [Path(f"runs/{photos.name}-m-0"), Path(f"runs/{photos.name}-m-0-2")]
     with pytest.raises(sz.UserError, match="--resume"):
-        sz.tune(clip, photos, quick, output=names[0])
+        tune(clip, photos, quick, output=names[0])
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
     with pytest.raises(sz.UserError, match="no run; choose another"):
-        sz.tune(clip, photos, quick, output=tmp_path / "notes")
+        tune(clip, photos, quick, output=tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
@@ -209,9 +208,9 @@ def test_going_on_with_something_else_names_the_difference(
     next(e for e in steps if isinstance(e, TuneStep))
     steps.close()  # type: ignore[attr-defined]
     with pytest.raises(sz.UserError, match=r"begun with sharpness\.rho .*, not 0\.7"):
-        sz.tune(clip, photos, config.with_settings({"sharpness.rho": 0.7}), output=tmp_path / "run", resume=True)
+        tune(clip, photos, config.with_settings({"sharpness.rho": 0.7}), output=tmp_path / "run", resume=True)
     moved = shutil.copytree(photos, tmp_path / "moved")
-    assert sz.tune(clip, moved, config, output=tmp_path / "run", resume=True).finished
+    assert tune(clip, moved, config, output=tmp_path / "run", resume=True).finished
 
 
 def begun(clip: sz.Clip, dataset: Path, folder: Path) -> None:
@@ -227,10 +226,10 @@ def test_images_that_are_gone_or_changed_are_noticed(clip: sz.Clip, photos: Path
     for image in (own / "dog").iterdir():
         shutil.copy(own / "cat" / "1.png", image)
     with pytest.raises(sz.UserError, match="have changed since"):
-        sz.tune(clip, own, output=tmp_path / "run", resume=True)
+        tune(clip, own, output=tmp_path / "run", resume=True)
     shutil.rmtree(own / "dog")
     with pytest.raises(sz.UserError, match="gone, but drawn for"):
-        sz.tune(clip, own, output=tmp_path / "run", resume=True)
+        tune(clip, own, output=tmp_path / "run", resume=True)
 
 
 def test_linked_images_and_relative_folders_go_on(
@@ -242,15 +241,15 @@ def test_linked_images_and_relative_folders_go_on(
         link.symlink_to(image)
     monkeypatch.chdir(tmp_path)
     begun(clip, Path("linked"), Path("run"))
-    assert sz.tune(clip, "linked", output="run", resume=True).finished
+    assert tune(clip, "linked", output="run", resume=True).finished
 
 
 def test_a_run_writes_the_settings_that_repeat_it(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
-    first = sz.tune(clip, photos, sz.TuneConfig(seed=3).with_settings(SMALL), output=tmp_path / "first")
+    first = tune(clip, photos, sz.TuneConfig(seed=3).with_settings(SMALL), output=tmp_path / "first")
     settings = read_settings(first.folder / "config.toml")
     again = sz.TuneConfig().with_settings(settings)
     assert again == first.config
-    sz.tune(clip, photos, again, output=tmp_path / "again")
+    tune(clip, photos, again, output=tmp_path / "again")
     same_prompt(tmp_path / "first", tmp_path / "again")
 
 

@@ -93,11 +93,6 @@ def _test_images(file: Path) -> ImageSet:
     return images
 
 
-def read_class_names(folder: str | Path) -> tuple[str, ...]:
-    """Return the class names that `read_folder` finds, in its order; raises what it raises."""
-    return read_folder(folder).class_names
-
-
 def checked_folder(folder: str | Path) -> Path:
     """Return a folder as a path.
 

@@ -107,11 +107,6 @@ class FolderResult:
         """Accuracy after tuning."""
         return self.tuned_metrics.top1
 
-    @property
-    def below_zero_shot(self) -> bool:
-        """Whether tuning lowered the accuracy here."""
-        return self.tuned < self.zero_shot
-
     def to_entry(self, path: Path | None = None) -> EvaluationEntry:
         """Return the result as JSON holds it, with another spelling of its path if one is given."""
         before, after = self.zero_shot_metrics, self.tuned_metrics

@@ -52,7 +52,7 @@ def write_report(
 ) -> Path:
     """Write the page of a run.
 
-    `tune` does not call this: the command line does after tuning, with `landscape=False`.
+    `tune` writes the page too, without the landscape.
 
     Args:
         run: the run or its folder.

@@ -1,8 +1,8 @@
-"""How much memory is used, may be used, and stays wired; limits are restored when their block ends.
+"""Measure the memory that is used, and hold MLX's working set in memory while a block of code runs.
 
-MLX counts what its own allocator gave out (`mlx_peak`); the process's peak also holds Python, decoded
-images and memory-mapped weights. On Metal a working set that is wired is not paged out between two steps;
-elsewhere there is nothing to wire and `wired_limit` does nothing.
+MLX counts what its own allocator gave out (`mlx_peak`); the process's peak also holds Python, decoded images and
+memory-mapped weights. On Metal a working set that is wired is not paged out between two steps; elsewhere
+`wired_limit` does nothing.
 
 >>> mlx_peak() <= physical()
 True
@@ -21,7 +21,7 @@ import mlx.core as mx
 
 
 def mlx_peak() -> int:
-    """Most bytes that MLX's arrays held at once since the start or `reset_mlx_peak`."""
+    """Return the most bytes that MLX's arrays held at once since the start or `reset_mlx_peak`."""
     return max(mx.get_peak_memory(), mx.get_active_memory())  # a reset counts from 0, not from what is held
 
 
@@ -31,7 +31,7 @@ def reset_mlx_peak() -> None:
 
 
 def process_peak() -> int:
-    """Most bytes of physical memory that this process held at once (its peak resident set)."""
+    """Return the most bytes of physical memory that this process held at once (its peak resident set)."""
     status = Path("/proc/self/status")
     if status.is_file():  # Linux: there `ru_maxrss` begins with what the process had that started this one
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -40,26 +40,8 @@ def process_peak() -> int:
 
 
 def physical() -> int:
-    """Bytes of physical memory in this machine."""
+    """Return the bytes of physical memory in this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-@contextmanager
-def memory_limit(limit: int | None) -> Iterator[None]:
-    """Hold MLX to `limit` bytes (None: as it was) inside the block; its spare buffers count towards it.
-
-    The limit is MLX's guideline: it waits for running work and gives spare buffers back before it goes above.
-    """
-    if limit is None:
-        yield
-        return
-    before = mx.set_memory_limit(limit)
-    cache_before = mx.set_cache_limit(min(limit, before))
-    try:
-        yield
-    finally:
-        mx.set_memory_limit(before)
-        mx.set_cache_limit(cache_before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Are this device's float32 products full float32? One product is measured against float64.
+"""Measure whether float32 products on this device are full float32, against float64.
 
 Zeroth-order estimates are small differences of two losses (METHOD: eqs. 3 and 5 of arXiv 2506.20990), so
 products whose operands are rounded to 11 bits (TF32) drown them. The environment variable that turns the
@@ -27,7 +27,7 @@ _ROWS, _INNER = 64, 512
 def product_error(
     dtype: mx.Dtype = mx.float32, multiply: Callable[[mx.array, mx.array], mx.array] = mx.matmul
 ) -> float:
-    """Relative error of one matrix product on the default device.
+    """Measure the relative error of one matrix product on the default device.
 
     Args:
         dtype: type of both operands; they are rounded to it before either product is taken, so the error
@@ -46,7 +46,7 @@ def product_error(
 
 
 def quantised_product_error(bits: int, group_size: int) -> float:
-    """The same of a product with a quantised matrix, against the numbers that it stands for."""
+    """Measure the same of a product with a quantised matrix, against the numbers that the matrix stands for."""
     draw = generator_for(0, "precision")
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=mx.float32)
     packed, scales, biases = mx.quantize(mx.array(draw.standard_normal((_ROWS, _INNER)), mx.float32), group_size, bits)
@@ -56,13 +56,13 @@ def quantised_product_error(bits: int, group_size: int) -> float:
 
 
 def products_are_coarse() -> bool:
-    """Whether float32 products on the default device lose more than rounding float32 explains."""
+    """Return whether float32 products on the default device lose more than rounding float32 explains."""
     return product_error() > COARSE
 
 
 @cache
 def quantised_products_are_coarse(bits: int, group_size: int) -> bool:
-    """Whether products of float32 with such matrices lose more than rounding float32 explains."""
+    """Return whether products of float32 with such matrices lose more than rounding float32 explains."""
     return quantised_product_error(bits, group_size) > COARSE
 
 

@@ -1,4 +1,4 @@
-"""What must happen before MLX is first imported: full float32 products, and a fast BLAS on Linux.
+"""Prepare the process before MLX is first imported: full float32 products, and a fast BLAS on Linux.
 
 MLX rounds the operands of float32 products to about 11 bits on M5 GPUs and on CUDA unless
 MLX_ENABLE_TF32=0 is set before its first use; finite differences of losses do not survive that. On Linux
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def unsupported() -> str | None:
-    """One line that says why this machine cannot run MLX, or None where it can."""
+    """Return one line that says why this machine cannot run MLX, or None if it can."""
     if sys.platform == "darwin" and os.uname().machine != "arm64":
         return INTEL_MAC
     if sys.platform not in ("darwin", "linux"):
