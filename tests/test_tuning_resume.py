@@ -31,7 +31,7 @@ def clip(tiny_model: Path) -> sz.Clip:
     return sz.load(tiny_model)
 
 
-LONG = {**SMALL, "steps": 900}
+LONG = {**SMALL, "steps": 400}
 
 
 def same_prompt(one: Path, other: Path) -> None:
@@ -73,26 +73,35 @@ def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[bytes]) -
         time.sleep(0.005)
 
 
-def test_a_killed_run_goes_on_to_the_same_prompt(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    whole = start(tiny_model, photos, tmp_path / "whole", LONG)
-    assert whole.wait(120) == 0
-    for count in (20, 250, 600):  # three kills, at moments nobody chose
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a long run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHARPZO_MLX_CACHE", str(folder / "cache"))
+        assert start(tiny_model, photos, folder / "run", LONG).wait(120) == 0
+    return folder / "run"
+
+
+def test_a_killed_run_goes_on_to_the_same_prompt(whole: Path, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    for count in (20, 120, 280):  # three kills, at moments nobody chose
         process = start(tiny_model, photos, tmp_path / "cut", LONG)
         wait_for_steps(tmp_path / "cut", count, process)
         process.kill()
         process.wait()
         assert not Run.load(tmp_path / "cut").finished
     assert start(tiny_model, photos, tmp_path / "cut", LONG).wait(120) == 0
-    same_prompt(tmp_path / "whole", tmp_path / "cut")
+    same_prompt(whole, tmp_path / "cut")
     numbers = [
-        [dataclasses.replace(s, seconds=0.0, peak_memory_mb=0.0) for s in read_steps(tmp_path / name)]
-        for name in ("whole", "cut")
+        [dataclasses.replace(s, seconds=0.0, peak_memory_mb=0.0) for s in read_steps(folder)]
+        for folder in (whole, tmp_path / "cut")
     ]
     assert numbers[0] == numbers[1]
 
 
-def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    assert start(tiny_model, photos, tmp_path / "whole", LONG).wait(120) == 0
+def test_an_interrupted_run_can_be_used_and_goes_on(
+    whole: Path, tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
     process = start(tiny_model, photos, tmp_path / "run", LONG)
     wait_for_steps(tmp_path / "run", 100, process)
     process.send_signal(signal.SIGINT)
@@ -104,7 +113,7 @@ def test_an_interrupted_run_can_be_used_and_goes_on(tiny_model: Path, photos: Pa
     done = tune(sz.load(tiny_model), photos, output=run.folder, resume=True)
     assert done.finished
     assert done.config == run.config
-    same_prompt(tmp_path / "whole", tmp_path / "run")
+    same_prompt(whole, tmp_path / "run")
 
 
 def test_stopped_before_the_first_generation_there_is_zero_shot(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
