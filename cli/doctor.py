@@ -171,7 +171,7 @@ def default_model() -> Finding:
 
 def image_streams() -> Finding:
     """mlx-data, which decodes plain JPEG and PNG files in its own threads."""
-    if _importable("mlx.data"):
+    if is_importable("mlx.data"):
         return Finding("mlx-data", "decodes images in threads")
     remedy = "pip install mlx-data, where it has a wheel for this Python"
     return Finding("mlx-data", "missing; Pillow decodes instead, with equal results", remedy)
@@ -179,12 +179,12 @@ def image_streams() -> Finding:
 
 def phone_photos() -> Finding:
     """pillow-heif, which reads HEIC photos."""
-    if _importable("pillow_heif"):
+    if is_importable("pillow_heif"):
         return Finding("pillow-heif", "reads HEIC photos")
     return Finding("pillow-heif", "missing; HEIC photos are skipped", "pip install pillow-heif")
 
 
-def _importable(name: str) -> bool:
+def is_importable(name: str) -> bool:
     try:
         importlib.import_module(name)
     except Exception:  # a broken installation is as good as none

@@ -1,8 +1,8 @@
-"""`sharpzo-mlx evaluate RUN... FOLDER...`: accuracy on each folder, tuned beside zero-shot.
+"""`sharpzo-mlx evaluate RUN... FOLDER...`: measures accuracy on each folder, tuned beside zero-shot.
 
-One row a folder and their mean in a table, or `--json`, or `--csv`. Folders in the run's own data set stand first
-and apart, the mean is then that of the shifted ones; a folder on which tuning did harm is said so. Several runs
-(seeds) are measured on the same folders and shown with mean and spread.
+Prints a table with one row a folder and their mean, or `--json`, or `--csv`. Folders in the run's own dataset come
+first, and the mean is then that of the shifted ones. A folder on which tuning lowered the accuracy is marked. Several
+runs (seeds) are measured on the same folders and shown with mean and spread.
 
 >>> sharpzo-mlx evaluate runs/pets-clip-0 pets/test sketches/  # doctest: +SKIP
 """
@@ -29,8 +29,8 @@ SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=PATH)
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
 @click.option("--own-classes", is_flag=True, help="Only a folder's own classes compete.")
-@click.option("--all-classes", is_flag=True, help="All tuned classes compete, for ImageNet-A and -R too.")
-@click.option("--mapping", type=PATH, help="File from class folders to classes.")
+@click.option("--all-classes", is_flag=True, help="All tuned classes compete, also on ImageNet-A and -R.")
+@click.option("--mapping", type=PATH, help="File that maps class folders to tuned classes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a line for each run and folder on stdout.")
 def evaluate_command(
@@ -51,19 +51,19 @@ def evaluate_command(
     """
     style = at_most_one(json=as_json, csv=as_csv)
     scope = SCOPES[at_most_one(own_classes=own_classes, all_classes=all_classes)]
-    runs, places = _parted(run_folder, folders)
-    reports = {run: _measured(run, places, model=model, scope=scope, mapping=mapping) for run in runs}
+    runs, places = _split_arguments(run_folder, folders)
+    reports = {run: _evaluate(run, places, model=model, scope=scope, mapping=mapping) for run in runs}
     if style == "json":
         wording.echo_json(shift_tables.as_record(reports))
     elif style == "csv":
         click.echo(shift_tables.as_csv(reports), nl=False)
     else:
-        click.echo(shift_tables.table(reports))
-        click.echo("".join(f"{remark}\n" for remark in _heads(runs)), nl=False)
+        click.echo(shift_tables.make_table(reports))
+        click.echo("".join(f"{remark}\n" for remark in _describe_heads(runs)), nl=False)
 
 
-def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
-    """The runs, which come first, and the folders of images."""
+def _split_arguments(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
+    """Return the runs, which come first, and the folders of images."""
     from sharpzo_mlx.runs.run import Run
 
     count = next((place for place, path in enumerate(others) if not Run.exists(path)), len(others))
@@ -72,15 +72,15 @@ def _parted(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Pat
     return [first, *others[:count]], list(others[count:])
 
 
-def _heads(runs: list[Path]) -> list[str]:
-    """Of each run with a head, what its tuned column is made of."""
+def _describe_heads(runs: list[Path]) -> list[str]:
+    """Return a line for each run with a head: what its tuned column is made of."""
     from sharpzo_mlx.runs.run import Run
 
     heads = [(run, Run.load(run).prompt.head) for run in runs]
     return [f"{run}: {wording.head(head)}" for run, head in heads if head is not None]
 
 
-def _measured(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
+def _evaluate(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip.handle import load
     from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps

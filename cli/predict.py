@@ -1,7 +1,7 @@
-"""`sharpzo-mlx predict RUN IMAGE...`: the most likely labels of each image, with their probabilities.
+"""`sharpzo-mlx predict RUN IMAGE...`: prints the most probable labels of each image, with their probabilities.
 
-A line an image, or `--json`, or `--csv` with a row a label. An image that cannot be read is said on
-stderr (and in the JSON and CSV) and does not stop the others.
+Prints a line an image, or `--json`, or `--csv` with a row a label. An image that cannot be read is named on stderr (and
+in the JSON and CSV) and does not stop the others.
 
 >>> sharpzo-mlx predict runs/pets-clip-0 a.jpg b.png --top 3  # doctest: +SKIP
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command("predict")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
-@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
+@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels per image.")
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print path,label,probability,error on stdout.")
@@ -51,7 +51,7 @@ def predict_command(
 
 
 def as_record(prediction: Prediction) -> dict[str, Any]:
-    """One image's labels for a script, the likeliest first."""
+    """Return one image's labels for a script, the most probable first."""
     labels = [{"label": label, "probability": share} for label, share in prediction.labels]
     return {"path": str(prediction.path), "labels": labels, "error": prediction.error}
 

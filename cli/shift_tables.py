@@ -1,8 +1,8 @@
-"""What `evaluate` prints: the table for a reader, and the same figures as JSON and CSV for a script.
+"""What `evaluate` prints: a table for a reader, and the same figures as JSON and CSV for a script.
 
-Reports come by run; with several of them a row is the mean over runs, with the standard deviation behind it.
+Reports are given by run. With several runs a row is the mean over them, followed by the standard deviation.
 
->>> print(table({Path("runs/a"): report}))  # doctest: +SKIP
+>>> print(make_table({Path("runs/a"): report}))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -22,19 +22,10 @@ if TYPE_CHECKING:
     Reports = Mapping[Path, Report]
 
 WORST = 3  # classes named under the table
-HEADING = (
-    "folder",
-    "images",
-    "zero-shot",
-    "tuned",
-    "change",
-    "95 % interval",
-    "top-5",
-    "per class",
-    "ECE",
-    "",
-    "unreadable",
-)
+MARK, UNREADABLE = "", "unreadable"  # headings of columns that are shown only if one of their cells says something
+HEADING = ("folder", "images", "zero-shot", "tuned", "change", "95 % interval", "top-5", "per class", "ECE", MARK,
+           UNREADABLE)  # fmt: skip
+BELOW = "below zero-shot"
 CSV_HEADING = (
     "run", "path", "corruption", "severity", "kind", "in_distribution", "images", "unreadable", "zero_shot", "tuned",
     "low", "high", "zero_shot_top5", "tuned_top5", "zero_shot_per_class", "tuned_per_class", "zero_shot_ece",
@@ -42,64 +33,67 @@ CSV_HEADING = (
 )  # fmt: skip
 
 
-def table(reports: Reports) -> str:
-    """One row a folder, the mean, and lines on what deserves words."""
+def make_table(reports: Reports) -> str:
+    """Return one row a folder, their mean, and remarks; folders in distribution come first."""
     first = next(iter(reports.values()))
-    rows = [_row([report.folders[place] for report in reports.values()]) for place in range(len(first.folders))]
+    rows = [_make_row([report.folders[place] for report in reports.values()]) for place in range(len(first.folders))]
     body = [row for row, result in zip(rows, first.folders, strict=True) if result.in_distribution]
     body += [row for row, result in zip(rows, first.folders, strict=True) if not result.in_distribution]
     if len(body) > 1:
-        body.append(_mean_row(reports))
-    marked = any(row[9] for row in body)
-    unreadable = any(result.unreadable for report in reports.values() for result in report.folders)
-    kept = [place for place in range(len(HEADING)) if (place != 9 or marked) and (place != 10 or unreadable)]
-    lines = [wording.aligned([[row[place] for place in kept] for row in (HEADING, *body)])]
-    return "\n".join([*lines, *_remarks(reports)])
+        body.append(_make_mean_row(reports))
+    hidden = set()
+    if not any(row[HEADING.index(MARK)] for row in body):
+        hidden.add(MARK)
+    if not any(result.unreadable for report in reports.values() for result in report.folders):
+        hidden.add(UNREADABLE)
+    shown = [place for place, name in enumerate(HEADING) if name not in hidden]
+    table = wording.aligned([[row[place] for place in shown] for row in (HEADING, *body)])
+    return "\n".join([table, *_make_remarks(reports)])
 
 
-def _row(results: Sequence[FolderResult]) -> tuple[str, ...]:
+def _make_row(results: Sequence[FolderResult]) -> tuple[str, ...]:
+    """Return the cells of one folder; one result for each run."""
     result = results[0]
     before, after = [r.zero_shot for r in results], [r.tuned for r in results]
-    pairs = [(r.zero_shot_metrics, r.tuned_metrics) for r in results]
+    metrics = [r.tuned_metrics for r in results]
+    ece = fmean(r.zero_shot_metrics.ece for r in results)
     return (
         str(result.path),
         str(result.images),
         _share(before),
         _share(after),
-        _change(before, after),
+        wording.points(fmean(before), fmean(after)),
         _between(_interval(results)),
-        _share([tuned.top5 for _, tuned in pairs]),
-        _share([tuned.per_class for _, tuned in pairs]),
-        f"{100 * fmean(zero_shot.ece for zero_shot, _ in pairs):.1f} -> {_share([tuned.ece for _, tuned in pairs])}",
-        "below zero-shot" if fmean(after) < fmean(before) else "",
+        _share([one.top5 for one in metrics]),
+        _share([one.per_class for one in metrics]),
+        f"{100 * ece:.1f} -> {_share([one.ece for one in metrics])}",
+        BELOW if fmean(after) < fmean(before) else "",
         str(result.unreadable),
     )
 
 
-def _mean_row(reports: Reports) -> tuple[str, ...]:
-    """The mean of the shifted folders where others stand beside them, else of all."""
+def _make_mean_row(reports: Reports) -> tuple[str, ...]:
+    """Return the mean over the shifted folders if there are others beside them, else over all."""
     first = next(iter(reports.values()))
     apart = 0 < len(first.shifted) < len(first.folders)
     found = [
         (report.shifted_mean if apart else None) or (report.zero_shot, report.tuned) for report in reports.values()
     ]
     before, after = [pair[0] for pair in found], [pair[1] for pair in found]
-    below = "below zero-shot" if fmean(after) < fmean(before) else ""
+    below = BELOW if fmean(after) < fmean(before) else ""
+    change = wording.points(fmean(before), fmean(after))
     name = "mean of shifted" if apart else "mean"
-    return (name, "", _share(before), _share(after), _change(before, after), "", "", "", "", below, "")
+    return (name, "", _share(before), _share(after), change, "", "", "", "", below, "")
 
 
 def _share(values: Sequence[float]) -> str:
+    """Return the mean over runs in per cent, with the standard deviation if there are several."""
     spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
     return wording.percent(fmean(values)) + spread
 
 
-def _change(before: Sequence[float], after: Sequence[float]) -> str:
-    return wording.points(fmean(before), fmean(after))
-
-
 def _interval(results: Sequence[FolderResult]) -> tuple[float, float]:
-    """That of the one run, or of the mean change of several."""
+    """Return the interval of the change of one run, or of the mean change of several runs."""
     from sharpzo_mlx.evaluation.metrics import pooled_interval
 
     if len(results) == 1:
@@ -111,8 +105,11 @@ def _between(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
 
 
-def _remarks(reports: Reports) -> list[str]:
-    """What was recognised, the worst classes, shift against gain, corruptions; of several runs, of the first."""
+def _make_remarks(reports: Reports) -> list[str]:
+    """Return lines on the kind of each folder, the worst classes, the gain under shift, and corruptions.
+
+    With several runs they are about the first one.
+    """
     first = next(iter(reports.values()))
     lines = [""]
     for result in first.folders:
@@ -120,9 +117,8 @@ def _remarks(reports: Reports) -> list[str]:
         worst = ", ".join(f"{one.name} {wording.percent(one.tuned)}" for one in result.classes[:WORST])
         lines.append(f"{result.path}: {place}, {result.kind}; worst: {worst}")
     if first.shift_per_point is not None and len(reports) == 1:
-        lines.append(
-            f"points gained on the shifted folders for each gained in distribution: {first.shift_per_point:.2f}"
-        )
+        gain = f"{first.shift_per_point:.2f}"
+        lines.append(f"points gained on the shifted folders for each point gained in distribution: {gain}")
     if len(reports) > 1:
         lines.append(
             f"{len(reports)} runs: mean ± standard deviation over runs; the interval is that of the mean change over "
@@ -130,66 +126,56 @@ def _remarks(reports: Reports) -> list[str]:
         )
     for result in first.folders:
         if result.parts:
-            lines += ["", _corruptions(result)]
+            lines += ["", _make_corruption_table(result)]
     return lines
 
 
-def _corruptions(result: FolderResult) -> str:
-    """Tuned accuracy and its change for each corruption (rows) and severity (columns)."""
+def _make_corruption_table(result: FolderResult) -> str:
+    """Return tuned accuracy and its change for each corruption (rows) and severity (columns)."""
     severities = sorted({part.severity for part in result.parts})
-    cells = {(part.corruption, part.severity): part for part in result.parts}
+    parts = {(part.corruption, part.severity): part for part in result.parts}
     rows = [[str(result.path), *(f"severity {severity}" for severity in severities)]]
     for corruption in dict.fromkeys(part.corruption for part in result.parts):
-        found = [cells.get((corruption, severity)) for severity in severities]
+        found = [parts.get((corruption, severity)) for severity in severities]
         words = [f"{wording.percent(p.tuned)} ({wording.points(p.zero_shot, p.tuned)})" if p else "-" for p in found]
         rows.append([corruption, *words])
     return wording.aligned(rows)
 
 
 def as_record(reports: Reports) -> dict[str, Any]:
-    """The reports for a script: of one run as it is, of several their means and each of them under `runs`."""
-    records = [_record(report) for report in reports.values()]
-    if len(records) == 1:
-        return records[0]
-    places = range(len(records[0]["folders"]))
-    found = [[report.folders[place] for report in reports.values()] for place in places]
-    folders = [
-        {
-            "path": rows[0]["path"],
-            "images": rows[0]["images"],
-            **{name: fmean(row[name] for row in rows) for name in ("zero_shot", "tuned")},
-            "tuned_sd": stdev(row["tuned"] for row in rows),
-            "interval": _interval(results),
-        }
-        for rows, results in zip(zip(*(record["folders"] for record in records), strict=True), found, strict=True)
-    ]
-    mean = {name: fmean(record["mean"][name] for record in records) for name in ("zero_shot", "tuned")}
-    runs = [{"run": str(run), **record} for run, record in zip(reports, records, strict=True)]
-    return {"folders": folders, "mean": mean, "runs": runs}
-
-
-def _record(report: Report) -> dict[str, Any]:
-    mean = report.shifted_mean
+    """Return the reports for a script: one run's report as it is, or the means of several with each under `runs`."""
+    if len(reports) == 1:
+        return next(iter(reports.values())).to_json()
+    by_folder = list(zip(*(report.folders for report in reports.values()), strict=True))
+    found = list(reports.values())
     return {
-        "folders": [result.to_entry().to_json() for result in report.folders],
-        "mean": {"zero_shot": report.zero_shot, "tuned": report.tuned},
-        "shifted_mean": {"zero_shot": mean[0], "tuned": mean[1]} if mean else None,
-        "shift_per_point": report.shift_per_point,
+        "folders": [_mean_entry(results) for results in by_folder],
+        "mean": {"zero_shot": fmean(one.zero_shot for one in found), "tuned": fmean(one.tuned for one in found)},
+        "runs": [{"run": str(run), **report.to_json()} for run, report in reports.items()],
+    }
+
+
+def _mean_entry(results: Sequence[FolderResult]) -> dict[str, Any]:
+    """Return the mean over several runs on one folder."""
+    return {
+        "path": str(results[0].path),
+        "images": results[0].images,
+        "zero_shot": fmean(one.zero_shot for one in results),
+        "tuned": fmean(one.tuned for one in results),
+        "tuned_sd": stdev(one.tuned for one in results),
+        "interval": _interval(results),
     }
 
 
 def as_csv(reports: Reports) -> str:
-    """One line for each run and folder, and one for each corruption and severity of a tree."""
+    """Return one line for each run and folder, and one for each corruption and severity of a tree."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADING)
     for run, report in reports.items():
         for r in report.folders:
-            figures = [
-                f
-                for name in ("top5", "per_class", "ece")
-                for f in (getattr(r.zero_shot_metrics, name), getattr(r.tuned_metrics, name))
-            ]
+            both = (r.zero_shot_metrics, r.tuned_metrics)
+            figures = [getattr(one, name) for name in ("top5", "per_class", "ece") for one in both]
             head = (run, r.path, "", "", r.kind, int(r.in_distribution), r.images, r.unreadable, r.zero_shot, r.tuned)
             writer.writerow((*head, *r.interval, *figures))
             for p in r.parts:

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.cli import main
 from sharpzo_mlx.evaluation import folders
 from sharpzo_mlx.evaluation.folders import evaluate_steps
-from sharpzo_mlx.evaluation.reports import FolderResult
+from sharpzo_mlx.evaluation.reports import EVALUATIONS, FolderResult, read_evaluations
 from sharpzo_mlx.features.extract import EncodeProgress, Features, encode_steps
 from sharpzo_mlx.tuning.pipeline import tune
 
@@ -195,3 +196,32 @@ def test_what_cannot_be_asked(run: sz.Run, tiny_model: Path, tmp_path: Path) -> 
             empty()
     with pytest.raises(sz.UserError, match="no run here"):
         sz.evaluate(tmp_path, [tmp_path])
+
+
+def test_python_and_the_command_leave_the_same_files(
+    run: sz.Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry of a folder that is measured again is replaced, and of every folder there is one."""
+    shutil.copytree(photos / "dog", tmp_path / "shifted" / "dog")
+    (run.folder / EVALUATIONS).unlink(missing_ok=True)
+    python, command = (shutil.copytree(run.folder, tmp_path / name) for name in ("python", "command"))
+    for place in ([photos], [photos, tmp_path / "shifted"]):
+        sz.evaluate(python, place, clip=sz.load(run.model_folder))
+        assert main.run(["evaluate", str(command), *map(str, place)]) == 0
+    capsys.readouterr()
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (python, command)]
+    assert files[0] == files[1]
+    entries = read_evaluations(sz.Run.load(python))
+    assert [entry.path for entry in entries] == [str(photos), str(tmp_path / "shifted")]
+    assert entries[0] == sz.evaluate(run, photos).folders[0].to_entry()
+
+
+def test_a_run_that_cannot_be_written_to_is_evaluated(
+    run: sz.Run, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("sharpzo_mlx.evaluation.reports.atomic_write", refuse)
+    assert sz.evaluate(run, photos).folders[0].images == 36
+    assert f"{run.folder}: cannot be written to (read-only file system), so `report` will not show" in caplog.text

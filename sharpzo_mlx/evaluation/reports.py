@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,6 +171,16 @@ class Report:
         gain = mean(inside) if inside else 0.0
         both = self.shifted_mean
         return (both[1] - both[0]) / gain if both and gain > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values, as `evaluate --json` prints it."""
+        both = self.shifted_mean
+        return {
+            "folders": [result.to_entry().to_json() for result in self.folders],
+            "mean": {"zero_shot": self.zero_shot, "tuned": self.tuned},
+            "shifted_mean": {"zero_shot": both[0], "tuned": both[1]} if both else None,
+            "shift_per_point": self.shift_per_point,
+        }
 
 
 def keep_evaluations(run: Run, report: Report) -> None:
