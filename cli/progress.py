@@ -57,7 +57,7 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
     except KeyboardInterrupt:
         if folder is not None:
             command_end = f"--output {shlex.quote(str(folder))} --resume"
-            print(f"note: the same command with {command_end} goes on", file=stream or sys.stderr)
+            print(f"note: the same command with {command_end} continues the run", file=stream or sys.stderr)
         raise
     finally:
         if isinstance(events, Generator):
@@ -76,7 +76,7 @@ def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None =
                     return event
                 draw(event)
     except KeyboardInterrupt:
-        print("note: the same command goes on where this one stopped", file=stream or sys.stderr)
+        print("note: the same command continues where this one stopped", file=stream or sys.stderr)
         raise
     raise AssertionError("compare_steps ends with the comparison")
 

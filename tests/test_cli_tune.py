@@ -1,4 +1,4 @@
-"""The command `tune` end to end in process: what it prints, what it leaves, and how it goes on."""
+"""The command `tune` end to end in process: what it prints, what it leaves, and how it continues."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_interrupted_tune_is_usable_and_goes_on(model: Path, photos: Path, tmp_p
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, *words, *output], stderr=subprocess.PIPE, text=True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"--output {tmp_path / 'r'} --resume goes on" in err
+    assert f"--output {tmp_path / 'r'} --resume continues the run" in err
     assert "Traceback" not in err
     assert main.run(["evaluate", str(tmp_path / "r"), str(photos / "val"), "--json"]) == 0
     assert main.run([*words, *output, "--resume"]) == 0

@@ -258,9 +258,9 @@ def test_a_run_that_was_killed_before_there_was_anything_to_show(
     record = json.loads((folder / "run.json").read_text())
     unmeasured = json.dumps({**record, "status": "running", "results": None})
     for text, prompt, words in (
-        (json.dumps(record), False, "no prompt so far; go on with `tune --resume`"),
-        (unmeasured, True, "stopped before there was anything to show; go on with `tune --resume`"),
-        (unmeasured, False, "stopped before there was anything to show; go on with `tune --resume`"),
+        (json.dumps(record), False, "no prompt so far; continue it with `tune --resume`"),
+        (unmeasured, True, "stopped before there was anything to show; continue it with `tune --resume`"),
+        (unmeasured, False, "stopped before there was anything to show; continue it with `tune --resume`"),
         (None, False, "no run here"),
     ):
         (folder / "run.json").write_text(text) if text else (folder / "run.json").unlink()

@@ -91,7 +91,7 @@ def test_a_run_that_was_stopped_early_has_no_results(tmp_path: Path) -> None:
     saved(tmp_path / "r", None, status="interrupted")
     run = Run.load(tmp_path / "r")
     assert run.current_results is None
-    with pytest.raises(UserError, match="stopped before there was anything to show; go on with `tune --resume`"):
+    with pytest.raises(UserError, match="stopped before there was anything to show; continue it with `tune --resume`"):
         _ = run.results
 
 

@@ -99,7 +99,7 @@ def name_folders(paths: Sequence[str | Path]) -> dict[str, Path]:
     places = list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
     parts_shown = dict.fromkeys(places, 1)
 
-    def name(place: Path) -> str:
+    def name(place: Path) -> str:  # as many parts as are shown so far
         joined = "-".join(place.parts[1:][-parts_shown[place] :])
         return joined.encode("utf-8", "replace").decode()  # bytes that are no letter become a question mark
 

@@ -1,4 +1,4 @@
-"""Open the folder of a run: begin a new run and draw its images, or go on with the images that it drew.
+"""Open the folder of a run: begin a new run and draw its images, or continue one with the images that it drew.
 
 A run remembers its dataset, images, configuration and the fingerprint of its model. Going on with others would give a
 result that belongs to neither, so every difference is an error that names it.
@@ -30,7 +30,7 @@ from sharpzo_mlx.runs.versions import versions
 _log = logging.getLogger("sharpzo_mlx")
 
 RUNS = Path("runs")
-CHANGEABLE = ("time_budget",)  # options that may differ when a run goes on
+CHANGEABLE = ("time_budget",)  # options that may differ when a run is continued
 
 
 def run_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, output: Path | None, resume: bool) -> Path:
@@ -55,9 +55,9 @@ def open_run(
     Args:
         clip: the checkpoint.
         dataset: the folder of images.
-        config: the configuration; None for the defaults, or for that of the run that goes on.
+        config: the configuration; None for the defaults, or for that of the run in the folder.
         folder: the folder of the run.
-        resume: go on with the run that is in the folder.
+        resume: continue the run that is in the folder.
 
     Returns:
         The run, and its images by split: "train", "val" and, where there are any, "test".
@@ -67,7 +67,7 @@ def open_run(
     """
     if Run.exists(folder):
         if not resume:
-            raise UserError(f"{folder}: a run is here already; add --resume to go on, or choose another --output")
+            raise UserError(f"{folder}: a run is here already; add --resume to continue it, or choose another --output")
         return _continue(Run.load(folder), clip, dataset, config and with_template(config, dataset))
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another --output")
@@ -90,7 +90,7 @@ def with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
 
 
 def check_content(run: Run, *sets: Features) -> None:
-    """Record the digest of the images when a run begins, and refuse to go on with images of other content.
+    """Record the digest of the images when a run begins, and refuse images of other content later.
 
     Raises:
         UserError: an image of the run has changed since it began.
@@ -151,7 +151,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
         if item not in CHANGEABLE:
             raise UserError(
                 f"{run.folder}: was begun with {name} {old}, not {new}; "
-                "leave the option out to go on, or choose another --output"
+                "leave the option out to continue, or choose another --output"
             )
     return config
 

@@ -63,7 +63,8 @@ class Run:
             UserError: the run was stopped before it had any.
         """
         if self.current_results is None:
-            raise UserError(f"{self.folder}: stopped before there was anything to show; go on with `tune --resume`")
+            reason = "stopped before there was anything to show"
+            raise UserError(f"{self.folder}: {reason}; continue it with `tune --resume`")
         return self.current_results
 
     @cached_property
@@ -75,7 +76,7 @@ class Run:
         """
         path = self.folder / PROMPT
         if not path.is_file():
-            raise UserError(f"{self.folder}: this run has no prompt so far; go on with `tune --resume`")
+            raise UserError(f"{self.folder}: this run has no prompt so far; continue it with `tune --resume`")
         return read_prompt(path)
 
     def keep_prompt(self, prompt: Prompt) -> None:

@@ -1,6 +1,6 @@
 """The log of a run's steps: one record for each generation of stage 1 and each step of stage 2, a JSON line each.
 
-Lines are appended while the search runs. A run that was killed and goes on cuts the log back to its checkpoint and
+Lines are appended while the search runs. A killed run that is continued cuts the log back to its checkpoint and
 repeats what came after.
 
 >>> [step.val_accuracy for step in read_steps(Path("runs/photo-m-0"))]  # doctest: +SKIP
@@ -62,7 +62,7 @@ class StepRecord(JsonRecord):
 
 
 class StepLog:
-    """The open log of a run that goes on.
+    """The open log of a run.
 
     Args:
         folder: the run's folder.
