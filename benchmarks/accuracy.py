@@ -1,4 +1,4 @@
-"""What a default `tune` gains: test accuracy against zero-shot over data sets and seeds, with what it cost.
+"""Measure what a default `tune` gains: test accuracy beside zero-shot over data sets and seeds, and the cost.
 
 Every data set's images are pooled (its train/, val/ and test/ together) and drawn anew by each seed: 16 shots and 4
 validation images a class, the rest is the test split. One run of `tune` a seed, with the defaults unless options are
@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test")
 
 
 def pooled(dataset: Path, target: Path) -> Path:
-    """A folder of class folders that links to every image of every split."""
+    """Make a folder of class folders that links to every image of every split."""
     roots = [dataset / split for split in SPLITS if (dataset / split).is_dir()] or [dataset]
     for root in roots:
         for image in sorted(root.glob("*/*")):
@@ -36,13 +36,13 @@ def pooled(dataset: Path, target: Path) -> Path:
 
 
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The results of one run."""
+    """Tune once and return the results of the run."""
     run = tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
     return {"seed": seed, **run.results.to_json()}
 
 
 def row(name: str, runs: list[dict[str, Any]]) -> str:
-    """One line of the table: mean and standard deviation over the seeds."""
+    """Return one line of the table: mean and standard deviation over the seeds."""
 
     def spread(values: list[float]) -> str:
         return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"

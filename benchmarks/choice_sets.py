@@ -1,4 +1,4 @@
-"""The data sets on which the default was chosen, and fresh ones that were made when it stood.
+"""Make the data sets on which the default options were chosen, and new ones that were made after the choice.
 
 Pictures by the demonstration's painter in two lights, for the demonstration's own model; and, for the testbed's model,
 real images as it has not seen any: negatives and drawn edges of 60 of Tiny ImageNet's classes, and negatives of 36 of
@@ -26,7 +26,7 @@ PAINTED = Amounts(train=0, val=0, test=70, shifted=70)
 
 
 def edges(image: Image.Image) -> Image.Image:
-    """Dark lines on white where brightness changes."""
+    """Draw dark lines on white where the brightness changes."""
     return ImageOps.invert(image.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
 
 

@@ -1,4 +1,4 @@
-"""What tuning costs at the sizes of published checkpoints: seconds a query, images a second, peak memory.
+"""Measure the cost of tuning at the sizes of published checkpoints: seconds a query, images a second, peak memory.
 
 Cost does not depend on what the weights are, so the towers have random ones and nothing is downloaded. Each size
 runs in a process of its own, so that its peak of memory is its own; a query is timed in batches of one generation,
@@ -44,7 +44,7 @@ DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 
 def config_of(name: str) -> CLIPConfig:
-    """The configuration of a published checkpoint of that size."""
+    """Return the configuration of a published checkpoint of that size."""
     width, layers, heads, joint, vision_width, vision_layers, vision_heads, side, patch = SIZES[name]
     text = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
     vision = {"hidden_size": vision_width, "intermediate_size": 4 * vision_width, "num_hidden_layers": vision_layers}
@@ -54,7 +54,7 @@ def config_of(name: str) -> CLIPConfig:
 
 
 def tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
-    """One tower with random weights."""
+    """Make one tower with random weights."""
     model = CLIPModel(config_of(name), towers=(kind,))
     model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
     mx.eval(model.parameters())
@@ -62,7 +62,7 @@ def tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
 
 
 def make_objective(name: str, classes: int) -> Objective:
-    """The objective for that many classes of two-word names, sixteen images a class; tuning computes in float32."""
+    """Make the objective for some classes with two-word names and sixteen images each; tuning computes in float32."""
     draw = np.random.default_rng(0)
     model = tower(name, "text", mx.float32)
     # SOS a photo of a | two words . EOS, with ids anywhere in the table
@@ -77,7 +77,7 @@ def make_objective(name: str, classes: int) -> Objective:
 
 
 def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0) -> float:
-    """Time of one query within generations of `population`, after one to warm up."""
+    """Return the time of one query within generations of `population`, after one generation to warm up."""
     w = 0.4 * mx.random.normal((population, objective.dimension), key=mx.random.key(0))
     mx.eval(objective.losses(w))
     rounds, start = 0, time.perf_counter()
@@ -88,14 +88,14 @@ def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0
 
 
 def image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
-    """The way that pixels take on this device, as `Clip.encode_pixels` chooses it."""
+    """Return the function that encodes pixels on this device, as `Clip.encode_pixels` chooses it."""
     if mx.default_device() == mx.Device(mx.cpu):
         return CPUVision(model).image_features
     return lambda pixels: mx.eval(model.image_features(mx.array(pixels)))
 
 
 def images_a_second(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
-    """Rate of the image tower on prepared pixels."""
+    """Return the rate of the image tower on prepared pixels."""
     encode, side = image_encoder(tower(name, "vision", dtype)), config_of(name).vision.image_size
     pixels = np.random.default_rng(0).standard_normal((batch, side, side, 3)).astype(np.float32)
     encode(pixels)
@@ -105,7 +105,7 @@ def images_a_second(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
 
 
 def measure(name: str, classes: int, dtype: str) -> dict[str, float]:
-    """All figures of one size in this process: text first, since the peak of memory is that of tuning."""
+    """Measure all figures of one size in this process, the text tower first: the peak of memory is that of tuning."""
     objective = make_objective(name, classes)
     memory.reset_mlx_peak()
     query = seconds_a_query(objective, TuneConfig().population)

@@ -1,4 +1,4 @@
-"""Which gradient estimate survives which precision: cosine to the true gradient, and seconds an estimate.
+"""Compare gradient estimates at several precisions: cosine to the true gradient, and seconds for an estimate.
 
 CGE probes every coordinate with central differences (SharpZO, arXiv 2506.20990, section 3.1), RGE and the pairs of
 stage 2 probe random directions (eq. 5), forward mode takes the derivatives themselves. Differences of two close
@@ -64,7 +64,7 @@ PRECISIONS: dict[str, tuple[mx.Dtype, int | None, bool]] = {
 
 
 def quantise(model: CLIPModel, bits: int) -> None:
-    """What `convert --quantize` does: the matrices of the layers, where they fall into whole groups."""
+    """Quantise the matrices of the layers as `convert --quantize` does, where they consist of whole groups."""
 
     def chosen(path: str, module: nn.Module) -> bool:
         return path.startswith("text_model.encoder.") and isinstance(module, nn.Linear)
@@ -73,7 +73,7 @@ def quantise(model: CLIPModel, bits: int) -> None:
 
 
 def text_half(folder: Path, dtype: mx.Dtype, bits: int | None, *, exact: bool) -> CLIPModel:
-    """The text half in a precision; `exact`: the same values in float32."""
+    """Load the text tower in a precision, or with `exact` the same values in float32."""
     model = load_model(folder, towers=("text",), dtype=mx.float32)
     model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
     if bits is not None:
@@ -87,7 +87,7 @@ def text_half(folder: Path, dtype: mx.Dtype, bits: int | None, *, exact: bool) -
 
 
 def _plain(module: nn.Module) -> nn.Module:
-    """A quantised layer as one with the numbers that it stands for."""
+    """Return a quantised layer as a layer with the dequantised numbers."""
     if not isinstance(module, nn.QuantizedLinear):
         return module
     weight = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
@@ -97,14 +97,14 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 class Setting:
-    """One data set's features and prompts, and objectives on it in any precision."""
+    """The features and prompts of one data set; makes objectives on it in any precision."""
 
     def __init__(self, folder: Path, train: Features, dimension: int) -> None:
         self.clip, self.train, self.dimension = sz.load(folder), train, dimension
         self.tokens = tokenise_prompts(self.clip.tokenizer, "a photo of a {}.", train.class_names)
 
     def space(self, model: CLIPModel) -> PromptSpace:
-        """The space that tuning searches by default."""
+        """Return the space that tuning searches by default."""
         scale = sz.TuneConfig().relative_scale
         return make_space(
             model.text_model,
@@ -116,7 +116,7 @@ class Setting:
         )
 
     def objective(self, dtype: mx.Dtype, bits: int | None, *, host: bool = False, exact: bool = False) -> Objective:
-        """L in a precision, as a graph or by the CPU's own way."""
+        """Return L in a precision, as a graph or by the CPU's own implementation."""
         model = text_half(self.clip.folder, dtype, bits, exact=exact)
         text = SharedPrefixText(model.text_model, model.text_projection, self.tokens)
         scale = self.clip.logit_scale
@@ -132,14 +132,14 @@ class Setting:
 
 
 def cosine(a: mx.array, b: mx.array) -> float:
-    """Of two vectors; 0 where one is zero."""
+    """Return the cosine of two vectors; 0 if one of them is zero."""
     x, y = (np.array(v, dtype=np.float64) for v in (a, b))
     lengths = np.linalg.norm(x) * np.linalg.norm(y)
     return float(x @ y / lengths) if lengths > 0 else 0.0
 
 
 def true_gradient(objective: Objective, w: mx.array) -> mx.array:
-    """Automatic differentiation of the graph."""
+    """Return the automatic gradient of the graph."""
     scale = objective.logit_scale
 
     def loss(x: mx.array) -> mx.array:
@@ -152,7 +152,7 @@ def true_gradient(objective: Objective, w: mx.array) -> mx.array:
 
 
 def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
-    """Of CGE and of slopes at every mu, and of forward mode; the mean over two points."""
+    """Return the cosines of CGE and of the slopes at every mu, and of forward mode; each the mean over two points."""
     d = objective.dimension
     points = [mx.zeros(d), 0.4 * mx.random.normal((d,), key=mx.random.key(1))]
     u = mx.random.normal((DIRECTIONS, d), key=mx.random.key(2))
@@ -172,7 +172,7 @@ def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
 
 
 def seconds(objective: Objective) -> dict[str, float]:
-    """Of one estimate of each kind, the second of two; CGE's 2 d forwards are ten times RGE's 2 d / 10."""
+    """Time the second of two estimates of each kind; CGE's 2 d forwards are ten times RGE's 2 d / 10."""
     d = objective.dimension
     w, key, mu = mx.zeros(d), mx.random.key(3), 1e-2
     one, tenth = mx.random.normal((1, d), key=key), max(1, d // 10)
@@ -193,7 +193,7 @@ def _second(run: Callable[[], mx.array]) -> float:
 
 
 def measure(setting: Setting, name: str, parts: list[str]) -> dict[str, Any]:
-    """The figures of one precision."""
+    """Measure the figures of one precision."""
     dtype, bits, host = PRECISIONS[name]
     objective, found = setting.objective(dtype, bits, host=host), {"precision": name}
     if "seconds" in parts:
@@ -221,7 +221,7 @@ def table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
 
 
 def train_features(model: Path, dataset: Path | None) -> Features:
-    """Of a folder of class folders; of the demonstration's pictures where none is given."""
+    """Encode a folder of class folders, or the demonstration's pictures if none is given."""
     if dataset is not None:
         return encode(sz.load(model), read_folder(dataset))
     with tempfile.TemporaryDirectory() as scratch:
@@ -231,7 +231,7 @@ def train_features(model: Path, dataset: Path | None) -> Features:
 
 
 def main() -> None:
-    """Measure all precisions, or those that are asked for."""
+    """Measure all precisions, or the given ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a converted model folder; without it the demonstration's")
     parser.add_argument(

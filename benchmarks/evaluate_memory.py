@@ -1,4 +1,4 @@
-"""How much memory `evaluate` takes as the number of images grows: peak of the whole process, first and second time.
+"""Measure how much memory `evaluate` takes as the number of images grows: the process's peak, first and second time.
 
 Distinct small JPEGs are drawn once; a run with a tiny budget is tuned on some of them; `sharpzo-mlx evaluate` then
 runs in a process of its own over folders of 2 000, 8 000 and 50 000 of them, first with an empty feature cache, then
@@ -31,7 +31,7 @@ PROGRAM = [sys.executable, "-c", "import sys; from sharpzo_mlx.cli.main import r
 
 
 def draw_images(folder: Path, count: int) -> list[Path]:
-    """Distinct JPEGs, a tint a class and noise of its own each, in `folder/class k/`."""
+    """Draw distinct JPEGs into `folder/class k/`, with one tint for each class and random noise."""
     paths = []
     tints = np.random.default_rng(0).integers(60, 200, (CLASSES, 3))
     for number in range(count):
@@ -45,7 +45,7 @@ def draw_images(folder: Path, count: int) -> list[Path]:
 
 
 def linked(paths: list[Path], folder: Path) -> Path:
-    """A folder of class folders with hard links to images."""
+    """Make a folder of class folders with hard links to images."""
     for path in paths:
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         os.link(path, folder / path.parent.name / path.name)
@@ -53,7 +53,7 @@ def linked(paths: list[Path], folder: Path) -> Path:
 
 
 def run(words: list[str | Path], cache: Path, kill: float | None = None) -> dict[str, float]:
-    """Peak memory in bytes and seconds of one `sharpzo-mlx`, killed after `kill` seconds where given.
+    """Return the peak memory in bytes and the seconds of one `sharpzo-mlx`, killed after `kill` seconds if given.
 
     Linux counts the pages of the process that started it, too, so this one stays small and imports no MLX.
     """

@@ -1,4 +1,4 @@
-"""Images a second, from files to features: decoding, preprocessing and the image tower, beside transformers on torch.
+"""Compare images a second from files to features with transformers on torch: decoding, preprocessing, image tower.
 
 ViT-B/16's image tower with random weights, JPEG files of 500 x 375, the same files and cores for both, each in a
 process of its own, one after the other; the features are compared. How long the tower waits for the decoder is
@@ -36,7 +36,7 @@ ROUNDS = 2
 
 
 def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
-    """Rounds of encoding in this process, with the time that the tower waited for pixels; keeps the features."""
+    """Encode in rounds in this process, and measure the time that the tower waited for pixels; store the features."""
     clip, rounds = sz.load(folder), []
     for _ in range(ROUNDS):
         rows, waited = [], 0.0
@@ -52,7 +52,7 @@ def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
 
 
 def export(folder: Path) -> Path:
-    """The same image half as transformers wants it."""
+    """Write the same image tower under transformers' names."""
     model, place = load_model(folder, towers=("vision",)), folder / "torch"
     weights = {name: x for name, x in tree_flatten(model.parameters()) if name != "logit_scale"}
     name = "vision_model.embeddings.patch_embedding.weight"
@@ -66,7 +66,7 @@ def export(folder: Path) -> Path:
 
 
 def theirs(place: Path, paths: list[Path], threads: int) -> list[list[float]]:
-    """Rounds of the competitor: seconds and processor seconds."""
+    """Run the rounds of the competitor; return seconds and processor seconds."""
     script = Path(__file__).with_name("torch_features.py")
     command = [sys.executable, str(script), str(place), str(threads), *map(str, paths)]
     quietly = {"TRANSFORMERS_VERBOSITY": "error"}
@@ -77,7 +77,7 @@ def theirs(place: Path, paths: list[Path], threads: int) -> list[list[float]]:
 
 
 def alone(folder: Path, images: Path, count: int) -> dict[str, Any]:
-    """`ours` in a process of its own."""
+    """Run `ours` in a process of its own."""
     command = [sys.executable, __file__, "--one", str(folder), str(images), str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -85,7 +85,7 @@ def alone(folder: Path, images: Path, count: int) -> dict[str, Any]:
 
 
 def measure(count: int, threads: int, *, grow: bool) -> dict[str, Any]:
-    """Both sides on the same files, the competitor second."""
+    """Measure both sides on the same files, the competitor second."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, images = Path(scratch) / "m", Path(scratch) / "images"
         images.mkdir()
@@ -112,7 +112,7 @@ def measure(count: int, threads: int, *, grow: bool) -> dict[str, Any]:
 
 
 def photographs_more(images: Path, count: int) -> Path:
-    """The folder with more files: links to those that are there, under other names."""
+    """Make a folder with more files: links to the given ones, under other names."""
     there = sorted(images.glob("*.jpg"))
     for number in range(count - len(there)):
         os.link(there[number % len(there)], images / f"more-{number}.jpg")
@@ -120,7 +120,7 @@ def photographs_more(images: Path, count: int) -> Path:
 
 
 def timed_decoding(folder: Path, paths: list[Path]) -> float:
-    """Seconds to decode and preprocess alone."""
+    """Return the seconds of decoding and preprocessing alone."""
     start = time.perf_counter()
     for _ in stream(paths, sz.load(folder).config.preprocessor, batch_size=IMAGE_BATCH):
         pass

@@ -1,4 +1,4 @@
-"""How the shares of words and head may be chosen: rules compared on zero-shot words joined with GDA.
+"""Compare rules that choose the shares of words and head, on zero-shot words joined with GDA.
 
 Every rule sees the validation images alone, or with them the training images whose logits come from GDA fitted to the
 other folds; the test images judge. `heads.py` then measures the rule that was taken. Draws as in accuracy.py.
@@ -37,7 +37,7 @@ PRIOR = 0.7  # standard deviation of a share's logarithm
 
 @dataclass(frozen=True)
 class Case:
-    """Logits of both parts on validation images, and on training images by GDA of the other folds."""
+    """The logits of both parts on validation images, and on training images by GDA of the other folds."""
 
     text: Array
     image: Array
@@ -48,7 +48,7 @@ class Case:
 
 
 def loss(text: Array, image: Array, labels: np.ndarray, a: float, b: float) -> float:
-    """The mean cross-entropy of a sum."""
+    """Return the mean cross-entropy of a sum."""
     logits = a * text + b * image
     logits -= logits.max(axis=1, keepdims=True)
     own = logits[np.arange(len(labels)), labels]
@@ -56,23 +56,23 @@ def loss(text: Array, image: Array, labels: np.ndarray, a: float, b: float) -> f
 
 
 def lowest(value: Callable[[float, float], float], choices: Sequence[tuple[float, float]]) -> Shares:
-    """The shares with the lowest value."""
+    """Return the shares with the lowest value."""
     a, b = min(choices, key=lambda pair: value(*pair))
     return Shares(float(a), float(b))
 
 
 def on_validation(c: Case) -> Callable[[float, float], float]:
-    """The loss on validation images."""
+    """Choose by the loss on validation images."""
     return lambda a, b: loss(c.text, c.image, c.labels, a, b)
 
 
 def temperature(c: Case) -> float:
-    """What GDA's logits are to be multiplied by, from the training images."""
+    """Return the factor for GDA's logits, from the training images."""
     return min(IMAGE[1:], key=lambda b: loss(c.text_train, c.image_train, c.labels_train, 0.0, b))
 
 
 def sum_of_one(c: Case) -> Shares:
-    """a + b = 1, b in units of the temperature."""
+    """Choose a + b = 1, with b in units of the temperature."""
     if not len(c.labels_train):
         return choose_shares_by_loss(c.text, c.image, c.labels)
     unit = temperature(c)
@@ -80,7 +80,7 @@ def sum_of_one(c: Case) -> Shares:
 
 
 def with_prior(c: Case) -> Shares:
-    """a log-normal around 1, b around the temperature; the ends cost two nats."""
+    """Choose with a log-normal prior: a around 1, b around the temperature; the ends cost two nats."""
     if not len(c.labels_train):
         return choose_shares_by_loss(c.text, c.image, c.labels)
     unit, count = temperature(c), len(c.labels)
@@ -93,7 +93,7 @@ def with_prior(c: Case) -> Shares:
 
 
 def with_training(c: Case) -> Shares:
-    """Both shares on validation and training images together."""
+    """Choose both shares on validation and training images together."""
     parts = (c.text, c.text_train), (c.image, c.image_train), (c.labels, c.labels_train)
     return choose_shares_by_loss(*(np.concatenate(pair) for pair in parts))
 
@@ -111,7 +111,7 @@ RULES: dict[str, Callable[[Case], Shares]] = {
 
 
 def by_other_folds(train: Features) -> tuple[np.ndarray, Array]:
-    """Rows of training images, and what GDA fitted to the other folds says of them; none at one image a class."""
+    """Return rows of training images and their logits by GDA of the other folds; none at one image of each class."""
     x, labels, classes = np.array(train.embeddings), train.labels, len(train.class_names)
     fold = np.zeros(len(labels), int)
     for k in range(classes):
@@ -127,7 +127,7 @@ def by_other_folds(train: Features) -> tuple[np.ndarray, Array]:
 
 
 def measure(clip: sz.Clip, folder: Path, shots: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Accuracy and calibration error of every rule on one draw."""
+    """Measure the accuracy and calibration error of every rule on one draw."""
     split = draw_split(folder, shots=shots, seed=seed)
     assert split.test is not None
     train, val, test = (encode(clip, part) for part in (split.train, split.val, split.test))

@@ -1,4 +1,4 @@
-"""What closed forms do beside prompt tuning: accuracy by shots, in distribution and under shift.
+"""Compare closed-form classifiers with prompt tuning: accuracy by shots, in distribution and under shift.
 
 Nearest class mean, ridge regression and Gaussian discriminant analysis (GDA) on cached features, zero-shot joined with
 GDA (arXiv 2402.04087), SharpZO, and SharpZO joined with GDA as `tune --head gda` does it. Images are pooled and drawn
@@ -59,7 +59,7 @@ Classifier = Callable[[Features], mx.array]
 
 @dataclass(frozen=True)
 class Measured:
-    """One classifier on one set; accuracies and the calibration error are 0..1."""
+    """One classifier on one set; accuracies and the calibration error are 0 to 1."""
 
     trained: str
     target: str
@@ -71,7 +71,7 @@ class Measured:
 
 
 def images(name: str, testbed: Path, work: Path) -> Path:
-    """The folder of a set's pooled images; made at first use."""
+    """Return the folder of a set's pooled images; it is made at first use."""
     folder = work / "images" / name.replace("/", "-")
     family, _, domain = name.partition("/")
     if folder.exists():
@@ -87,13 +87,13 @@ def images(name: str, testbed: Path, work: Path) -> Path:
 
 
 def by_images(task: Task) -> dict[str, Classifier]:
-    """The closed forms that see images alone."""
+    """Return the closed forms that use images only."""
     fits = {"nearest mean": fit_nearest_mean, "ridge": fit_ridge, "GDA": fit_discriminant}
     return {name: finished(task, partial(fit_alone, fit=fit)) for name, fit in fits.items()}
 
 
 def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[object]]) -> Classifier:
-    """What a method returns at its end."""
+    """Run a method to its end and return its result."""
     steps = start(task, {})
     while True:
         try:
@@ -104,13 +104,13 @@ def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[obj
 
 
 def by_words(name: str, prompt: Prompt, train: Features, val: Features) -> dict[str, Classifier]:
-    """A text classifier alone, and joined."""
+    """Return a text classifier alone, and joined."""
     both = join_head(prompt, "gda", train, val)
     return {name: lambda f: prompt.text_logits(f.embeddings), f"{name} + GDA": lambda f: both.logits(f.embeddings)}
 
 
 def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
-    """Accuracy and calibration error."""
+    """Return accuracy and calibration error."""
     logits = classifier(features)
     shares = np.array(mx.softmax(logits, axis=-1))
     predicted = shares.argmax(axis=1)
@@ -120,7 +120,7 @@ def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
 
 
 def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, seed: int) -> Iterator[Measured]:
-    """Every classifier of one draw, on every set."""
+    """Measure every classifier of one draw on every set."""
     folder = images(name, given.testbed, given.work)
     split = draw_split(folder, shots=shots, seed=seed)
     assert split.test is not None
@@ -143,7 +143,7 @@ def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, see
 
 
 def tables(found: Sequence[Measured]) -> str:
-    """One table for each set trained on and tested on: accuracy by shots, mean and standard deviation over seeds."""
+    """Return one table for each training and test set: accuracy by shots, mean and standard deviation over seeds."""
     lines = []
     for trained, target in dict.fromkeys((one.trained, one.target) for one in found):
         lines += ["", f"{trained} -> {target}", "", f"| method | {' | '.join(map(str, SHOTS))} | ECE |"]
@@ -158,20 +158,20 @@ def tables(found: Sequence[Measured]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation in per cent."""
+    """Return mean and standard deviation in per cent."""
     if not values:
         return "-"
     return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
 
 
 def tuned_draws(found: Sequence[Measured]) -> list[Measured]:
-    """What was measured on the draws that have a search."""
+    """Return the measurements on the draws that have a search."""
     tuned = {(one.trained, one.shots, one.seed) for one in found if one.method == "SharpZO"}
     return [one for one in found if (one.trained, one.shots, one.seed) in tuned]
 
 
 def means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
-    """Every method by shots, the mean over sets, each the mean of its tuned draws."""
+    """Return a table of every method by shots: the mean over sets, each the mean of its tuned draws."""
     rows = [one for one in tuned_draws(found) if (one.trained != one.target) == shifted]
     pairs = sorted({(one.trained, one.target) for one in rows})
     lines = [f"| method | {' | '.join(map(str, SHOTS))} | mean | calibration error |", "|---" * (len(SHOTS) + 3) + "|"]
@@ -188,7 +188,7 @@ def means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
 
 
 def parts_table(found: Sequence[Measured]) -> list[str]:
-    """The joined classifiers beside their parts, on the draws that have both: means over shots and seeds."""
+    """Return a table of the joined classifiers beside their parts, on the draws that have both."""
     paired = tuned_draws(found)
     chosen = ("zero-shot", "GDA", "zero-shot + GDA", "SharpZO", "SharpZO + GDA")
     lines = [f"| tuned on -> tested on | {' | '.join(chosen)} |", "|---" * (len(chosen) + 1) + "|"]

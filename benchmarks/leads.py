@@ -1,4 +1,4 @@
-"""The tables of docs/results/accuracy.md from a comparison: accuracy by data set, mean gain, spread, a method's leads.
+"""Make the tables of docs/results/accuracy.md from a comparison: accuracy, mean gain, spread, and a method's lead.
 
 A lead is the difference of test accuracies on the same draw; it is given with its standard error over the draws, for
 each data set, and over all of them (there the draws of a seed are averaged first, as in `compare`'s last table). The
@@ -21,7 +21,7 @@ Tests = dict[tuple[str, str], dict[int, float]]  # (method, variant) -> seed -> 
 
 
 def tests(dataset: dict[str, Any]) -> Tests:
-    """Test accuracies of the methods that finished."""
+    """Return the test accuracies of the methods that finished."""
     found: Tests = {}
     for one in dataset["results"]:
         measured = one["measurements"]
@@ -31,30 +31,30 @@ def tests(dataset: dict[str, Any]) -> Tests:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
+    """Return mean and standard deviation."""
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def lead(mine: dict[int, float], other: dict[int, float]) -> np.ndarray:
-    """Differences on the seeds that both have."""
+    """Return the differences on the seeds that both methods have."""
     return np.array([mine[seed] - other[seed] for seed in mine if seed in other])
 
 
 def with_error(values: np.ndarray) -> str:
-    """Mean and standard error."""
+    """Return mean and standard error."""
     if not len(values):
         return "-"
     return f"{values.mean():+.1f}" + (f" ± {values.std(ddof=1) / np.sqrt(len(values)):.1f}" if len(values) > 1 else "")
 
 
 def averaged(tables: list[Tests], row: tuple[str, str]) -> dict[int, float]:
-    """Seed -> mean over the data sets, of the seeds that all have."""
+    """Return for each seed the mean over the data sets, for the seeds that all of them have."""
     parts = [table.get(row, {}) for table in tables]
     return {seed: float(np.mean([part[seed] for part in parts])) for seed in parts[0] if all(seed in p for p in parts)}
 
 
 def report(comparison: dict[str, Any], of: str) -> Iterator[str]:
-    """Both tables in Markdown."""
+    """Return both tables in Markdown."""
     datasets = comparison["datasets"]
     tables = [tests(dataset) for dataset in datasets]
     names = [dataset["name"] for dataset in datasets]

@@ -1,4 +1,4 @@
-"""Peak memory: of tuning from a filled feature cache, of encoding images, and under a memory budget.
+"""Measure peak memory: of tuning from a filled feature cache, of encoding images, and under a memory budget.
 
 Sizes are ViT-B/16's with random weights. Every figure is taken in a process of its own. "MLX" is what its allocator
 held at most from the loading of the text tower on; "process" is the peak of resident memory, with Python, NumPy,
@@ -56,7 +56,7 @@ FACTORS = (1, 1.5, 4)  # of the least budget that works
 
 
 def random_model(folder: Path, dtype: mx.Dtype) -> Path:
-    """A whole model folder of that size, with random weights and CLIP's vocabulary."""
+    """Make a model folder of that size, with random weights and CLIP's vocabulary."""
     config = config_of(SIZE)
     weights = {name: x.astype(dtype) for name, x in tree_flatten(CLIPModel(config).parameters())}
     save_model(folder, config, weights, Tokenizer(clip_vocabulary()).to_json(), "Random weights, for a benchmark.")
@@ -64,7 +64,7 @@ def random_model(folder: Path, dtype: mx.Dtype) -> Path:
 
 
 def stand_ins(folder: Path, classes: int) -> Path:
-    """Class folders of files that are told apart by their content and never decoded: the cache knows them."""
+    """Make class folders of different files that are never decoded, because the cache has their features."""
     known = imagenet.classes()
     for number, wnid in enumerate(known.ids[:classes]):
         place = folder / (wnid if classes == 1000 else known.names[wnid])
@@ -75,7 +75,7 @@ def stand_ins(folder: Path, classes: int) -> Path:
 
 
 def fill_cache(clip: sz.Clip, folder: Path) -> None:
-    """Random features of unit length for every file."""
+    """Put random features of unit length into the cache for every file."""
     width, draw = clip.config.projection_dim, np.random.default_rng(0)
     found = [digest(path) for path in sorted(folder.glob("*/*.jpg"))]
     rows = draw.standard_normal((len(found), width)).astype(np.float32)
@@ -85,12 +85,12 @@ def fill_cache(clip: sz.Clip, folder: Path) -> None:
 
 
 def as_on_a_gpu() -> None:
-    """Let `tune` run MLX's graph, as it does by itself on a GPU."""
+    """Make `tune` run MLX's graph, as it does on a GPU."""
     setattr(objective, "choose_backend", lambda: "graph")  # noqa: B010
 
 
 def tune_peak(dtype: str, graph: bool, population: int, steps: int) -> dict[str, float]:
-    """Two generations and some steps on a filled cache, in a process that has not made the model."""
+    """Run two generations and some steps on a filled cache, in a process that has not made the model."""
     model, data = Path(os.environ["BENCHMARK_MODEL"]), Path(os.environ["BENCHMARK_DATA"])
     if graph:
         as_on_a_gpu()
@@ -118,7 +118,7 @@ def measure_tune(classes: int, **given: Any) -> dict[str, float]:
 
 
 def encode_peak(images: int, batch: int) -> dict[str, float]:
-    """Decode, preprocess and encode photographs of 500 x 375, float32."""
+    """Decode, preprocess and encode photographs of 500 x 375 in float32."""
     encode = image_encoder(tower(SIZE, "vision", mx.float32))
     with tempfile.TemporaryDirectory() as scratch:
         paths = photographs(Path(scratch), images)
@@ -129,7 +129,7 @@ def encode_peak(images: int, batch: int) -> dict[str, float]:
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 500 x 375 with something of a photograph's detail: smooth shapes and some noise."""
+    """Make JPEG files of 500 x 375 with some of a photograph's detail: smooth shapes and noise."""
     draw = np.random.default_rng(0)
     for number in range(count):
         coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
@@ -140,7 +140,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 
 
 def budget_peak(classes: int, images: int, population: int, budget: int, graph: bool) -> dict[str, float]:
-    """Bytes that one batch of losses and one of derivatives take above what rests, by MLX and by NumPy."""
+    """Measure the bytes that a batch of losses and one of derivatives take beyond the weights, by MLX and by NumPy."""
     model, tokens = tower(SIZE, "text", mx.float32), prompts(classes)
     backend: BackendName = "graph" if graph else "numpy"
     loss = objective_of(model, tokens, shots=images // classes, backend=backend, memory_budget=budget)
@@ -169,7 +169,7 @@ def _taken(work: Callable[[], mx.array]) -> float:
 
 
 def least_budget(classes: int, images: int, graph: bool) -> int:
-    """What the error of a budget that is too small asks for, in bytes."""
+    """Return the bytes that the error of a too small budget asks for."""
     try:
         budget_peak(classes, images, 1, 1, graph)
     except UserError as error:
@@ -186,14 +186,14 @@ ALONE: dict[str, Callable[..., Any]] = {
 
 
 def alone(function: str, **arguments: Any) -> Any:
-    """The result of one of these functions, from a process of its own."""
+    """Return the result of one of these functions from a process of its own."""
     command = [sys.executable, __file__, "--one", function, json.dumps(arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def tune_rows(classes: list[int], dtypes: list[str], *, graph: bool, **given: int) -> list[dict[str, Any]]:
-    """Peaks of tuning, with the population and the steps given."""
+    """Measure the peaks of tuning, with the given population and steps."""
     print("\n| tune: K | weights | MLX MB | process MB | queries | seconds |\n|---|---|---|---|---|---|")
     rows = []
     for dtype in dtypes:
@@ -206,7 +206,7 @@ def tune_rows(classes: list[int], dtypes: list[str], *, graph: bool, **given: in
 
 
 def encode_rows() -> list[dict[str, Any]]:
-    """Peaks of encoding: 64 images, and four times as many to see that memory does not grow."""
+    """Measure the peaks of encoding: 64 images, and four times as many to see that memory does not grow."""
     print("\n| encode: images | batch | MLX MB | process MB |\n|---|---|---|---|")
     rows = []
     for images in (IMAGES, 4 * IMAGES):
@@ -217,7 +217,7 @@ def encode_rows() -> list[dict[str, Any]]:
 
 
 def budget_rows(graph: bool) -> list[dict[str, Any]]:
-    """What is taken under budgets from the least that works on."""
+    """Measure the memory taken under budgets, from the smallest that works upwards."""
     print("\n| budget: K | N | population | budget MB | chunk | losses MB | derivatives MB | most of the budget |")
     print("|" + 8 * "---|")
     rows = []
@@ -236,7 +236,7 @@ def budget_rows(graph: bool) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Carry out the parts that are asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000])

@@ -1,4 +1,4 @@
-"""The competitor at hand: a process that computes L(w) in torch as the method's released code does.
+"""Run the competitor: a process that computes L(w) in torch as the method's released code does.
 
 The weights and the problem go to it through a file, so that both sides compute the same losses; see
 `torch_oracle.py` for why it has a process of its own.
@@ -39,7 +39,7 @@ Ask = Callable[[int], tuple[float, float, float]]
 def oracle_of(
     model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array, *, threads: int | None = None
 ) -> Iterator[Ask]:
-    """The competitor on one problem; it ends with the block.
+    """Start the competitor on one problem; it ends with the block.
 
     Args:
         model: the text half.
@@ -70,7 +70,7 @@ def oracle_of(
 
 
 def export(model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array) -> dict[str, np.ndarray]:
-    """All that the competitor needs, by name."""
+    """Return all arrays that the competitor needs, by name."""
     tower = model.text_model
     ids = [[tokens.sos, *tokens.prefix, *suffix] for suffix in tokens.suffixes]
     padded = mx.array([row + [0] * (SEQUENCE - len(row)) for row in ids])

@@ -1,4 +1,4 @@
-"""Queries a second against the released code's way of computing them, in one minute and on the same cores.
+"""Compare queries a second with the way of the released code, in one minute and on the same cores.
 
 One query is L(w): a pass of the text tower over K class prompts and an N x K product (SharpZO, arXiv 2506.20990,
 section 3). The oracle computes it in torch as the method's released code does: all 77 tokens, one candidate at a
@@ -44,7 +44,7 @@ NAMES = ("random", "imagenet")
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one size; operations are those of matrix products with weights or images, of one query, in 1e9."""
+    """The figures of one size; operations are those of one query's matrix products with weights or images, in 1e9."""
 
     model: str
     names: str
@@ -66,7 +66,7 @@ class Row:
 
 
 def prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTokens:
-    """Class names of one to four tokens anywhere in the vocabulary, which share next to nothing, or ImageNet's."""
+    """Return class names of one to four random tokens, which share almost no prefix, or ImageNet's."""
     if names == "imagenet":
         known = imagenet.classes()
         chosen = [known.names[wnid] for wnid in known.ids[:: len(known.ids) // classes][:classes]]
@@ -77,7 +77,7 @@ def prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTokens:
 
 
 def spread_weights(model: CLIPModel) -> None:
-    """Random weights under which contexts matter: MLX's own defaults leave a tower nearly constant."""
+    """Draw random weights under which contexts matter; MLX's own defaults leave a tower nearly constant."""
     table = model.text_model.embeddings
     table.token_embedding.weight = 0.5 * table.token_embedding.weight
     mx.eval(model.parameters())
@@ -92,7 +92,7 @@ def objective_of(
     backend: BackendName | None = None,
     memory_budget: int | None = None,
 ) -> Objective:
-    """The objective on so many random unit features a class."""
+    """Make the objective on random unit features, the given number for each class."""
     space = make_space(model.text_model, tokens, dimension=dimension, relative_scale=1.0, projection_std=None, seed=0)
     classes = len(tokens.suffixes)
     images = np.random.default_rng(1).standard_normal((shots * classes, model.config.projection_dim))
@@ -105,7 +105,7 @@ def objective_of(
 
 
 def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> float:
-    """Operations of the weights' products and the logits of one query, with all savings, in 1e9.
+    """Return the operations (1e9) of one query's products with weights and of its logits, with all savings.
 
     Places of the layout that stay empty are not counted: nobody needs what is computed there.
     """
@@ -117,13 +117,13 @@ def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> floa
 
 
 def oracle_gflop(classes: int, images: int, layers: int, width: int, joint: int) -> float:
-    """The same of the oracle."""
+    """Return the same operations of the oracle."""
     products = 24 * width**2 * SEQUENCE * classes * layers + 2 * width * joint * classes
     return (products + 2 * images * classes * joint) / 1e9
 
 
 def matrix_speed(width: int) -> float:
-    """NumPy's GFLOP/s on this tower's largest product, now."""
+    """Measure NumPy's GFLOP/s on this tower's largest product."""
     x, w = (np.ones((rows, columns), np.float32) for rows, columns in ((2048, width), (4 * width, width)))
     out = np.empty((2048, 4 * width), np.float32)
     best = min(timed(lambda: np.matmul(x, w.T, out=out))[0] for _ in range(8))
@@ -131,14 +131,14 @@ def matrix_speed(width: int) -> float:
 
 
 def timed(work: Callable[[], object]) -> np.ndarray:
-    """Seconds, and processor seconds, of one call."""
+    """Return the seconds and processor seconds of one call."""
     start = np.array([time.perf_counter(), time.process_time()])
     work()
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 def measure(name: str, classes: int, names: str, rounds: int, threads: int | None) -> Row:
-    """Alternate both and take the fastest of each."""
+    """Alternate both sides and take the fastest round of each."""
     width, layers, joint = (SIZES[name][i] for i in (0, 1, 3))
     model, tokens = tower(name, "text", mx.float32), prompts(classes, names)
     spread_weights(model)

@@ -1,4 +1,4 @@
-"""How time and memory of a query grow with classes, images, candidates and d, beside what the arithmetic says.
+"""Measure how time and memory of a query grow with classes, images, candidates and d, beside the arithmetic.
 
 One of the four is varied while the others stay at ViT-B/16's text tower, K = 10, N = 160, 40 candidates, d = 512.
 The line under the times is the operations of the products over the matrix speed measured at that moment; the line of
@@ -43,7 +43,7 @@ PROMPTS = 1000  # of one timed batch, at most
 
 
 def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimension: int) -> dict[str, float]:
-    """Milliseconds a query and megabytes of one batch, and what the arithmetic says of both."""
+    """Measure milliseconds for a query and megabytes of one batch, and return what the arithmetic expects of both."""
     width, layers, joint = (SIZES[SIZE][i] for i in (0, 1, 3))
     objective = objective_of(model, prompts(classes), shots=max(1, images // classes), dimension=dimension)
     candidates = min(candidates, max(1, PROMPTS // classes))
@@ -65,18 +65,18 @@ def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimens
         "ms": 1e3 * seconds,
         "ms_bound": 1e3 * our_gflop(objective, layers, width, joint) / matrix_speed(width),
         "mb": held / 1e6,
-        "mb_bound": (_rests(objective, model.text_model.encoder) + _moves(objective, candidates)) / 1e6,
+        "mb_bound": (fixed_bytes(objective, model.text_model.encoder) + batch_bytes(objective, candidates)) / 1e6,
     }
 
 
-def _rests(objective: Objective, layers: Any) -> int:
-    """Bytes that stay between two batches: weights, A, image features."""
+def fixed_bytes(objective: Objective, layers: Any) -> int:
+    """Return the bytes that stay between two batches: weights, A, image features."""
     weights = sum(int(x.nbytes) for _, x in tree_flatten(layers.parameters()))
     return weights + int(objective.space.projection.nbytes) + int(objective.embeddings.nbytes)
 
 
-def _moves(objective: Objective, candidates: int) -> int:
-    """Bytes of a batch: contexts and class features of its candidates, and the buffers of the running pieces."""
+def batch_bytes(objective: Objective, candidates: int) -> int:
+    """Return the bytes of a batch: its candidates' contexts and class features, and the buffers of running pieces."""
     features = objective.text.classes * int(objective.embeddings.shape[1])
     each = 4 * (features + int(objective.space.initial.size) + int(objective.embeddings.shape[0]))
     piece = objective.backend.piece_sizes
@@ -85,7 +85,7 @@ def _moves(objective: Objective, candidates: int) -> int:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Four columns: what is varied; two rows: milliseconds and megabytes."""
+    """Draw four columns, one for each varied number, and two rows: milliseconds and megabytes."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         axes = figure.subplots(2, len(VARIED), sharex="col")

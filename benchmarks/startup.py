@@ -1,4 +1,4 @@
-"""How long a user waits for the first sign of life: the help, the import, and the first step of a tuning.
+"""Measure how long a user waits for the help, the import, and the first step of a tuning.
 
 Each is timed from the start of a fresh process, several times; the fastest and the median count. The tuning has its
 image features in the cache, so what is timed is Python, reading the model and the files' digests, and one generation.
@@ -36,7 +36,7 @@ TARGETS = {"--help": 0.3, "import sharpzo_mlx": 0.5, "first step of tune": 2.0}
 
 
 def seconds(code: str, *words: str) -> float:
-    """From the start of a process that runs this code to its first line, or its end where it prints none."""
+    """Return the seconds from the start of a process that runs this code to its first line, or to its end."""
     start = time.perf_counter()
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -50,13 +50,13 @@ def seconds(code: str, *words: str) -> float:
 
 
 def first_step(model: Path, dataset: Path) -> float:
-    """Of a new run; the features were put into the cache before."""
+    """Run the first step of a new run; the features are in the cache already."""
     with tempfile.TemporaryDirectory() as scratch:
         return seconds(FIRST_STEP, str(model), str(dataset), f"{scratch}/run")
 
 
 def measure(model: Path, dataset: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """The fastest and the median of every kind."""
+    """Return the fastest and the median of every kind."""
     work = {
         "python alone": lambda: seconds("pass"),
         "--help": lambda: seconds(HELP),
@@ -72,7 +72,7 @@ def measure(model: Path, dataset: Path, rounds: int) -> dict[str, dict[str, floa
 
 
 def main() -> None:
-    """Print the seconds beside what they should stay below."""
+    """Print the seconds beside their limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a converted model folder; without it the demonstration's")
     parser.add_argument("--dataset", type=Path, help="with --model; otherwise the testbed's pacs/photo")

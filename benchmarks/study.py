@@ -1,4 +1,4 @@
-"""A study of tuning's options: configurations x data sets x seeds, resumable, compared pairwise over the same draws.
+"""Study tuning's options: configurations x data sets x seeds, resumable, compared pairwise over the same draws.
 
 A plan is a JSON file: the data sets, the seeds, the query budgets, and configurations by name, each the options that
 it changes from the reference, which is the first. Every seed pools a data set's images, draws its classes (where the
@@ -41,7 +41,7 @@ SHOTS, VALIDATION = 16, 4
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set's images come from: its entry in the plan.
+    """The images of a data set: its entry in the plan.
 
     Attributes:
         model: a converted checkpoint.
@@ -57,13 +57,13 @@ class Source:
 
     @classmethod
     def read(cls, model: str, folder: str, classes: int | None = None, shift: tuple[str, ...] = ()) -> Source:
-        """From the plan's entry."""
+        """Read the entry of the plan."""
         return cls(Path(model), Path(folder), classes, tuple(map(Path, shift)))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One search under one budget: a configuration on one draw of a data set, of which `source` is the plan's entry."""
+    """One search under one budget: a configuration on one draw of a data set, whose entry in the plan is `source`."""
 
     configuration: str
     options: dict[str, Any]
@@ -74,13 +74,13 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What makes two cells the same: everything but the configuration's name."""
+        """Return what makes two cells equal: everything but the name of the configuration."""
         return json.dumps([self.options, self.dataset, self.source, self.seed, self.budget], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run; `read` makes it from a JSON file."""
+    """The cells to run; `read` makes a plan from a JSON file."""
 
     sources: dict[str, dict[str, Any]]
     seeds: list[int]
@@ -89,7 +89,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """The plan in a file; every configuration's options are laid over the first one's."""
+        """Read a plan from a file; every configuration's options are added to the first one's."""
         given = json.loads(path.read_text())
         base = next(iter(given["configurations"].values()))
         return cls(
@@ -101,11 +101,11 @@ class Plan:
 
     @property
     def reference(self) -> str:
-        """The first configuration, that the others are compared with."""
+        """Return the first configuration, with which the others are compared."""
         return next(iter(self.configurations))
 
     def cells(self, only: list[str] | None = None) -> Iterator[Cell]:
-        """All cells, a configuration after another, so that a study that is cut off holds whole rows."""
+        """Yield all cells, one configuration after another, so that an interrupted study holds whole rows."""
         for budget in self.budgets:
             for name in only or self.configurations:
                 for seed in self.seeds:
@@ -115,13 +115,13 @@ class Plan:
 
 @cache
 def checkpoint(model: Path) -> Clip:
-    """One handle a model."""
+    """Load a model; each model is loaded once."""
     return sz.load(model)
 
 
 @cache
 def pool(model: Path, folder: Path) -> Features:
-    """All images of a data set, encoded, whatever split they lie in."""
+    """Encode all images of a data set, of all its splits."""
     parts = [encode(checkpoint(model), read_folder(root)) for root in (split_folders(folder) or {"": folder}).values()]
     first = parts[0]
     assert all(part.folders == first.folders for part in parts), f"{folder}: splits of different classes"
@@ -135,7 +135,7 @@ def pool(model: Path, folder: Path) -> Features:
 
 
 def draw(source: Source, dataset: str, seed: int) -> tuple[Features, Features, Features]:
-    """The training, validation and test images of one seed."""
+    """Draw the training, validation and test images of one seed."""
     images, random = pool(source.model, source.folder), generator_for(seed, "study", dataset)
     count = len(images.folders)
     chosen = sorted(random.permutation(count)[: source.classes or count].tolist())
@@ -149,7 +149,7 @@ def draw(source: Source, dataset: str, seed: int) -> tuple[Features, Features, F
 
 
 def shifted(source: Source, folders: tuple[str, ...]) -> Iterator[Features]:
-    """All images of the drawn classes, a further folder at a time."""
+    """Yield all images of the drawn classes, for each of the further folders."""
     for path in source.shift:
         images = pool(source.model, path)
         chosen = [images.folders.index(folder) for folder in folders]  # rising: folders are in order everywhere
@@ -157,7 +157,7 @@ def shifted(source: Source, folders: tuple[str, ...]) -> Iterator[Features]:
 
 
 def _among(images: Features, rows: list[int], chosen: list[int]) -> Features:
-    """Some images, with labels that count the chosen classes only."""
+    """Return some images with labels that count the chosen classes only."""
     taken = images.take(rows)
     return Features(
         taken.embeddings,
@@ -169,7 +169,7 @@ def _among(images: Features, rows: list[int], chosen: list[int]) -> Features:
 
 
 def measure(cell: Cell) -> dict[str, Any]:
-    """Run one cell: a search from zero-shot, judged on the test images when it has ended."""
+    """Run one cell: search from zero-shot, and evaluate the result on the test images."""
     source = Source.read(**cell.source)
     train, val, test = draw(source, cell.dataset, cell.seed)
     config = sz.TuneConfig(seed=cell.seed, query_budget=cell.budget).with_settings(cell.options)
@@ -197,7 +197,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 def run(plan: Plan, output: Path, *, only: list[str] | None, part: tuple[int, int]) -> None:
-    """Run the cells that the file lacks, this process's share of them."""
+    """Run the cells that the file lacks, as far as they are this process's share."""
     known = {_read_key(line) for line in _lines(output)}
     for number, cell in enumerate(plan.cells(only)):
         if number % part[1] != part[0] - 1 or cell.key in known:
@@ -217,7 +217,7 @@ def _read_key(record: dict[str, Any]) -> str:
 
 
 def table(plan: Plan, output: Path) -> Iterator[str]:
-    """Markdown: mean gain over zero-shot, and the paired difference to the reference with its standard error."""
+    """Return a table: mean gain over zero-shot, and the paired difference to the reference with its standard error."""
     found = {_read_key(record): record for record in _lines(output)}
     names = list(plan.sources)
     for budget in plan.budgets:

@@ -1,4 +1,4 @@
-"""Time to accuracy: what a default `tune` takes to where the paper's own schedule gets, in queries and seconds.
+"""Measure the queries and seconds that a default `tune` takes to reach the accuracy of the paper's own schedule.
 
 Three ways to tune one data set: our default, the paper's schedule on our engine (its settings with 100 generations
 of stage 1 and CGE: 1064 queries each; SharpZO, arXiv 2506.20990, section 3.1), and that schedule at the price of
@@ -45,7 +45,7 @@ PARTS = ("paper", "rates", "default")
 
 
 def configuration(part: str, seed: int) -> sz.TuneConfig:
-    """The options of one run."""
+    """Return the options of one run."""
     if part == "default":
         return sz.preset(seed=seed)
     paper = sz.preset("paper", seed=seed, generations=GENERATIONS, steps=0)
@@ -53,12 +53,12 @@ def configuration(part: str, seed: int) -> sz.TuneConfig:
 
 
 def folder_of(work: Path, part: str, dataset: str, seed: int) -> Path:
-    """Where a run lies."""
+    """Return the folder of a run."""
     return work / f"{part}-{dataset.replace('/', '-')}-{seed}"
 
 
 def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
-    """Seconds a query on this data set's problem: ours in the batches of both stages, and the oracle's."""
+    """Measure the seconds of a query on this data set: ours in the batches of both stages, and the oracle's."""
     train, config = encode(clip, read_folder(dataset / "train")), configuration("paper", 0)
     problem = make_problem(clip, train, train, replace(config, template="a photo of a {}."))
     objective, half = problem.objective, load_model(clip.folder, towers=("text",))
@@ -76,7 +76,7 @@ def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
 
 
 def _ours(objective: Any, w: mx.array, batch: int) -> float:
-    """Seconds a query in batches of that size, over all of w, after one to warm up."""
+    """Measure the seconds of a query in batches of that size, over all of w, after one batch to warm up."""
     mx.eval(objective.losses(w[:batch]))
     start = time.perf_counter()
     for first in range(0, len(w), batch):
@@ -85,23 +85,23 @@ def _ours(objective: Any, w: mx.array, batch: int) -> float:
 
 
 def curve(folder: Path) -> list[StepRecord]:
-    """What a run had spent, and its accuracy, at every validation."""
+    """Return what a run had spent, and its accuracy, at every validation."""
     return [step for step in read_steps(folder) if step.val_accuracy is not None]
 
 
 def reached(points: Sequence[StepRecord], threshold: float) -> StepRecord | None:
-    """The first validation at or above the threshold."""
+    """Return the first validation at or above the threshold."""
     return next((point for point in points if (point.val_accuracy or 0) >= threshold - 1e-9), None)
 
 
 def threshold_of(curves: Sequence[Sequence[StepRecord]], zero_shot: float) -> float:
-    """Zero-shot plus 95 % of the lowest gain that any run ends with."""
+    """Return zero-shot plus 95 % of the lowest final gain of any run."""
     gains = [max(point.val_accuracy or 0 for point in points) - zero_shot for points in curves]
     return zero_shot + SHARE * max(0.0, min(gains))
 
 
 def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[dict[str, Any]]:
-    """One row a run of that data set: queries and seconds to the threshold."""
+    """Return one row for each run of that data set: queries and seconds to the threshold."""
     runs = sorted(path for path in work.glob(f"*-{dataset.replace('/', '-')}-*") if Run.exists(path))
     if not runs:
         return []
@@ -122,7 +122,7 @@ def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[di
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows, and how many times less than the paper's schedule at the oracle's price the default takes."""
+    """Print the rows, and the factor between the paper's schedule at the oracle's price and the default."""
     print("| run | zero-shot | threshold | best | queries | s by the clock | s by queries | s at the oracle's price |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -136,7 +136,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Carry out the parts that are asked for, and print what all runs so far say."""
+    """Run the requested parts, and print the summary of all runs so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
     parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")

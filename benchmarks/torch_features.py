@@ -1,4 +1,4 @@
-"""The competitor of `features.py`: transformers' CLIP on torch, in a process that has nothing else in it.
+"""Encode images with transformers' CLIP on torch: the competitor of `features.py`, in a process of its own.
 
 usage: python torch_features.py MODEL_FOLDER THREADS IMAGE...   (prints JSON: seconds of each round, last features)
 """
@@ -20,7 +20,7 @@ ROUNDS = 2
 
 
 def model_from(folder: str) -> CLIPVisionModelWithProjection:
-    """The image half whose weights `features.py` wrote under transformers' names."""
+    """Load the image tower whose weights `features.py` wrote under transformers' names."""
     config = CLIPConfig.from_pretrained(folder)
     config.vision_config.projection_dim = config.projection_dim
     model = CLIPVisionModelWithProjection(config.vision_config)
@@ -33,7 +33,7 @@ def model_from(folder: str) -> CLIPVisionModelWithProjection:
 
 @torch.inference_mode()
 def encode(model: CLIPVisionModelWithProjection, processor: CLIPImageProcessor, paths: list[str]) -> torch.Tensor:
-    """Decode, preprocess and encode, a batch at a time."""
+    """Decode, preprocess and encode, one batch at a time."""
     rows = []
     for start in range(0, len(paths), BATCH):
         images = [Image.open(path).convert("RGB") for path in paths[start : start + BATCH]]

@@ -1,4 +1,4 @@
-"""L(w) as the method's released code computes it, in torch: all 77 tokens, one candidate at a time, float32.
+"""Compute L(w) as the method's released code does, in torch: all 77 tokens, one candidate at a time, float32.
 
 This is the competitor of the benchmarks, written by us, in a process that has nothing else in it. That matters:
 `import sharpzo_mlx` loads OpenBLAS for MLX such that every library loaded later finds it first, torch too, whose
@@ -41,7 +41,7 @@ class Oracle:
 
     @torch.inference_mode()
     def loss(self, number: int) -> float:
-        """Mean cross-entropy under one of the contexts [n, m]."""
+        """Return the mean cross-entropy under one of the contexts [n, m]."""
         context = self.contexts[number]
         x = self.embedded.clone()
         x[:, 1 : 1 + len(context)] = context

@@ -1,8 +1,7 @@
-"""`sharpzo-mlx demo`: the whole path on a bundled small model and rendered images, without network.
+"""`sharpzo-mlx demo`: tune, evaluate and predict on a bundled small model and painted images, without network.
 
-Paints photographs of animals and plants, tunes a prompt for them, and shows the accuracy on held-out pictures and
-under three shifts beside zero-shot. Nothing needs to be prepared, and without `--output` nothing is left behind but
-the pictures' features in the cache.
+The command paints photographs of animals and plants, tunes a prompt for them, and shows the accuracy on other pictures
+and under three shifts, beside zero-shot. Without `--output`, only image features in the cache remain afterwards.
 
 >>> sharpzo-mlx demo --output demo  # doctest: +SKIP
 """
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from sharpzo_mlx.demo import Finished, Shown
 
 INTRODUCTION = """
-A very small CLIP that has seen drawings of everything, and photographs of man-made things by day, was shown
+A very small CLIP knows drawings of everything, and photographs of man-made things by day. It was tuned on
 {shots} photographs each of {classes} animals and plants at dusk. Only the words before their names were tuned,
-"a photo of a {{}}." at first; all pictures below are other ones.
+"a photo of a {{}}." at first. The pictures below are none of those photographs.
 """
 WORDS = {
     "test": "photographs at dusk",
@@ -42,28 +41,28 @@ WORDS = {
 
 @click.command("demo")
 @click.option("--output", type=PATH, help="Keep images and run in this folder.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="One seed makes one result.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="The seed of images and tuning.")
 def demo_command(output: Path | None, seed: int) -> None:
-    """See the whole path in under a minute: paint images, tune, evaluate, predict.
+    """Paint images, tune, evaluate and predict in under a minute.
 
     The bundled model is very small. It knows drawings of animals and plants, and photographs of things; the images
     are photographs of animals and plants. Nothing is downloaded.
     """
     started = time.monotonic()
     with _place(output, seed) as root:
-        finished = _carry_out(root, seed)
+        finished = _run(root, seed)
         click.echo(summary(finished))
         click.echo(f"\nall in {wording.duration(time.monotonic() - started)}")
-        click.echo(_following(finished, kept=output is not None))
+        click.echo(_next_step(finished, kept=output is not None))
 
 
 @contextmanager
 def _place(output: Path | None, seed: int) -> Iterator[Path]:
-    """The folder for images and run: the user's own, or one that is gone afterwards."""
+    """Yield the folder for images and run: the user's own, or a temporary one."""
     if output is not None:
         from sharpzo_mlx import demo
 
-        if output.is_file() or (output.is_dir() and not demo.may_go_on(output, seed)):
+        if output.is_file() or (output.is_dir() and not demo.can_continue(output, seed)):
             raise UserError(f"{output}: not empty; give a new folder to --output")
         check_place(output)
         yield output
@@ -72,7 +71,7 @@ def _place(output: Path | None, seed: int) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _carry_out(root: Path, seed: int) -> Finished:
+def _run(root: Path, seed: int) -> Finished:
     from sharpzo_mlx import demo
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.evaluation.folders import FolderProgress
@@ -82,7 +81,7 @@ def _carry_out(root: Path, seed: int) -> Finished:
             if isinstance(record, demo.Finished):
                 return record
             if isinstance(record, demo.Rendered):
-                # drawn as the records of any other folder are
+                # shown like the progress in any other folder
                 draw(FolderProgress(record.folder, record.done, record.total))
             else:
                 draw(record)
@@ -90,7 +89,7 @@ def _carry_out(root: Path, seed: int) -> Finished:
 
 
 def summary(finished: Finished) -> str:
-    """What was done, the shift table, a few pictures with their labels, and what it cost."""
+    """Return the text of the result: introduction, table of shifts, some pictures with labels, and cost."""
     classes = len(finished.run.prompt.class_names)
     introduction = INTRODUCTION.format(shots=finished.shots, classes=classes)
     rows = [("", "images", "zero-shot", "tuned", "change")]
@@ -111,8 +110,8 @@ def _labelled(shown: Shown) -> str:
     return f"a {shown.truth} at dusk: {words}"
 
 
-def _following(finished: Finished, *, kept: bool) -> str:
-    """Where to look, and what to type next."""
+def _next_step(finished: Finished, *, kept: bool) -> str:
+    """Say where the results are, and which command to run next."""
     if not kept:
         return "next: sharpzo-mlx convert, then sharpzo-mlx tune FOLDER (--output keeps the images and the run)"
     folder = finished.run.folder

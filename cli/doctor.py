@@ -1,8 +1,7 @@
-"""`sharpzo-mlx doctor`: what this machine is, whether it is set up well, and the remedy for each problem.
+"""`sharpzo-mlx doctor`: describe this machine, and name each problem of its setup with the remedy.
 
-Every check is a function that returns one Finding; none changes anything. A problem slows this program
-down or takes something from it; only what keeps it from working at all is broken and makes the exit code
-1.
+Every check is a function that returns one Finding and changes nothing. The exit code is 1 only if a problem keeps the
+program from working; other problems make it slower or poorer.
 
 >>> sharpzo-mlx doctor  # doctest: +SKIP
 """
@@ -25,18 +24,18 @@ from sharpzo_mlx import files
 from sharpzo_mlx.cli import wording
 from sharpzo_mlx.runtime import startup
 
-_SIDE = 1024  # of the square matrices that are multiplied to measure the speed
+_SIDE = 1024  # the square matrices whose product is timed have this many rows
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at, in a word or two.
-        words: what was seen.
-        remedy: what to do about it; None where all is well.
-        broken: whether this program cannot work so.
+        name: what was checked, in a word or two.
+        words: the result in words.
+        remedy: what to do about a problem; None if there is none.
+        broken: whether the problem keeps the program from working.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
 def doctor_command(ctx: click.Context, as_json: bool) -> None:
-    """Check this machine and say how to mend what is wrong."""
+    """Check this machine and say how to fix what is wrong."""
     findings = [examine(check) for check in CHECKS]
     if as_json:
         wording.echo_json({"findings": [vars(finding) for finding in findings]})
@@ -59,41 +58,41 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
 
 
 def examine(check: Callable[[], Finding]) -> Finding:
-    """Run one check; one that fails itself is a finding too."""
+    """Run one check; a check that raises an error is a finding too."""
     try:
         return check()
-    except Exception as error:  # the doctor must get to the end, whatever is wrong with this machine
-        name = check.__name__.replace("_", " ")
+    except Exception as error:  # the other checks must run, whatever is wrong with this machine
+        name = check.__name__.removeprefix("check_").replace("_", " ")
         return Finding(name, f"{type(error).__name__}: {error}", "install again: pip install .", broken=True)
 
 
 def lines(finding: Finding) -> list[str]:
-    """A finding as one line, and a second with the remedy where there is a problem."""
+    """Return a finding as one line, and a second line with the remedy if there is a problem."""
     mark = "FAIL" if finding.broken else "note" if finding.remedy else "ok"
     shown = [f"{mark:<5} {finding.name:<14} {finding.words}"]
     return shown + ([f"      {'':<14} -> {finding.remedy}"] if finding.remedy else [])
 
 
-def python() -> Finding:
-    """The interpreter and the machine below it."""
+def check_python() -> Finding:
+    """Name the interpreter and the machine."""
     words = f"{platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
     return Finding("Python", f"{words}, {os.cpu_count()} cores")
 
 
-def mlx() -> Finding:
-    """MLX's version and the device that it computes on."""
+def check_mlx() -> Finding:
+    """Name MLX's version and the device that it computes on."""
     import mlx.core as mx
 
     name = mx.device_info().get("device_name", "")
     device = f"{mx.default_device().type}".rsplit(".", 1)[-1].upper()
     words = f"{version('mlx')} on the {device} ({name})"
     if sys.platform == "darwin" and not mx.metal.is_available():
-        return Finding("MLX", words, "no Metal GPU to be seen: run outside of a virtual machine or container")
+        return Finding("MLX", words, "no Metal GPU found: run outside of a virtual machine or container")
     return Finding("MLX", words)
 
 
-def speed() -> Finding:
-    """The library behind float32 products and the rate it reaches."""
+def check_products() -> Finding:
+    """Measure the speed of float32 products, and name the library that computes them."""
     import mlx.core as mx
 
     rate = f"{2 * _SIDE**3 / _product_seconds() / 1e9:.0f} GFLOP/s in float32"
@@ -107,7 +106,7 @@ def speed() -> Finding:
 
 
 def _product_seconds() -> float:
-    """The fastest of three products of square matrices, after one to warm up."""
+    """Return the seconds of the fastest of three products, after one to warm up."""
     import mlx.core as mx
 
     square = mx.random.normal((_SIDE, _SIDE), key=mx.random.key(0))
@@ -120,31 +119,32 @@ def _product_seconds() -> float:
     return min(times)
 
 
-def precision() -> Finding:
-    """Whether float32 products are full float32, as finite differences need."""
+def check_precision() -> Finding:
+    """Measure whether float32 products are full float32, as finite differences need."""
     from sharpzo_mlx.runtime import precision
 
     error = precision.product_error()
-    words = f"float32 products err by {error:.0e}; {startup.TF32_SWITCH}={os.environ.get(startup.TF32_SWITCH)}"
+    switch = f"{startup.TF32_SWITCH}={os.environ.get(startup.TF32_SWITCH)}"
+    words = f"float32 products have an error of {error:.0e}; {switch}"
     if error <= precision.COARSE:
         return Finding("precision", words)
     return Finding("precision", words, f"set {startup.TF32_SWITCH}=0 before Python starts: tuning needs it")
 
 
-def memory() -> Finding:
-    """Physical memory, and what MLX may use of it."""
+def check_memory() -> Finding:
+    """Tell the physical memory, and how much of it MLX may use."""
     import mlx.core as mx
 
     from sharpzo_mlx.runtime import memory
 
     allowed = mx.set_memory_limit(memory.physical())
     mx.set_memory_limit(allowed)
-    words = f"{wording.amount(memory.physical())}, of which MLX takes up to {wording.amount(allowed)}"
+    words = f"{wording.amount(memory.physical())}, of which MLX may use {wording.amount(allowed)}"
     return Finding("memory", words)
 
 
-def caches() -> Finding:
-    """Where the caches are, how large, and whether they can be written."""
+def check_caches() -> Finding:
+    """Tell where the caches are, how large they are, and whether they can be written to."""
     folder = files.cache_folder()
     sizes = ", ".join(f"{name} {wording.amount(_size(folder / name))}" for name in ("features", "models"))
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
@@ -153,15 +153,15 @@ def caches() -> Finding:
         return Finding("caches", f"{folder}: not usable, {nearest} is not a folder", remedy)
     if not os.access(nearest, os.W_OK):
         return Finding("caches", f"{folder}: not writable", remedy)
-    return Finding("caches", f"{folder} ({sizes}; may be deleted, are made again when needed)")
+    return Finding("caches", f"{folder} ({sizes}; can be deleted; they are made again when needed)")
 
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
-def default_model() -> Finding:
-    """The model that `tune` takes when none is named."""
+def check_default_model() -> Finding:
+    """Find the model that `tune` uses if none is named."""
     folder = files.default_model_folder()
     if (folder / "config.json").is_file():
         return Finding("default model", f"{folder} ({wording.amount(_size(folder))})")
@@ -169,16 +169,16 @@ def default_model() -> Finding:
     return Finding("default model", "not here yet", remedy)
 
 
-def image_streams() -> Finding:
-    """mlx-data, which decodes plain JPEG and PNG files in its own threads."""
+def check_mlx_data() -> Finding:
+    """Import mlx-data, which decodes plain JPEG files in its own threads."""
     if is_importable("mlx.data"):
         return Finding("mlx-data", "decodes images in threads")
     remedy = "pip install mlx-data, where it has a wheel for this Python"
     return Finding("mlx-data", "missing; Pillow decodes instead, with equal results", remedy)
 
 
-def phone_photos() -> Finding:
-    """pillow-heif, which reads HEIC photos."""
+def check_pillow_heif() -> Finding:
+    """Import pillow-heif, which reads HEIC photos."""
     if is_importable("pillow_heif"):
         return Finding("pillow-heif", "reads HEIC photos")
     return Finding("pillow-heif", "missing; HEIC photos are skipped", "pip install pillow-heif")
@@ -187,19 +187,19 @@ def phone_photos() -> Finding:
 def is_importable(name: str) -> bool:
     try:
         importlib.import_module(name)
-    except Exception:  # a broken installation is as good as none
+    except Exception:  # a broken installation is of no use either
         return False
     return True
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    python,
-    mlx,
-    speed,
-    precision,
-    memory,
-    caches,
-    default_model,
-    image_streams,
-    phone_photos,
+    check_python,
+    check_mlx,
+    check_products,
+    check_precision,
+    check_memory,
+    check_caches,
+    check_default_model,
+    check_mlx_data,
+    check_pillow_heif,
 )

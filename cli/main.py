@@ -1,7 +1,7 @@
-"""The entry point `sharpzo-mlx`: finds the command, and turns what went wrong into one line and an exit code.
+"""The entry point `sharpzo-mlx`: find the command, run it, and turn an error into one line and an exit code.
 
-Commands are named in one table and imported when they are called. A user's error is one line on stderr and
-exit code 2, Ctrl-C is 130, a bug is a traceback and 1; the library's notices come out as `note: …` on stderr.
+Commands are listed in one table and imported when they are called. An error that the user can fix is one line on stderr
+and exit code 2, Ctrl-C is 130, a bug is a traceback and 1. The library's notices appear on stderr as `note: ...`.
 
 >>> run(["--version"])
 sharpzo-mlx 0.1.0
@@ -22,21 +22,21 @@ import click
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runtime import startup
 
-COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, one line for --help), in the order of use
+COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
     "tune": ("tune:tune_command", "Tune a prompt on a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
-    "compare": ("compare:compare_command", "Run methods beside each other: one table, one plot."),
+    "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
-    "demo": ("demo:demo_command", "See the whole path in under a minute, no network needed."),
-    "doctor": ("doctor:doctor_command", "Check this machine and say how to mend what is wrong."),
+    "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),
+    "doctor": ("doctor:doctor_command", "Check this machine and say how to fix what is wrong."),
 }
 USER_ERROR, INTERRUPTED = 2, 130
-# of the machine, not of this program: one line says enough
-_MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
-# of a path that the user named
-_MISNAMED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+# errors of the machine, which one line explains
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+# errors of a path that the user gave
+_PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 _LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
 
@@ -44,11 +44,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are called; its help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of the table, which is the order of use."""
+        """Return the names in the order of the table, which is the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command of that name, or None where there is none."""
+        """Import and return the command of that name, or return None."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table, importing none."""
+        """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
@@ -94,21 +94,21 @@ def cli(ctx: click.Context) -> None:
 
 
 class _Notices(logging.Handler):
-    """Writes `note: …`, each once, to what stderr is at that moment (a progress bar may stand in for it)."""
+    """Write each notice once, as `note: ...`, to the current stderr (which a progress bar may have replaced)."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.told: set[str] = set()  # `compare` draws a split for every seed, with the same to say of each
+        self.shown: set[str] = set()  # `compare` draws a split for every seed, which gives the same notices
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message not in self.told:
-            self.told.add(message)
+        if message not in self.shown:
+            self.shown.add(message)
             print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def _show_notices() -> None:
-    """Show notices from now on, in place of those of a command line before."""
+    """Show notices from now on, in place of the handler of an earlier command line."""
     logger = logging.getLogger("sharpzo_mlx")
     for handler in logger.handlers[:]:
         if isinstance(handler, _Notices):
@@ -133,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the words after `sharpzo-mlx`.
 
     Returns:
-        the exit code: 0 done, 2 the user can mend it (one line on stderr said how), 130 interrupted.
+        The exit code: 0 done, 2 an error that the user can fix (one line on stderr says how), 130 interrupted.
     """
     try:
         if reason := startup.unsupported():
@@ -157,15 +157,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _system_error(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if error.errno not in _MENDABLE | _MISNAMED:
+    if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS:
         raise error
-    remedy = "; name another path" if error.errno in _MISNAMED else ""
+    remedy = "; name another path" if error.errno in _PATH_ERRORS else ""
     return _fail(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}{remedy}")
 
 
 def main() -> None:
-    """What the installed script calls."""
+    """Run the command line of this process; the installed script calls this."""
     sys.exit(run(sys.argv[1:]))

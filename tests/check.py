@@ -1,7 +1,7 @@
-"""The one check: lint, format, types, and all tests (the wheel's contents, doctests and examples among them).
+"""Check everything: lint, format, types, and all tests (with the wheel's contents, doctests and examples).
 
-Every step runs, also after a failure, so that one run shows all there is to mend; the exit code is 0 only
-when all passed. pytest comes last, and its own summary line ends the output.
+Every step runs, also after a failure, so that one run shows everything that is wrong; the exit code is 0 only
+if all passed. pytest comes last, and its own summary line ends the output.
 
 usage: python tests/check.py [--quick]     (--quick: no tests that train, build or start the demo)
 """

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-import sharpzo_mlx  # noqa: F401  (before any import of mlx: it loads OpenBLAS)
+import sharpzo_mlx  # before any import of mlx: it loads OpenBLAS
 
 TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed"
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -111,3 +113,52 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 root / name / f"{number}.png"
             )
     return root
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tune the tiny model on the photos, briefly; no test changes this run."""
+    from sharpzo_mlx.tuning.pipeline import tune
+
+    settings = {"space.dimension": 8, "stage1.population": 6}
+    config = sharpzo_mlx.TuneConfig(shots=4, generations=3, steps=4).with_settings(settings)
+    return tune(sharpzo_mlx.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run").folder
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that must be refused, and return its one line on stderr."""
+    from sharpzo_mlx.cli import main
+
+    def attempt(*words: str | Path) -> str:
+        capsys.readouterr()
+        assert main.run([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        *notes, line = err.splitlines()
+        assert all(note.startswith("note: ") for note in notes), err
+        assert line.startswith("error: ")
+        return line
+
+    return attempt
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make every attempt to create a file in a folder fail, also for the superuser, whom no mode stops."""
+
+    def close(folder: Path) -> None:
+        def within(directory: Any) -> bool:
+            return directory is not None and Path(directory).resolve().is_relative_to(folder.resolve())
+
+        for name in ("mkstemp", "TemporaryFile"):
+            plain = getattr(tempfile, name)
+
+            def guarded(*args: Any, plain: Any = plain, **details: Any) -> Any:
+                if within(details.get("dir")):
+                    raise PermissionError(13, "Permission denied", str(Path(details["dir"], ".report-x8.html")))
+                return plain(*args, **details)
+
+            monkeypatch.setattr(tempfile, name, guarded)
+
+    return close

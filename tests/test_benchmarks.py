@@ -96,14 +96,14 @@ def test_cosine(scripts: dict[str, ModuleType]) -> None:
     assert cosine(mx.zeros(2), mx.array([1.0, 1.0])) == 0.0
 
 
-def test_arithmetic_of_scale_covers_what_rests(scripts: dict[str, ModuleType], tiny_model: Path) -> None:
+def test_arithmetic_of_scale_covers_weights_and_features(scripts: dict[str, ModuleType], tiny_model: Path) -> None:
     scaling, queries = scripts["scaling"], scripts["queries"]
     model = load_model(tiny_model, towers=("text",))
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, 100, 513) for n in range(4)))
     objective = queries.objective_of(model, tokens, dimension=8)
-    resting = scaling._rests(objective, model.text_model.encoder)
+    fixed = scaling.fixed_bytes(objective, model.text_model.encoder)
     layer = 4 * (32 * 32 + 32) + 2 * 2 * 32 + 2 * 32 * 64 + 64 + 32
-    assert resting == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
+    assert fixed == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
 
 
 def test_means_over_sets_count_the_tuned_draws_alone(scripts: dict[str, ModuleType]) -> None:

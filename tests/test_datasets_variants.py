@@ -75,7 +75,7 @@ def test_numbered_folders_count_in_class_order(tmp_path: Path, caplog: pytest.Lo
     [
         (["0", "1", "4"], "a folder 4, but the 4 tuned classes are numbered 0 to 3"),
         (["0", "1"], "numbers end at 1, the tuned classes at 3"),
-        (["0", "1", "01", "3"], "the number 1 is there twice"),
+        (["0", "1", "01", "3"], "the number 1 occurs twice"),
         (["n1", "0"], "not tuned: 0"),
     ],
 )

@@ -45,9 +45,30 @@ def test_wired_limit_restores_what_it_found(monkeypatch: pytest.MonkeyPatch) -> 
         assert calls == []
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
-    with pytest.raises(KeyError), memory.wired_limit(0.5):
+    with pytest.raises(KeyError), memory.wired_limit():
         raise KeyError
-    assert calls == [500, 77]
+    assert calls == [1000, 77]
+
+
+def test_overlapping_blocks_restore_the_wired_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metal is pretended: the first of two blocks to leave changes nothing, the last restores what was first found."""
+    limit = 77
+
+    def set_wired(new: int) -> int:
+        nonlocal limit
+        before, limit = limit, new
+        return before
+
+    monkeypatch.setattr(mx, "set_wired_limit", set_wired)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
+    first, second = memory.wired_limit(), memory.wired_limit()
+    seen = []
+    for event in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+        event()
+        seen.append(limit)
+    second.__exit__(None, None, None)
+    assert [*seen, limit] == [1000, 1000, 1000, 77]
 
 
 def test_a_large_parent_does_not_count() -> None:

@@ -1,10 +1,9 @@
-"""Relate a folder that is to be evaluated to a run's classes; its kind is recognised from the folder itself.
+"""Read a folder to evaluate, and relate its classes to the classes of a run.
 
-Plain folders hold the tuned classes or some of them. Beyond those: numbered folders in class order (ImageNet-V2);
-ImageNet-A and -R, scored over their own 200 classes as the literature does; trees corruption/severity/class
-(ImageNet-C), one set for each pair; and folders with a mapping file (ObjectNet), where several tuned classes may be
-right. A folder of no such kind is an error, because a class under a wrong name would silently cost
-accuracy.
+A plain folder holds some or all of the tuned classes. Other kinds are numbered folders in class order (ImageNet-V2);
+ImageNet-A and -R, where only their own 200 classes compete, as in the literature; trees corruption/severity/class
+(ImageNet-C), which give one set for each pair; and folders with a mapping file (ObjectNet), where several tuned classes
+may be right. Any other folder is an error, because a misspelt class would silently count as wrong.
 
 >>> sets = recognise(Path("imagenet-a"), names, wnids)  # doctest: +SKIP
 >>> sets[0].kind, len(sets[0].candidates)  # doctest: +SKIP
@@ -32,14 +31,14 @@ AUTO, OWN, ALL = "auto", "own", "all"  # which of the tuned classes compete
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images, and which of a run's predictions for them are right.
+    """Images, and how the predictions of a run are evaluated on them.
 
     Attributes:
         images: the files; a label is a position in `images.folders`.
-        owner: [K] for each tuned class the label that it stands for, -1 if none.
-        candidates: the tuned classes that compete, ascending.
-        kind: what was recognised, in words.
-        part: corruption and severity, in a tree of them.
+        owner: [K] the label that each tuned class stands for, or -1.
+        candidates: the positions of the tuned classes that compete, ascending.
+        kind: a description of the folder, in words.
+        part: the corruption and severity, if the folder is part of a tree of corruptions.
     """
 
     images: ImageSet
@@ -57,14 +56,14 @@ def recognise(
     scope: str = AUTO,
     mapping: Path | None = None,
 ) -> list[EvaluationSet]:
-    """Relate a folder to a run's classes; nothing is decoded.
+    """Relate a folder to the classes of a run; no image is opened.
 
     Args:
         folder: holds class folders, or a tree of corruptions.
         classes: the tuned classes' names.
         folders: their folder names, in the same order.
-        scope: "own": only the folder's classes compete; "all": all tuned classes; "auto": all, but own for
-            ImageNet-A and -R and with a mapping.
+        scope: which classes compete: "own" for those of the folder, "all" for all tuned classes, "auto" for "own" with
+            ImageNet-A, ImageNet-R or a mapping and "all" otherwise.
         mapping: a file that says which tuned classes a class folder stands for.
 
     Returns:
@@ -75,13 +74,13 @@ def recognise(
     """
     place = checked_folder(folder)
     ids = imagenet.with_ids(folders)
-    leaves = [] if mapping else find_corruptions(place, {*ids, *classes})
-    if not leaves:
-        return [_scored(place, classes, ids, scope=scope, mapping=mapping)]
-    return [replace(_scored(leaf, classes, ids, scope=scope, mapping=None), part=part) for part, leaf in leaves]
+    parts = [] if mapping else find_corruptions(place, {*ids, *classes})
+    if not parts:
+        return [_read_one(place, classes, ids, scope=scope, mapping=mapping)]
+    return [replace(_read_one(inside, classes, ids, scope=scope, mapping=None), part=part) for part, inside in parts]
 
 
-def _scored(
+def _read_one(
     folder: Path, classes: Sequence[str], ids: Sequence[str], *, scope: str, mapping: Path | None
 ) -> EvaluationSet:
     found = read_folder(folder)
@@ -90,11 +89,12 @@ def _scored(
         images, owner = apply_mapping(found, mapping, classes, ids)
         kind = f"{len(images.folders)} classes by {mapping.name}"
         return _with_scope(EvaluationSet(images, owner, np.arange(count), kind), OWN if scope == AUTO else scope)
-    identified = replace(found, folders=_by_number(folder, found.folders, ids))
+    identified = replace(found, folders=_number_to_id(folder, found.folders, ids))
     images = match_classes(identified, classes, ids)
     subset = imagenet.subset(tuple(sorted(identified.folders)))
-    described = imagenet.describe(found.folders) or f"{len(found.folders)} of {count} tuned classes"
-    kind = described if len(found.folders) != count else imagenet.describe(found.folders) or f"all {count} classes"
+    present = len(found.folders)
+    counted = f"all {count} classes" if present == count else f"{present} of {count} tuned classes"
+    kind = imagenet.describe(found.folders) or counted
     chosen = scope if scope != AUTO else OWN if subset and count > len(found.folders) else ALL
     return _with_scope(EvaluationSet(images, np.arange(count), np.arange(count), kind), chosen)
 
@@ -108,15 +108,15 @@ def _with_scope(scored: EvaluationSet, scope: str) -> EvaluationSet:
     return replace(scored, candidates=candidates, kind=scored.kind + words)
 
 
-def _by_number(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tuple[str, ...]:
-    """Replace numbers by ids: folder n is the n-th class, counted from 0 in the order of the ids."""
+def _number_to_id(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tuple[str, ...]:
+    """Replace numbers by ids: folder n is the n-th id in order, counted from 0."""
     if not imagenet.numbered(found) or set(found) <= set(ids):
         return found
     numbers = [int(name) for name in found]
     ordered = sorted(ids)
     if len(set(numbers)) < len(numbers):
         twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise UserError(f"{folder}: the number {twice} is there twice; keep one folder of it")
+        raise UserError(f"{folder}: the number {twice} occurs twice; keep one folder of it")
     if max(numbers) >= len(ordered):
         raise UserError(
             f"{folder}: a folder {max(numbers)}, but the {len(ordered)} tuned classes are numbered "
@@ -125,9 +125,9 @@ def _by_number(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tupl
     if max(numbers) < len(ordered) - 1:
         raise UserError(
             f"{folder}: numbers end at {max(numbers)}, the tuned classes at {len(ordered) - 1}: which classes "
-            "are meant cannot be told; name the folders as the run's classes, or give a --mapping"
+            "they stand for is not known; name the folders as the run's classes, or give a --mapping"
         )
     if missing := sorted(set(range(len(ordered))) - set(numbers)):
         shown = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        notify(f"{folder}: no folder {shown}; the others count by their own numbers")
+        notify(f"{folder}: no folder {shown}; the other folders keep their numbers")
     return tuple(ordered[number] for number in numbers)

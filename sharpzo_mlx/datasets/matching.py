@@ -40,7 +40,7 @@ def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[st
     for folder, name in zip(images.folders, images.class_names, strict=True):
         labels.append(by_folder.get(folder, by_name.get(same_name(name), by_name.get(same_name(folder)))))
     known = _all_known(images, labels, classes)
-    order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])
+    order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])  # stable: names stay sorted
     return replace(
         images,
         paths=take_paths(images.paths, order),

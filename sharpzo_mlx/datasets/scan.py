@@ -1,8 +1,7 @@
 """Scan a folder without opening files: list the images of one class, and count everything else by kind.
 
 Only regular files and links to them count as images, because opening a pipe may block forever. An unreadable folder is
-an error and never counts as empty. Folders that this program wrote (`runs/`, `comparisons/`) are recognised and
-skipped.
+an error and never counts as empty. Folders that this program wrote (`runs/`, `comparisons/`) are skipped.
 
 >>> class_images(Path("photos/cat"))[0]  # doctest: +SKIP
 ['1.jpg', 'more/2.jpg']
@@ -80,7 +79,7 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
     name = entry.name
     suffix = os.path.splitext(name)[1].lower()
     if name.startswith("."):
-        return PLACEHOLDER if suffix == ".icloud" else HIDDEN  # .photo.jpg.icloud: not downloaded
+        return PLACEHOLDER if suffix == ".icloud" else HIDDEN  # .photo.jpg.icloud: not downloaded yet
     if suffix not in IMAGE_SUFFIXES:
         return suffix
     return None if _is_file(entry) or not os.path.exists(entry.path) else SPECIAL

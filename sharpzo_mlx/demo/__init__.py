@@ -1,8 +1,8 @@
-"""The demonstration: a very small CLIP, a painter of images, and the whole path from tuning to a shift table.
+"""Demonstrate the package without network: paint images, tune a very small CLIP on them, evaluate and predict.
 
-The model was trained by `benchmarks/train_demo_model.py` on pictures by the same painter: drawings of everything,
-photographs of things only. `show` then does with photographs of animals and plants what anybody does with their own
-images, by the public functions alone.
+The bundled model was trained by `benchmarks/train_demo_model.py` on pictures by the same painter: drawings of all
+figures, photographs of man-made things only. `show` tunes a prompt on photographs of animals and plants, and uses the
+public functions only, as a user does with their own images.
 
 >>> for record in show(Path("demo"), seed=0): ...  # doctest: +SKIP
 """
@@ -27,13 +27,13 @@ __all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown",
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 AMOUNTS = Amounts()
-CONFIG = sz.TuneConfig(steps=60)  # half of the default, so that slow machines take less than a minute too
-SHOWN = LIVING[::2]  # classes whose first test picture is shown with its labels
+CONFIG = sz.TuneConfig(steps=60)  # half of the default, so that slow machines also take less than a minute
+SHOWN = LIVING[::2]  # the first test picture of these classes is shown with its predicted labels
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture with what it shows and what the tuned prompt calls it."""
+    """A picture: its true class, and the prediction of the tuned prompt."""
 
     truth: str
     prediction: Prediction
@@ -41,7 +41,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Finished:
-    """What the demonstration ends with: pictures a class to tune on, the run, the shift table, a few pictures."""
+    """The result: training pictures of each class, the run, its evaluation under shift, and some predictions."""
 
     shots: int
     run: Run
@@ -49,8 +49,8 @@ class Finished:
     shown: tuple[Shown, ...]
 
 
-def may_go_on(root: Path, seed: int) -> bool:
-    """Whether a folder is empty, or holds nothing but what a demonstration of this seed leaves when it is cut off."""
+def can_continue(root: Path, seed: int) -> bool:
+    """Return whether a folder is empty, or holds only what an interrupted demonstration of this seed left."""
     images, run = root / "images", root / "run"
     painted = _names(images) if images.is_dir() else set()
     if not _names(root) <= {images.name, run.name} or not painted <= {DATASET, *SHIFTED}:
@@ -66,15 +66,15 @@ def show(root: Path, *, seed: int = 0, amounts: Amounts | None = None) -> Iterat
     """Paint, tune, evaluate and predict.
 
     Args:
-        root: where the images (`images/`) and the run (`run/`) go; one that was cut off there goes on.
-        seed: of the images and of the tuning.
-        amounts: pictures of one class; None for AMOUNTS.
+        root: the folder for the images (`images/`) and the run (`run/`); an interrupted demonstration continues there.
+        seed: the seed of the images and of the tuning.
+        amounts: the number of pictures of one class; None for AMOUNTS.
 
     Yields:
-        A record a picture, what `tune_steps` yields, and Finished.
+        A record for each picture, the records of `tune_steps`, and Finished.
 
     Raises:
-        UserError: `root` holds a run of another kind.
+        UserError: `root` holds a run with another configuration.
     """
     images, amounts = root / "images", amounts or AMOUNTS
     yield from render(images, seed=seed, amounts=amounts)

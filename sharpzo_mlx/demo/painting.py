@@ -1,8 +1,8 @@
-"""Ways to paint a figure: three from a picture book, a photograph's imitation, and three that the model never saw.
+"""Paint a figure in a style: three drawn styles, imitation photographs, and three styles that the model never saw.
 
-A figure's parts become coverage masks, drawn at twice the size and averaged; a style colours the masks and adds
-ground, light and grain in NumPy and Pillow. Every number is drawn from the generator that the caller gives, so a
-picture is a function of its seed.
+The parts of a figure become coverage masks, drawn at twice the size and averaged. A style colours the masks and adds
+ground, light and grain in NumPy and Pillow. Every random number comes from the caller's generator, so that a picture is
+a function of its seed.
 
 >>> picture = paint("cat", "photo", generator_for(0, "cat", 1))  # doctest: +SKIP
 >>> picture.image.size  # doctest: +SKIP
@@ -50,7 +50,7 @@ UNSEEN_STYLES = ("dusk", "night", "pencil")
 
 @dataclass(frozen=True)
 class Picture:
-    """A painted figure with what a caption may say of it (`ground` is None on plain paper)."""
+    """A painted figure with the facts that a caption may mention (`ground` is None on plain paper)."""
 
     image: Image.Image
     colour: str
@@ -60,7 +60,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a style paints on: coverage per role and of the outlines, and the colours that were drawn."""
+    """The input of a style: the coverage of each role and of the outlines, and the colours drawn at random."""
 
     cover: dict[str, PIXELS]  # role -> [SIZE, SIZE], 0..1
     lines: PIXELS  # [SIZE, SIZE], 0..1
@@ -70,7 +70,7 @@ class Sheet:
 
     @property
     def shape(self) -> PIXELS:
-        """Coverage of the whole figure [SIZE, SIZE]."""
+        """Return the coverage of the whole figure [SIZE, SIZE]."""
         return np.minimum(np.sum(list(self.cover.values()), axis=0, dtype=np.float32), np.float32(1))
 
 
@@ -81,7 +81,7 @@ def _coverage(label: Image.Image, value: int) -> PIXELS:
 
 
 def _blur(plane: PIXELS, radius: float) -> PIXELS:
-    """Gaussian blur of a plane 0..1, in Pillow's whole numbers."""
+    """Blur a plane 0..1 by a Gaussian, in Pillow's whole numbers."""
     levels = Image.fromarray(np.rint(np.clip(plane, 0, 1) * 255).astype(np.uint8))
     return (np.asarray(levels.filter(ImageFilter.GaussianBlur(radius))) / 255).astype(np.float32)
 
@@ -91,7 +91,7 @@ def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str
     draw, ink = ImageDraw.Draw(label), ImageDraw.Draw(lines)
     for role, points in pose(FIGURES[name], rng, size=2 * SIZE, place=place):
         draw.polygon(points, fill=ROLES.index(role) + 1)
-        # a part hides the lines that run behind it
+        # a part hides the lines behind it
         ink.polygon(points, fill=0)
         ink.line([*points, points[0]], fill=255, width=line)
     second = str(rng.choice([other for other in COLOURS if other != colour]))
@@ -114,7 +114,7 @@ def _tint(colour: tuple[int, int, int], rng: np.random.Generator) -> PIXELS:
 
 
 def _lay(canvas: PIXELS, cover: PIXELS, colour: PIXELS) -> PIXELS:
-    """Cover the canvas [SIZE, SIZE, 3] with a colour, as far as the mask says."""
+    """Blend a colour into the canvas [SIZE, SIZE, 3] by the mask `cover`."""
     return canvas + cover[..., None] * (colour - canvas)
 
 

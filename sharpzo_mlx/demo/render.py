@@ -1,8 +1,8 @@
-"""The image folders of the demonstration: photographs at dusk to tune on, and the same things in other lights.
+"""Paint the image folders of the demonstration: photographs at dusk to tune on, and the same animals in other styles.
 
-`render` paints twelve living things as imitation photographs at dusk, split into train/, val/ and test/, and beside
-them shifted sets: photographs by day and at night, and pencil drawings. It is a generator of records, one a picture,
-so that the caller can show how far it is.
+`render` paints twelve animals and plants as imitation photographs at dusk, split into train/, val/ and test/, and also
+three shifted sets: photographs by day and at night, and pencil drawings. It yields a record after each picture, so that
+the caller can show the progress.
 
 >>> for picture in render(Path("pictures"), seed=0): ...  # doctest: +SKIP
 """
@@ -24,7 +24,7 @@ SHIFTED = {"day": "photo", "night": "night", "pencil": "pencil"}  # folder -> st
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture was written: where all of them go, its own file, and how many are done."""
+    """A picture was written: the folder of all pictures, its own file, and the number of pictures done and planned."""
 
     folder: Path
     path: Path
@@ -34,7 +34,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Amounts:
-    """Pictures of one class in every split, and in every shifted set."""
+    """The number of pictures of one class in each split and each shifted set."""
 
     train: int = 16
     val: int = 8
@@ -43,7 +43,7 @@ class Amounts:
 
 
 def folders(root: Path, amounts: Amounts) -> list[tuple[Path, str, int]]:
-    """What there is to paint: (folder of class folders, style, pictures of one class)."""
+    """Return what to paint: the folder of class folders, the style, and the number of pictures of one class."""
     photos = [(name, getattr(amounts, name)) for name in ("train", "val", "test")]
     tuned = [(root / DATASET / split, "dusk", count) for split, count in photos]
     return tuned + [(root / name, style, amounts.shifted) for name, style in SHIFTED.items()]
@@ -52,12 +52,12 @@ def folders(root: Path, amounts: Amounts) -> list[tuple[Path, str, int]]:
 def render(
     root: Path, *, seed: int = 0, amounts: Amounts | None = None, names: Sequence[str] = LIVING
 ) -> Iterator[Rendered]:
-    """Paint the demonstration's images into `root`.
+    """Paint the images of the demonstration into a folder.
 
     Args:
-        root: where `dusk/{train,val,test}/<class>/` and `{day,night,pencil}/<class>/` are made.
+        root: the folder for `dusk/{train,val,test}/<class>/` and `{day,night,pencil}/<class>/`.
         seed: the same seed paints the same pictures.
-        amounts: pictures of one class.
+        amounts: the number of pictures of one class.
         names: the classes, keys of `figures.FIGURES`.
 
     Yields:
@@ -72,7 +72,7 @@ def render(
             (folder / name).mkdir(parents=True, exist_ok=True)
             for index in range(count):
                 path = folder / name / f"{index:03}.png"
-                # the folder's name is part of the stream: no picture stands in two splits
+                # the folder's name is part of the path, so that no picture is in two splits
                 paint(name, style, generator_for(seed, "demo", folder.name, name, index)).image.save(path)
                 done += 1
                 yield Rendered(root, path, done, total)

@@ -1,4 +1,4 @@
-"""Image files become Features: the image tower encodes each image once, and a cache on disk keeps the result.
+"""Encode image files into Features: the image tower sees each image once, and a cache on disk keeps its row.
 
-Features are rows [N, D] of unit norm with labels; everything after this folder sees images only in this form.
+Features are rows [N, D] of unit norm with labels; all later folders see images in this form only.
 """

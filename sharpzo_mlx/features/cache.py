@@ -1,9 +1,8 @@
-"""Image features on disk: one small sqlite file per (model, preprocessing), one row per image content.
+"""Keep image features on disk: one sqlite file for each model and preprocessing, one row for each image content.
 
-The key of a row is the SHA-256 of the image file's bytes, so a moved or renamed image is found and an edited
-one is not. sqlite's own locks make the file safe for two processes at once. A cache is only ever a gain: when
-its file is damaged it is begun anew, and when it cannot be used at all, one line says so and work goes on
-without it.
+The key of a row is the SHA-256 of the image file's bytes: a moved or renamed image is found, an edited one is
+not. sqlite's locks make the file safe for two processes at once. The cache is optional: a damaged file is started anew,
+and if the cache cannot be used at all, a notice says so and work continues without it.
 
 >>> with FeatureCache("0" * 64, width=512) as cache:  # doctest: +SKIP
 ...     cache.put({digest: feature})
@@ -12,7 +11,6 @@ without it.
 from __future__ import annotations
 
 import hashlib
-import logging
 import sqlite3
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,28 +21,29 @@ from typing import TypeVar
 
 import numpy as np
 
+from sharpzo_mlx.errors import notify
 from sharpzo_mlx.files import cache_folder, open_regular
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
 TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
-LOCK_SECONDS = 60.0  # how long one process waits for another's write
-QUESTION = 500  # digests in one SELECT: sqlite's limit of variables was 999 for long
+LOCK_SECONDS = 60.0  # one process waits this long for another to finish writing
+SELECTED = 500  # digests in one SELECT: older versions of sqlite allow 999 variables
 
 T = TypeVar("T")
 
 
 def features_folder() -> Path:
-    """Where the feature caches are; it can be deleted at any time."""
+    """Return the folder of the feature caches, which can be deleted at any time."""
     return cache_folder() / "features"
 
 
 def key(*parts: str) -> str:
-    """The cache file's name for a model's fingerprint and a description of its preprocessing."""
+    """Return the name of the cache file for a model's fingerprint and a description of its preprocessing."""
     return hashlib.sha256("\n".join((FORMAT, *parts)).encode()).hexdigest()[:32]
 
 
 def digest(path: Path) -> bytes:
-    """SHA-256 of a file's bytes, 32 bytes; OSError where it cannot be read."""
+    """Return the SHA-256 of a file, as 32 bytes; OSError if the file cannot be read."""
     with open_regular(path) as file:
         found = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -53,7 +52,7 @@ def digest(path: Path) -> bytes:
 
 
 class FeatureCache:
-    """Rows of float32 by digest; open it in a `with` block, in one thread."""
+    """Rows of float32 by the digest of their image file; use it in a `with` block and in one thread."""
 
     def __init__(self, name: str, *, width: int) -> None:
         self.path = features_folder() / f"{name}.sqlite"
@@ -70,18 +69,18 @@ class FeatureCache:
         self._close()
 
     def get(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The rows that are there: digest -> feature [width]; damaged rows count as absent."""
+        """Return the rows [width] that are stored, by digest; damaged rows count as missing."""
         rows: dict[bytes, np.ndarray] = {}
-        for start in range(0, len(digests), QUESTION):
+        for start in range(0, len(digests), SELECTED):
             nothing: list[tuple[bytes, object]] = []
-            ask = partial(_select, digests=digests[start : start + QUESTION])
-            found = self._attempt(ask, nothing)
+            select = partial(_select, digests=digests[start : start + SELECTED])
+            found = self._attempt(select, nothing)
             features = ((one, self._unpack(blob)) for one, blob in found)
             rows.update({one: feature for one, feature in features if feature is not None})
         return rows
 
     def put(self, rows: Mapping[bytes, np.ndarray]) -> None:
-        """Add rows, digest -> feature [width], in one transaction."""
+        """Store rows [width] by digest, in one transaction."""
         packed = [(found, self._pack(feature)) for found, feature in rows.items()]
         self._attempt(partial(_insert, rows=packed), None)
 
@@ -96,7 +95,7 @@ class FeatureCache:
         return np.frombuffer(data, dtype="<f4").astype(np.float32) if zlib.crc32(data) == check else None
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """Run `work`; after an error (a deleted file is one) once more on a fresh opening; then give up."""
+        """Run `work`; after an error (such as a deleted file) reopen the file and run it again; then give up."""
         for first in (True, False):
             if self._given_up:
                 break
@@ -124,15 +123,15 @@ class FeatureCache:
             self._connection = None
 
     def _remove_if_damaged(self, error: Exception) -> None:
-        """Remove what sqlite calls damaged; a lock, a full disk or a lack of permission is no damage."""
+        """Remove a damaged file; a lock, a full disk or a missing permission is not damage."""
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            _notice(f"{self.path}: the feature cache is damaged ({error}); it is begun anew")
+            notify(f"{self.path}: the feature cache is damaged ({error}); it is started anew")
             for name in (self.path, Path(f"{self.path}-journal")):
                 name.unlink(missing_ok=True)
 
     def _give_up(self, error: Exception) -> None:
         self._given_up = True
-        _notice(f"{self.path}: features are not cached ({error}); the next run encodes them again")
+        notify(f"{self.path}: features are not cached ({error}); the next run encodes them again")
 
 
 def _select(connection: sqlite3.Connection, digests: Sequence[bytes]) -> list[tuple[bytes, object]]:
@@ -145,7 +144,3 @@ def _select(connection: sqlite3.Connection, digests: Sequence[bytes]) -> list[tu
 def _insert(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> None:
     with connection:
         connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
-
-
-def _notice(line: str) -> None:
-    logging.getLogger("sharpzo_mlx").warning(line)

@@ -1,8 +1,7 @@
-"""Images -> Features: encoded once by the frozen image tower, cached by content, unreadable files skipped.
+"""Encode images into Features: by the frozen image tower, once for each file content; unreadable files are skipped.
 
-The image features do not depend on the prompt (METHOD.md, arXiv 2506.20990 section 3), so tuning only ever
-sees these rows. Work is a generator of progress records that returns the features; `encode` runs it to its
-end.
+Image features do not depend on the prompt (arXiv 2506.20990, section 3), so that tuning needs only these rows.
+`encode_steps` yields records of progress and returns the features; `encode` runs it to its end.
 
 >>> features = encode(clip, read_folder(Path("photos")))  # doctest: +SKIP
 >>> features.embeddings.shape, features.skipped  # doctest: +SKIP
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,17 +24,17 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, digest, key
 from sharpzo_mlx.images.load import stream
 
-NAMED = 5  # unreadable images that a notice names one by one
+NAMED = 5  # a notice names this many unreadable images
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class EncodeProgress:
-    """How far encoding is: images done (the cached ones included) of all."""
+    """The progress of encoding: images done (the cached ones among them), all images, and the cached ones."""
 
     done: int
     total: int
@@ -45,7 +43,7 @@ class EncodeProgress:
 
 @dataclass(frozen=True)
 class Features:
-    """What the rest of the library knows of images.
+    """The features of a set of images, in the order of its files.
 
     Attributes:
         embeddings: [N, D] float32, unit norm.
@@ -53,8 +51,8 @@ class Features:
         class_names: names for prompts.
         folders: the classes' folder names, in the same order.
         paths: [N] the files behind the rows.
-        skipped: files that could not be read, with the reason.
-        content: a digest of what the files hold, in order; empty where the cache, which needs it, is off.
+        skipped: the files that could not be read, with the reason.
+        content: a digest of the content of all files in order; empty if the cache, which needs it, is off.
     """
 
     embeddings: mx.array
@@ -66,7 +64,7 @@ class Features:
     content: str = ""
 
     def take(self, rows: np.ndarray | list[int]) -> Features:
-        """The features of some rows, in the order given."""
+        """Return the features of some rows, in the order given."""
         chosen = np.asarray(rows, dtype=np.int32)
         return replace(
             self,
@@ -77,7 +75,7 @@ class Features:
 
 
 def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
-    """Encode a set of images; see `encode_steps`."""
+    """Encode a set of images without reporting progress; see `encode_steps`."""
     steps = encode_steps(clip, images, cache=cache)
     while True:
         try:
@@ -90,7 +88,7 @@ def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
 def relayed(
     steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
 ) -> Generator[R, None, Features]:
-    """The same steps with a caller's own record in the place of each; ends as they do."""
+    """Yield `record(progress)` for each record of progress, and return the features."""
     while True:
         try:
             progress = next(steps)
@@ -103,23 +101,23 @@ def relayed(
 def encode_steps(
     clip: Clip, images: ImageSet, *, batch_size: int = IMAGE_BATCH, cache: bool = True, whole: bool = True
 ) -> Generator[EncodeProgress, None, Features]:
-    """Encode a set of images, a progress record a batch; images that are cached need no image tower.
+    """Encode a set of images; the image tower is loaded only if an image is not cached.
 
     Args:
         clip: the checkpoint.
         images: files and labels.
         batch_size: images that pass the tower at once.
         cache: whether the cache on disk is read and written.
-        whole: whether these are all images of their set; of a part the caller does what `check_readable` does.
+        whole: whether these are all images of their set; for a part, the caller calls `check_readable` at the end.
 
     Yields:
-        Progress, at the start and after each batch.
+        The progress, at the start and after each batch.
 
     Returns:
-        The features, in the order of `images`, without the unreadable ones, which are named in a notice.
+        The features in the order of `images`, without the unreadable images, which a notice names.
 
     Raises:
-        UserError: not one image could be read.
+        UserError: no image could be read.
     """
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
@@ -144,12 +142,12 @@ def encode_steps(
 
 
 def cache_name(clip: Clip) -> str:
-    """The name of the `FeatureCache` that holds this checkpoint's features."""
+    """Return the name of the FeatureCache with this checkpoint's features."""
     return key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
 
 
 def content_of(paths: Sequence[Path]) -> str:
-    """What `Features.content` is for these files; none is decoded."""
+    """Return the `Features.content` of some files without decoding them."""
     return _content(_digests(paths, {}))
 
 
@@ -158,7 +156,7 @@ def _content(digests: dict[int, bytes]) -> str:
 
 
 def _digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
-    """Content digests by position; files that cannot be opened are added to `failed`."""
+    """Return the digests of the files by position; add the files that cannot be opened to `failed`."""
 
     def read(path: Path) -> bytes | str:
         try:
@@ -179,26 +177,26 @@ def _digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
 def _encoded(
     clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Features and reasons by position in `paths`, a batch at a time."""
+    """Yield, for each batch, the features and the reasons of failure by position in `paths`."""
     chosen = [paths[index] for index in missing]
     for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size):
         fresh: dict[int, np.ndarray] = {}
-        if batch.indices:  # a batch of unreadable files only must not load the tower
+        if batch.indices:  # a batch of unreadable files must not load the tower
             encoded = np.array(clip.encode_pixels(batch.pixels))
             fresh = {missing[index]: row for index, row in zip(batch.indices, encoded, strict=True)}
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
 
 
 def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:
-    """Name what could not be read in a notice: images, and classes of which nothing is left.
+    """Notify the user of images that could not be read, and of classes that have no other image.
 
     Args:
         images: all images of a set.
-        labels: those of the images that were read.
-        skipped: the others.
+        labels: the labels of the images that were read.
+        skipped: the other files, with the reasons.
 
     Raises:
-        UserError: not one image could be read.
+        UserError: no image could be read.
     """
     _report(skipped)
     if not len(labels):
@@ -228,11 +226,11 @@ def _report(skipped: Sequence[tuple[Path, str]]) -> None:
         return
     named = "; ".join(f"{path}: {reason}" for path, reason in skipped[:NAMED])
     more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    logging.getLogger("sharpzo_mlx").warning(f"{len(skipped)} unreadable images are skipped: {named}{more}")
+    notify(f"{len(skipped)} unreadable images are skipped: {named}{more}")
 
 
 def _report_empty(images: ImageSet, labels: np.ndarray) -> None:
     lost = sorted(set(images.labels) - set(labels.tolist()))
     if lost:
         names = ", ".join(images.folders[label] for label in lost[:NAMED])
-        logging.getLogger("sharpzo_mlx").warning(f"classes left without a readable image: {names}")
+        notify(f"classes left without a readable image: {names}")

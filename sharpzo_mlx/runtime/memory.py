@@ -1,8 +1,7 @@
-"""Measure the memory that is used, and hold MLX's working set in memory while a block of code runs.
+"""Measure the memory that is used, and keep MLX's working set in physical memory while a block of code runs.
 
-MLX counts what its own allocator gave out (`mlx_peak`); the process's peak also holds Python, decoded images and
-memory-mapped weights. On Metal a working set that is wired is not paged out between two steps; elsewhere
-`wired_limit` does nothing.
+`mlx_peak` counts what MLX's own allocator gave out. `process_peak` also counts Python, decoded images and memory-mapped
+weights. On Metal, memory that is wired is not paged out between two steps; elsewhere `wired_limit` does nothing.
 
 >>> mlx_peak() <= physical()
 True
@@ -13,6 +12,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ import mlx.core as mx
 
 def mlx_peak() -> int:
     """Return the most bytes that MLX's arrays held at once since the start or `reset_mlx_peak`."""
-    return max(mx.get_peak_memory(), mx.get_active_memory())  # a reset counts from 0, not from what is held
+    return max(mx.get_peak_memory(), mx.get_active_memory())  # a reset counts from 0, not from what is in use
 
 
 def reset_mlx_peak() -> None:
@@ -33,7 +33,7 @@ def reset_mlx_peak() -> None:
 def process_peak() -> int:
     """Return the most bytes of physical memory that this process held at once (its peak resident set)."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux: there `ru_maxrss` begins with what the process had that started this one
+    if status.is_file():  # Linux, where `ru_maxrss` begins with the memory of the parent process
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
@@ -44,19 +44,45 @@ def physical() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+class WiredLimit:
+    """MLX's wired limit, which belongs to the process, held by blocks of code that may overlap in several threads.
+
+    The first block to enter sets the limit, the last to leave restores what the first found.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 0
+
+    @contextmanager
+    def hold(self, limit: int) -> Iterator[None]:
+        """Hold the limit (bytes) inside the block."""
+        with self._lock:
+            if self._inside == 0:
+                self._before = mx.set_wired_limit(limit)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            mx.synchronize()  # running work must not lose its buffers
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    mx.set_wired_limit(self._before)
+
+
+_wired = WiredLimit()
+
+
 @contextmanager
-def wired_limit(share: float = 1.0) -> Iterator[None]:
-    """Keep MLX's working set resident inside the block, up to a share of what Metal recommends.
+def wired_limit() -> Iterator[None]:
+    """Keep MLX's working set resident inside the block, up to the size that Metal recommends.
 
     Does nothing without Metal. Before macOS 15 MLX ignores the limit.
     """
     if not mx.metal.is_available():
         yield
         return
-    recommended = int(mx.device_info()["max_recommended_working_set_size"])
-    before = mx.set_wired_limit(int(share * recommended))
-    try:
+    with _wired.hold(int(mx.device_info()["max_recommended_working_set_size"])):
         yield
-    finally:
-        mx.synchronize()  # nothing that still runs may lose its buffers
-        mx.set_wired_limit(before)

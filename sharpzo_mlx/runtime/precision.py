@@ -1,9 +1,9 @@
-"""Measure whether float32 products on this device are full float32, against float64.
+"""Measure the precision of this device's products against NumPy's float64.
 
-Zeroth-order estimates are small differences of two losses (METHOD: eqs. 3 and 5 of arXiv 2506.20990), so
-products whose operands are rounded to 11 bits (TF32) drown them. The environment variable that turns the
-rounding off is only a request, and the CPU never rounds, so the device itself is asked: a product of
-512-long rows leaves a relative error of about 2e-7 in full float32 and of about 3e-4 in TF32.
+Zeroth-order estimates are small differences of two losses (arXiv 2506.20990, eqs. 3 and 5), which are lost in noise if
+products round their operands to 11 bits (TF32). The environment variable that turns this rounding off is only a
+request, so the device itself is measured: a product of rows of length 512 has a relative error of about 2e-7 in full
+float32, and of about 3e-4 in TF32.
 
 >>> products_are_coarse()  # on a CPU
 False
@@ -30,12 +30,12 @@ def product_error(
     """Measure the relative error of one matrix product on the default device.
 
     Args:
-        dtype: type of both operands; they are rounded to it before either product is taken, so the error
-            is that of multiplying and adding alone.
-        multiply: the product that is measured, [n, k] x [k, m] -> [n, m].
+        dtype: type of both operands; both products start from operands rounded to it, so that only the error of
+            multiplying and adding is measured.
+        multiply: the product to measure, [n, k] x [k, m] -> [n, m].
 
     Returns:
-        Frobenius norm of the difference to NumPy's float64 product, over that product's norm.
+        The Frobenius norm of the difference from NumPy's float64 product, divided by that product's norm.
     """
     draw = generator_for(0, "precision")
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=dtype)  # [rows, inner]
@@ -46,7 +46,7 @@ def product_error(
 
 
 def quantised_product_error(bits: int, group_size: int) -> float:
-    """Measure the same of a product with a quantised matrix, against the numbers that the matrix stands for."""
+    """Measure the relative error of a product with a quantised matrix, against its dequantised numbers."""
     draw = generator_for(0, "precision")
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=mx.float32)
     packed, scales, biases = mx.quantize(mx.array(draw.standard_normal((_ROWS, _INNER)), mx.float32), group_size, bits)
@@ -56,13 +56,13 @@ def quantised_product_error(bits: int, group_size: int) -> float:
 
 
 def products_are_coarse() -> bool:
-    """Return whether float32 products on the default device lose more than rounding float32 explains."""
+    """Return whether float32 products on the default device are less precise than float32 rounding."""
     return product_error() > COARSE
 
 
 @cache
 def quantised_products_are_coarse(bits: int, group_size: int) -> bool:
-    """Return whether products of float32 with such matrices lose more than rounding float32 explains."""
+    """Return whether products of float32 with such matrices are less precise than float32 rounding."""
     return quantised_product_error(bits, group_size) > COARSE
 
 

@@ -1,12 +1,11 @@
 """Prepare the process before MLX is first imported: full float32 products, and a fast BLAS on Linux.
 
-MLX rounds the operands of float32 products to about 11 bits on M5 GPUs and on CUDA unless
-MLX_ENABLE_TF32=0 is set before its first use; finite differences of losses do not survive that. On Linux
-its CPU wheel multiplies with the reference BLAS, 40 to 60 times slower than OpenBLAS, and uses OpenBLAS
-when that library is already loaded. The package's `__init__` calls `prepare()`; SHARPZO_MLX_OPENBLAS=0
-turns the second part off.
+MLX rounds the operands of float32 products to about 11 bits on M5 GPUs and on CUDA unless MLX_ENABLE_TF32=0 is set
+before its first use; finite differences of losses need full float32. On Linux, MLX's CPU wheel multiplies with the
+reference BLAS, 40 to 60 times slower than OpenBLAS, but uses OpenBLAS if that library is loaded already. The package's
+`__init__` calls `prepare()`; SHARPZO_MLX_OPENBLAS=0 turns the second part off.
 
->>> prepare()  # a second call changes nothing
+>>> prepare()  # a second call does nothing
 >>> blas in ("Accelerate", "OpenBLAS", "reference")
 True
 """
@@ -14,9 +13,10 @@ True
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
+
+from sharpzo_mlx.errors import notify
 
 TF32_SWITCH = "MLX_ENABLE_TF32"
 BLAS_SWITCH = "SHARPZO_MLX_OPENBLAS"
@@ -36,7 +36,7 @@ _tried = False
 
 
 def prepare() -> None:
-    """Set MLX_ENABLE_TF32=0 unless the user set it, and load OpenBLAS on Linux; safe to call again."""
+    """Set MLX_ENABLE_TF32=0 unless the user set it, and load OpenBLAS on Linux; a second call does nothing."""
     global _tried
     if _tried:
         return
@@ -57,14 +57,12 @@ def unsupported() -> str | None:
 
 def _load_openblas() -> None:
     global blas
-    if "mlx.core" in sys.modules:  # its symbols are bound already: loading now would change nothing
-        logging.getLogger("sharpzo_mlx").warning(
-            "mlx was imported before sharpzo_mlx, so OpenBLAS cannot be used: import sharpzo_mlx first"
-        )
+    if "mlx.core" in sys.modules:  # its symbols are bound already: loading OpenBLAS now would have no effect
+        notify("mlx was imported before sharpzo_mlx, so OpenBLAS cannot be used: import sharpzo_mlx first")
         return
     try:
         ctypes.CDLL(BLAS_LIBRARY, ctypes.RTLD_GLOBAL)
     except OSError:
-        logging.getLogger("sharpzo_mlx").warning(BLAS_REMEDY)
+        notify(BLAS_REMEDY)
     else:
         blas = "OpenBLAS"

@@ -3,7 +3,7 @@
 NumPy releases the interpreter's lock inside its products and elementwise functions, so Python threads that each carry
 one piece of work through all layers need not wait for one another after every product, as the threads inside a BLAS
 do. The OpenBLAS in NumPy's wheels must not start threads of its own meanwhile. Where NumPy uses another BLAS, `spread`
-runs one piece after the other and leaves the cores to that BLAS. MLX's BLAS is never touched.
+runs one piece after the other and leaves the cores to that BLAS. MLX's own BLAS keeps its threads.
 
 >>> spread(lambda n: n * n, range(3))
 [0, 1, 4]
