@@ -130,7 +130,7 @@ def test_the_model_knows_drawings_and_is_unsure_at_dusk() -> None:
 def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tenth of the queries: the command ends, tuned is above zero-shot, and the run is left for use."""
     monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=30, steps=0).with_settings({"stage1.patience": 30}))
-    monkeypatch.setattr(demo, "AMOUNTS", Amounts(train=12, val=6, test=15, shifted=4))
+    monkeypatch.setattr(demo, "AMOUNTS", Amounts(train=8, val=4, test=10, shifted=2))
     output = tmp_path / "kept"
     assert main.run(["demo", "--output", str(output)]) == 0
     shown = capsys.readouterr()

@@ -12,6 +12,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
+from sharpzo_mlx.files import CACHE_VARIABLE
 from sharpzo_mlx.optimisers.gradients import cge, forward_mode
 from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.tuning.pipeline import tune
@@ -25,6 +26,17 @@ def clip(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Clip:
     folder = tmp_path_factory.mktemp("model") / "m"
     convert(testbed / "clip-tiny", folder)
     return sz.load(folder)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One feature cache for all tests of this file: the images are encoded once."""
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
 
 
 def test_tuning_photographs_gains_and_its_run_can_be_used(clip: sz.Clip, testbed: Path, tmp_path: Path) -> None:
@@ -43,6 +55,14 @@ def test_tuning_photographs_gains_and_its_run_can_be_used(clip: sz.Clip, testbed
     (prediction,) = sz.predict(run, image, top=7)
     assert sum(p for _, p in prediction.labels) == pytest.approx(1, abs=1e-4)
     assert {name for name, _ in prediction.labels} == set(run.prompt.class_names)
+
+
+def test_plain_zero_shot_accuracy(clip: sz.Clip, testbed: Path) -> None:
+    """Measured by the testbed's README with transformers in torch, on the test split."""
+    features = encode(clip, read_folder(testbed / "pacs" / "photo" / "test"))
+    texts = clip.encode_texts([f"a photo of a {name}." for name in features.class_names])
+    accuracy = (np.array(features.embeddings @ texts.T).argmax(axis=1) == features.labels).mean()
+    assert accuracy == pytest.approx(0.286, abs=0.003)
 
 
 def test_objective_on_real_weights(clip: sz.Clip, testbed: Path) -> None:
