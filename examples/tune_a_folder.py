@@ -21,7 +21,7 @@ def painted(root: Path) -> list[str]:
     from sharpzo_mlx.demo import LIVING, MODEL_FOLDER, Amounts
     from sharpzo_mlx.demo.render import DATASET, render
 
-    for _ in render(root, seed=0, amounts=Amounts(train=8, val=4, test=8, shifted=8)):
+    for _ in render(root, seed=0, amounts=Amounts(train=8, val=4, test=8, shifted=4)):
         pass
     image = next((root / DATASET / "test" / LIVING[0]).iterdir())
     return [str(MODEL_FOLDER), str(root / DATASET), str(root / "pencil"), str(image)]
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model, dataset, shifted, image = sys.argv[1:] or painted(Path(scratch) / "images")
         clip = sz.load(model)
-        config = sz.TuneConfig(shots=8, seed=0, query_budget=3000)
+        config = sz.TuneConfig(shots=8, seed=0, query_budget=1500)
         run = sz.tune(clip, dataset, config, output=Path(scratch) / "run")
         print(f"test: zero-shot {run.results.zero_shot:.3f}, tuned {run.results.test:.3f}")
         report = sz.evaluate(run, shifted, clip=clip)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.evaluation.reports import read_evaluations
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
@@ -123,23 +125,30 @@ def test_a_damaged_step_is_one_line(line: str, run: Path, refused: Refused) -> N
     assert not (run / "report.html").exists() or b"garbage" not in (run / "report.html").read_bytes()
 
 
-def test_damaged_evaluations_are_left_out_and_named(run: Path, photos: Path, capsys: Capture) -> None:
+def test_damaged_evaluations_are_left_out_and_named(
+    run: Path, photos: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
     assert main.run(["evaluate", str(run), str(photos)]) == 0
     (good,) = json.loads((run / "evaluations.json").read_text())
-    for damaged in (
-        [good, 5],
-        [good, {**good, "images": None}],
-        [good, {**good, "interval": [0.1]}],
-        [{**good, "path": 7}],
-        [{key: value for key, value in good.items() if key != "in_distribution"}],
-        {"a": 1},
+    (whole,) = read_evaluations(sz.Run.load(run))
+    for damaged, kept in (
+        ([good, 5], [whole]),
+        ([good, {**good, "images": None}], [whole]),
+        ([good, {**good, "interval": [0.1]}], [whole]),
+        ([{**good, "path": 7}], []),
+        ([{key: value for key, value in good.items() if key != "in_distribution"}], []),
+        ({"a": 1}, []),
     ):
+        (run / "evaluations.json").write_text(json.dumps(damaged))
+        caplog.clear()
+        assert read_evaluations(sz.Run.load(run)) == kept
+        assert f"{run / 'evaluations.json'}: damaged" in caplog.text
+    for damaged in ([good, 5], [5]):
         (run / "evaluations.json").write_text(json.dumps(damaged))
         capsys.readouterr()
         assert main.run(["report", str(run), "--no-landscape"]) == 0
         assert f"note: {run / 'evaluations.json'}: damaged" in capsys.readouterr().err
-        shown = (run / "report.html").read_text()
-        assert ("in distribution" in shown) == (damaged[0] == good if isinstance(damaged, list) else False)
+        assert ("in distribution" in (run / "report.html").read_text()) == (damaged[0] == good)
 
 
 def test_what_is_no_run_is_told_apart(
