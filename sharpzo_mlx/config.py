@@ -17,6 +17,9 @@ from typing import Any, ClassVar, Literal
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.params import (
+    LARGE,
+    LONGEST,
+    MOST,
     STAGE2,
     Covariance,
     GaussNewtonParams,
@@ -27,7 +30,7 @@ from sharpzo_mlx.optimisers.params import (
 from sharpzo_mlx.options import NONE, Option, check, declared, nearest, option
 from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
-DEFAULT_STEPS, UNBOUNDED = 120, 10**9
+DEFAULT_STEPS = 120
 MOST_FULL = 4096  # coordinates of a full covariance: beyond, its matrices take gigabytes and its roots minutes
 OPTIMISER = "stage2.optimiser"
 HeadKind = Literal["none", "gda"]
@@ -39,12 +42,15 @@ class SpaceParams:
 
     group: ClassVar[str] = "space"
 
-    dimension: int = option(512, "length d of the vector w that is searched", minimum=2, maximum=65_536)
+    dimension: int = option(512, "length d of the vector w that is searched", minimum=2, maximum=MOST)
     relative_scale: float = option(
-        40.0, "spread of the context's shift at |w_j| = 1, over the spread of the token embeddings", above=0
+        40.0,
+        "spread of the context's shift at |w_j| = 1, over the spread of the token embeddings",
+        above=0,
+        maximum=LARGE,
     )
     projection_std: float | None = option(
-        None, "standard deviation of A's entries (none: from relative_scale)", above=0
+        None, "standard deviation of A's entries (none: from relative_scale)", above=0, maximum=LARGE
     )
 
     def __post_init__(self) -> None:
@@ -57,10 +63,10 @@ class Stage1Params:
 
     group: ClassVar[str] = "stage1"
 
-    population: int = option(20, "candidates of a generation", minimum=4)
-    sigma: float = option(0.4, "first step size", above=0)
+    population: int = option(20, "candidates of a generation", minimum=4, maximum=MOST)
+    sigma: float = option(0.4, "first step size", above=0, maximum=LARGE)
     covariance: Covariance = option("diagonal", "covariance model")
-    patience: int = option(10, "generations without improvement before stage 2 begins", minimum=1)
+    patience: int = option(10, "generations without improvement before stage 2 begins", minimum=1, maximum=LONGEST)
     min_improvement: float = option(0.01, "gain in validation accuracy that counts as improvement", minimum=0)
     budget_share: float = option(0.25, "share of a query or time budget that stage 1 may use", minimum=0, maximum=1)
 
@@ -77,7 +83,7 @@ class SelectionParams:
     slack: float = option(
         1.0, "validation accuracies this many standard errors apart are equal, and the loss decides", minimum=0
     )
-    every: int = option(2, "steps of stage 2 between two validations", minimum=1)
+    every: int = option(2, "steps of stage 2 between two validations", minimum=1, maximum=LONGEST)
 
     def __post_init__(self) -> None:
         check(self)
@@ -90,12 +96,12 @@ class TuneConfig:
     The first fields are the options of the command line. The groups after them hold the settings of the search.
     """
 
-    shots: int | None = option(None, "training images a class [16, or all there are]", minimum=1)
+    shots: int | None = option(None, "training images a class [16, or all there are]", minimum=1, maximum=LONGEST)
     seed: int = option(0, "one seed makes one result", minimum=0)
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
     head: HeadKind = option("none", "classifier of image features to join with the words")
-    generations: int = option(60, "generations of stage 1 at most", minimum=0)
-    steps: int | None = option(None, "steps of stage 2 [120, or what a budget buys]", minimum=0)
+    generations: int = option(60, "generations of stage 1 at most", minimum=0, maximum=LONGEST)
+    steps: int | None = option(None, "steps of stage 2 [120, or what a budget buys]", minimum=0, maximum=LONGEST)
     query_budget: int | None = option(None, "stop after this many queries", minimum=1)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
     memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, unit="bytes")
@@ -123,7 +129,7 @@ class TuneConfig:
         """Steps of stage 2 at most, if no budget ends it before."""
         if self.steps is not None:
             return self.steps
-        return UNBOUNDED if self.query_budget or self.time_budget else DEFAULT_STEPS
+        return LONGEST if self.query_budget or self.time_budget else DEFAULT_STEPS
 
     def settings(self) -> dict[str, Any]:
         """Return every setting by its name, such as `seed` or `stage2.draws`."""

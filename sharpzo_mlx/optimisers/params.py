@@ -14,6 +14,10 @@ from typing import ClassVar, Literal, TypeAlias
 
 from sharpzo_mlx.options import check, option
 
+MOST = 65_536  # coordinates of w, candidates or directions: beyond, one batch takes gigabytes
+LONGEST = 10**9  # generations and steps: their counters are int32
+LARGE = 1e6  # step sizes, radii and probe distances: squares of larger ones leave float32
+
 Covariance = Literal["full", "diagonal", "identity"]
 Estimator = Literal["cge", "rge", "forward"]
 StepEstimator = Literal["rge", "forward"]
@@ -29,10 +33,12 @@ class SharpnessParams:
 
     group: ClassVar[str] = "sharpness"
 
-    rho: float = option(0.5, "length of the shift in units of w; 0 gives plain CMA-ES", minimum=0)
+    rho: float = option(0.5, "length of the shift in units of w; 0 gives plain CMA-ES", minimum=0, maximum=LARGE)
     estimator: SharpnessEstimator = option("population", "estimate of the shift's direction")
-    mu: float = option(1e-2, "probe distance of that estimate (cge, rge)", above=0)
-    directions: int | None = option(None, "random directions of that estimate (none: d/10 or all)", minimum=1)
+    mu: float = option(1e-2, "probe distance of that estimate (cge, rge)", above=0, maximum=LARGE)
+    directions: int | None = option(
+        None, "random directions of that estimate (none: d/10 or all)", minimum=1, maximum=MOST
+    )
     smoothing: float = option(0.9, "share of the previous direction that is kept", minimum=0, maximum=0.999)
 
     def __post_init__(self) -> None:
@@ -47,10 +53,12 @@ class PruningParams:
 
     keep: float = option(1.0, "share of coordinates that are searched; 1 searches all", above=0, maximum=1)
     metric: Metric = option("zscore-squared", "importance that ranks the coordinates")
-    interval: int = option(10, "steps between two masks (K)", minimum=1)
+    interval: int = option(10, "steps between two masks (K)", minimum=1, maximum=LONGEST)
     estimator: Estimator = option("rge", "gradient estimate behind the importance")
-    directions: int | None = option(32, "random directions of that estimate (none: d/10 or all)", minimum=1)
-    mu: float = option(1e-2, "probe distance of that estimate", above=0)
+    directions: int | None = option(
+        32, "random directions of that estimate (none: d/10 or all)", minimum=1, maximum=MOST
+    )
+    mu: float = option(1e-2, "probe distance of that estimate", above=0, maximum=LARGE)
 
     def __post_init__(self) -> None:
         check(self)
@@ -68,13 +76,13 @@ class GaussNewtonParams:
     group: ClassVar[str] = "stage2"
     optimiser: ClassVar[str] = "gauss-newton"
 
-    draws: int = option(32, "directions of a step (q)", minimum=1)
-    radius: float = option(4.0, "first radius of the trust region", above=0)
-    probe_share: float = option(0.1, "probe distance as a share of the radius", minimum=0)
-    least_probe: float = option(1e-2, "smallest probe distance", above=0)
+    draws: int = option(32, "directions of a step (q)", minimum=1, maximum=MOST)
+    radius: float = option(4.0, "first radius of the trust region", above=0, maximum=LARGE)
+    probe_share: float = option(0.1, "probe distance as a share of the radius", minimum=0, maximum=1)
+    least_probe: float = option(1e-2, "smallest probe distance", above=0, maximum=LARGE)
     estimator: StepEstimator = option("rge", "slopes by differences (rge) or forward-mode derivatives (forward)")
     exploration: float = option(0.25, "share of the steps, the first, that are taken at any loss", minimum=0, maximum=1)
-    exploration_steps: int = option(30, "such steps again once the search has come to rest", minimum=1)
+    exploration_steps: int = option(30, "such steps again once the search has come to rest", minimum=1, maximum=LONGEST)
     averaging: float = option(0.9, "share of the previous average of iterates (0: none)", minimum=0, maximum=0.9999)
 
     def __post_init__(self) -> None:
@@ -88,11 +96,11 @@ class ZOSGDParams:
     group: ClassVar[str] = "stage2"
     optimiser: ClassVar[str] = "zo-sgd"
 
-    learning_rate: float = option(0.3, "step size; the length of a step if rule is normalised", above=0)
+    learning_rate: float = option(0.3, "step size; the length of a step if rule is normalised", above=0, maximum=LARGE)
     rule: Rule = option("sgd", "update rule")
     schedule: Schedule = option("cosine", "learning rate over time")
-    draws: int = option(1, "random directions of a step (q)", minimum=1)
-    mu: float = option(1e-2, "probe distance of a step", above=0)
+    draws: int = option(1, "random directions of a step (q)", minimum=1, maximum=MOST)
+    mu: float = option(1e-2, "probe distance of a step", above=0, maximum=LARGE)
     estimator: StepEstimator = option("rge", "slopes by differences (rge) or forward-mode derivatives (forward)")
     beta1: float = option(0.9, "weight of the past in the first moment", minimum=0, below=1)
     beta2: float = option(0.999, "weight of the past in adam's second moment", minimum=0, below=1)
