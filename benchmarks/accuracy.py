@@ -1,8 +1,8 @@
-"""Measure what a default `tune` gains: test accuracy beside zero-shot over data sets and seeds, and the cost.
+"""Measure the gain of a default `tune`: test accuracy against zero-shot over data sets and seeds, with its cost.
 
-Every data set's images are pooled (its train/, val/ and test/ together) and drawn anew by each seed: 16 shots and 4
-validation images a class, the rest is the test split. One run of `tune` a seed, with the defaults unless options are
-given; a table in Markdown goes to standard output, the numbers to a JSON file.
+The script pools the images of a data set's train/, val/ and test/, and each seed draws new splits: 16 training and 4
+validation images per class; the rest is the test split. It runs `tune` once per seed, with the defaults unless options
+are given, prints a table in Markdown and writes the numbers to a JSON file.
 
     python benchmarks/accuracy.py --model m --testbed ../shared/testbed --output accuracy.json
 """
@@ -24,8 +24,8 @@ SETS = ("pacs/photo", "pacs/sketch", "tiny-superclasses", "caltech101")
 SPLITS = ("train", "val", "test")
 
 
-def pooled(dataset: Path, target: Path) -> Path:
-    """Make a folder of class folders that links to every image of every split."""
+def pool_images(dataset: Path, target: Path) -> Path:
+    """Make a folder of class folders with links to the images of all splits, and return it."""
     roots = [dataset / split for split in SPLITS if (dataset / split).is_dir()] or [dataset]
     for root in roots:
         for image in sorted(root.glob("*/*")):
@@ -36,13 +36,13 @@ def pooled(dataset: Path, target: Path) -> Path:
 
 
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Tune once and return the results of the run."""
+    """Tune once and return the run's results."""
     run = tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
     return {"seed": seed, **run.results.to_json()}
 
 
-def row(name: str, runs: list[dict[str, Any]]) -> str:
-    """Return one line of the table: mean and standard deviation over the seeds."""
+def format_row(name: str, runs: list[dict[str, Any]]) -> str:
+    """Return a line of the table: means and standard deviations over the seeds."""
 
     def spread(values: list[float]) -> str:
         return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
@@ -69,10 +69,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in given.sets:
         with tempfile.TemporaryDirectory() as scratch:
-            dataset = pooled(given.testbed / name, Path(scratch) / "images")
+            dataset = pool_images(given.testbed / name, Path(scratch) / "images")
             runs = [measure(clip, dataset, s, given.options, Path(scratch) / f"run-{s}") for s in given.seeds]
         results[name] = runs
-        print(row(name, runs), flush=True)
+        print(format_row(name, runs), flush=True)
     given.output.write_text(json.dumps({"options": given.options, "results": results}, indent=2) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""Make the data sets on which the default options were chosen, and new ones that were made after the choice.
+"""Make the data sets on which the defaults were chosen, and fresh ones that were made after the choice.
 
-Pictures by the demonstration's painter in two lights, for the demonstration's own model; and, for the testbed's model,
-real images as it has not seen any: negatives and drawn edges of 60 of Tiny ImageNet's classes, and negatives of 36 of
-Caltech-101's, whose photographs as they are stand in `caltech101`, where harm is measured. Plain subsets of both were
-looked at and left out: a shared context gains one to three points there, backpropagation included, which is too little
-to choose by. Fresh are negatives and edges of `pacs/photo` and of `tiny-superclasses`.
+The demonstration's model gets pictures by the demonstration's painter in two lights. The testbed's model gets changed
+real images: negatives and edges of 60 classes of Tiny ImageNet, and negatives of 36 classes of Caltech-101; the
+unchanged photographs of `caltech101` measure harm. Unchanged subsets of both are left out: a shared context gains only
+one to three points there, also by backpropagation, which is too little to choose by. The fresh sets are negatives and
+edges of `pacs/photo` and of `tiny-superclasses`.
 
     python benchmarks/choice_sets.py --testbed ../shared/testbed --output choice
 """
@@ -38,10 +38,10 @@ def change(source: Path, target: Path, *, how: str, classes: int, seed: int) -> 
 
     Args:
         source: train/, val/ and test/ with class folders of images.
-        target: where the class folders go, with the classes' names where the source has them.
+        target: the folder for the class folders, and for the list of class names if the source has one.
         how: a key of CHANGES.
-        classes: how many are drawn.
-        seed: of that draw.
+        classes: the number of classes to draw.
+        seed: the seed of the draw.
     """
     folders = np.array(sorted(path.name for path in (source / "train").iterdir() if path.is_dir()))
     drawn = sorted(folders[np.random.default_rng(seed).permutation(len(folders))[:classes]].tolist())
@@ -56,7 +56,7 @@ def change(source: Path, target: Path, *, how: str, classes: int, seed: int) -> 
 
 
 def main() -> None:
-    """Make the folders."""
+    """Make the folders of changed and painted images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the real images lie")
     parser.add_argument("--output", type=Path, default=Path("choice"))

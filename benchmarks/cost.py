@@ -1,8 +1,8 @@
-"""Measure the cost of tuning at the sizes of published checkpoints: seconds a query, images a second, peak memory.
+"""Measure the cost of tuning at the sizes of published checkpoints: seconds per query, images per second, memory.
 
-Cost does not depend on what the weights are, so the towers have random ones and nothing is downloaded. Each size
-runs in a process of its own, so that its peak of memory is its own; a query is timed in batches of one generation,
-as stage 1 asks for them (SharpZO, arXiv 2506.20990, section 3.1).
+The cost does not depend on the values of the weights, so the towers have random ones and nothing is downloaded. Each
+size runs in a separate process, which gives it a separate memory peak; queries are timed in batches of one generation,
+as in stage 1 (SharpZO, arXiv 2506.20990, section 3.1).
 
 usage: python benchmarks/cost.py [--model ViT-B/16 --classes 10] [--dtype float16]
 """
@@ -43,8 +43,8 @@ SHOTS = 16
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 
-def config_of(name: str) -> CLIPConfig:
-    """Return the configuration of a published checkpoint of that size."""
+def make_config(name: str) -> CLIPConfig:
+    """Return the configuration of a published checkpoint of the given size."""
     width, layers, heads, joint, vision_width, vision_layers, vision_heads, side, patch = SIZES[name]
     text = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
     vision = {"hidden_size": vision_width, "intermediate_size": 4 * vision_width, "num_hidden_layers": vision_layers}
@@ -53,31 +53,31 @@ def config_of(name: str) -> CLIPConfig:
     return CLIPConfig.from_dict({"model_type": "clip", "projection_dim": joint} | given)
 
 
-def tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
+def make_tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
     """Make one tower with random weights."""
-    model = CLIPModel(config_of(name), towers=(kind,))
+    model = CLIPModel(make_config(name), towers=(kind,))
     model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
     mx.eval(model.parameters())
     return model
 
 
 def make_objective(name: str, classes: int) -> Objective:
-    """Make the objective for some classes with two-word names and sixteen images each; tuning computes in float32."""
+    """Make an objective in float32 for classes with two-word names and sixteen images each."""
     draw = np.random.default_rng(0)
-    model = tower(name, "text", mx.float32)
+    model = make_tower(name, "text", mx.float32)
     # SOS a photo of a | two words . EOS, with ids anywhere in the table
     suffixes = tuple((*draw.integers(1000, 40000, 2).tolist(), 269, 49407) for _ in range(classes))
     tokens = PromptTokens(49406, (320, 1125, 539, 320), suffixes)
     space = make_space(model.text_model, tokens, dimension=512, relative_scale=1.0, projection_std=None, seed=0)
     text = specialise_text_tower(model.text_model, model.text_projection, tokens)
-    images = draw.standard_normal((SHOTS * classes, config_of(name).projection_dim)).astype(np.float32)
+    images = draw.standard_normal((SHOTS * classes, make_config(name).projection_dim)).astype(np.float32)
     embeddings = mx.array(images / np.linalg.norm(images, axis=1, keepdims=True))
     labels = [index // SHOTS for index in range(SHOTS * classes)]
     return Objective(text, space, embeddings, labels, logit_scale=100.0)
 
 
-def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0) -> float:
-    """Return the time of one query within generations of `population`, after one generation to warm up."""
+def measure_query_seconds(objective: Objective, population: int, at_least: float = 2.0) -> float:
+    """Measure the seconds of a query in generations of `population`, after one generation to warm up."""
     w = 0.4 * mx.random.normal((population, objective.dimension), key=mx.random.key(0))
     mx.eval(objective.losses(w))
     rounds, start = 0, time.perf_counter()
@@ -87,16 +87,16 @@ def seconds_a_query(objective: Objective, population: int, at_least: float = 2.0
     return (time.perf_counter() - start) / (rounds * population)
 
 
-def image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
+def choose_image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
     """Return the function that encodes pixels on this device, as `Clip.encode_pixels` chooses it."""
     if mx.default_device() == mx.Device(mx.cpu):
         return CPUVision(model).image_features
     return lambda pixels: mx.eval(model.image_features(mx.array(pixels)))
 
 
-def images_a_second(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
-    """Return the rate of the image tower on prepared pixels."""
-    encode, side = image_encoder(tower(name, "vision", dtype)), config_of(name).vision.image_size
+def measure_image_rate(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
+    """Measure the images per second of the image tower on prepared pixels."""
+    encode, side = choose_image_encoder(make_tower(name, "vision", dtype)), make_config(name).vision.image_size
     pixels = np.random.default_rng(0).standard_normal((batch, side, side, 3)).astype(np.float32)
     encode(pixels)
     start = time.perf_counter()
@@ -105,18 +105,18 @@ def images_a_second(name: str, dtype: mx.Dtype, batch: int = 16) -> float:
 
 
 def measure(name: str, classes: int, dtype: str) -> dict[str, float]:
-    """Measure all figures of one size in this process, the text tower first: the peak of memory is that of tuning."""
+    """Measure all figures of one size in this process; text first, so that the memory peak is that of tuning."""
     objective = make_objective(name, classes)
     memory.reset_mlx_peak()
-    query = seconds_a_query(objective, TuneConfig().population)
+    query = measure_query_seconds(objective, TuneConfig().stage1.population)
     peak = memory.mlx_peak()
     del objective
-    return {"query": query, "peak": peak, "images": images_a_second(name, DTYPES[dtype])}
+    return {"query": query, "peak": peak, "images": measure_image_rate(name, DTYPES[dtype])}
 
 
 def main() -> None:
     """Print one row of figures for each size and number of classes."""
-    parser = argparse.ArgumentParser(description="What tuning costs at the sizes of published checkpoints.")
+    parser = argparse.ArgumentParser(description="Measure the cost of tuning at the sizes of published checkpoints.")
     parser.add_argument("--model", choices=SIZES)
     parser.add_argument("--classes", type=int)
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the image tower")

@@ -26,7 +26,7 @@ OPENINGS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What one training picture shows, as far as a caption may say it."""
+    """The attributes of one training picture that a caption may mention."""
 
     name: str
     style: str
@@ -59,7 +59,7 @@ def choose(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def paint_one(index: int, seed: int) -> tuple[Subject, npt.NDArray[np.uint8]]:
-    """Paint training picture number `index`; return what it shows and its pixels [IMAGE, IMAGE, 3]."""
+    """Paint training picture number `index`; return its subject and its pixels [IMAGE, IMAGE, 3]."""
     rng = generator_for(seed, "training picture", index)
     name, style = choose(rng)
     picture = paint(name, style, rng)
@@ -72,7 +72,7 @@ def shrink(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def paint_all(count: int, seed: int) -> tuple[list[Subject], npt.NDArray[np.uint8]]:
-    """Paint all training pictures on every core; return what they show and pixels [count, IMAGE, IMAGE, 3]."""
+    """Paint all training pictures on every core; return their subjects and pixels [count, IMAGE, IMAGE, 3]."""
     with multiprocessing.get_context("spawn").Pool() as pool:
         painted = pool.map(partial(paint_one, seed=seed), range(count), chunksize=64)
     return [subject for subject, _ in painted], np.stack([pixels for _, pixels in painted])

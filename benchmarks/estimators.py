@@ -1,14 +1,13 @@
-"""Compare gradient estimates at several precisions: cosine to the true gradient, and seconds for an estimate.
+"""Compare gradient estimates in several precisions: cosine to the true gradient, and seconds per estimate.
 
 CGE probes every coordinate with central differences (SharpZO, arXiv 2506.20990, section 3.1), RGE and the pairs of
-stage 2 probe random directions (eq. 5), forward mode takes the derivatives themselves. Differences of two close
-losses lose what the products round away. The truth is MLX's automatic gradient of the same function, with the
-weights' rounded values, in float32. CGE is taken along 64 of the 512 coordinates, for each stands for itself. RGE's
-cosine to the gradient is bounded by its number of directions whatever the precision, so its slopes are compared: the
-cosine between the differences along 32 directions and the true slopes.
+stage 2 probe random directions (eq. 5), forward mode takes the derivatives themselves. Rounding in
+the products disturbs the difference of two close losses. The true gradient is MLX's automatic gradient of the same
+function, with the weights' rounded values, in float32. CGE probes 64 of the 512 coordinates, which are independent of
+each other. The number of directions bounds RGE's cosine to the gradient in every precision, so the script compares
+slopes: the cosine between the differences along 32 directions and the true slopes.
 
-Tuning computes in float32 whatever the weights are, on the CPU through NumPy (`host`); the other rows run MLX's graph
-with the weights' own type throughout.
+Tuning always computes in float32, on the CPU with NumPy (`cpu`); the other rows run MLX's graph in the weights' type.
 
 usage: python benchmarks/estimators.py [--model m --dataset FOLDER] [--output FILE.json]
 """
@@ -45,17 +44,17 @@ from sharpzo_mlx.prompts.tokens import tokenise_prompts
 
 TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed" / "pacs" / "photo" / "train"
 MUS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-COORDINATES = 64  # that are probed of the d
+COORDINATES = 64  # number of probed coordinates
 DIRECTIONS = 32
 GROUP = 64
 PARTS = ("cosines", "seconds")
-# name: type of the weights, bits of the layers' matrices, whether tuning's way on the CPU is taken
+# name: type of the weights, bits of the layers' matrices, whether NumPy computes as in tuning on the CPU
 PRECISIONS: dict[str, tuple[mx.Dtype, int | None, bool]] = {
-    "float32 (host)": (mx.float32, None, True),
+    "float32 (cpu)": (mx.float32, None, True),
     "float32": (mx.float32, None, False),
     "bfloat16": (mx.bfloat16, None, False),
     "float16": (mx.float16, None, False),
-    "8 bits (host)": (mx.float32, 8, True),
+    "8 bits (cpu)": (mx.float32, 8, True),
     "8 bits, float32": (mx.float32, 8, False),
     "4 bits, float32": (mx.float32, 4, False),
     "8 bits, float16": (mx.float16, 8, False),
@@ -64,7 +63,7 @@ PRECISIONS: dict[str, tuple[mx.Dtype, int | None, bool]] = {
 
 
 def quantise(model: CLIPModel, bits: int) -> None:
-    """Quantise the matrices of the layers as `convert --quantize` does, where they consist of whole groups."""
+    """Quantise the matrices of the text tower's layers, as `convert --quantize` does."""
 
     def chosen(path: str, module: nn.Module) -> bool:
         return path.startswith("text_model.encoder.") and isinstance(module, nn.Linear)
@@ -73,21 +72,21 @@ def quantise(model: CLIPModel, bits: int) -> None:
 
 
 def text_half(folder: Path, dtype: mx.Dtype, bits: int | None, *, exact: bool) -> CLIPModel:
-    """Load the text tower in a precision, or with `exact` the same values in float32."""
+    """Load the text tower in a precision; with `exact`, hold the rounded values in float32."""
     model = load_model(folder, towers=("text",), dtype=mx.float32)
     model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
     if bits is not None:
         quantise(model, bits)
     if exact:
         for layer in model.text_model.encoder.layers if bits is not None else []:
-            layer.update_modules(tree_map(_plain, layer.leaf_modules(), is_leaf=nn.Module.is_module))
+            layer.update_modules(tree_map(_dequantise, layer.leaf_modules(), is_leaf=nn.Module.is_module))
         model.update(tree_map(lambda weight: weight.astype(mx.float32), model.parameters()))
     mx.eval(model.parameters())
     return model
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """Return a quantised layer as a layer with the dequantised numbers."""
+def _dequantise(module: nn.Module) -> nn.Module:
+    """Return a quantised layer as a linear layer with the dequantised weights."""
     if not isinstance(module, nn.QuantizedLinear):
         return module
     weight = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
@@ -97,15 +96,15 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 class Setting:
-    """The features and prompts of one data set; makes objectives on it in any precision."""
+    """The features and prompts of one data set, from which objectives in any precision are made."""
 
     def __init__(self, folder: Path, train: Features, dimension: int) -> None:
         self.clip, self.train, self.dimension = sz.load(folder), train, dimension
         self.tokens = tokenise_prompts(self.clip.tokenizer, "a photo of a {}.", train.class_names)
 
     def space(self, model: CLIPModel) -> PromptSpace:
-        """Return the space that tuning searches by default."""
-        scale = sz.TuneConfig().relative_scale
+        """Make the space that tuning searches by default."""
+        scale = sz.TuneConfig().space.relative_scale
         return make_space(
             model.text_model,
             self.tokens,
@@ -115,8 +114,8 @@ class Setting:
             seed=0,
         )
 
-    def objective(self, dtype: mx.Dtype, bits: int | None, *, host: bool = False, exact: bool = False) -> Objective:
-        """Return L in a precision, as a graph or by the CPU's own implementation."""
+    def objective(self, dtype: mx.Dtype, bits: int | None, *, numpy: bool = False, exact: bool = False) -> Objective:
+        """Make the objective in a precision, computed by MLX's graph or by NumPy on the CPU."""
         model = text_half(self.clip.folder, dtype, bits, exact=exact)
         text = SharedPrefixText(model.text_model, model.text_projection, self.tokens)
         scale = self.clip.logit_scale
@@ -127,19 +126,19 @@ class Setting:
             self.train.embeddings,
             labels,
             logit_scale=scale,
-            backend="numpy" if host else "graph",
+            backend="numpy" if numpy else "graph",
         )
 
 
 def cosine(a: mx.array, b: mx.array) -> float:
-    """Return the cosine of two vectors; 0 if one of them is zero."""
+    """Return the cosine between two vectors; 0 if one of them is zero."""
     x, y = (np.array(v, dtype=np.float64) for v in (a, b))
     lengths = np.linalg.norm(x) * np.linalg.norm(y)
     return float(x @ y / lengths) if lengths > 0 else 0.0
 
 
-def true_gradient(objective: Objective, w: mx.array) -> mx.array:
-    """Return the automatic gradient of the graph."""
+def compute_true_gradient(objective: Objective, w: mx.array) -> mx.array:
+    """Compute the gradient by automatic differentiation of the graph."""
     scale = objective.logit_scale
 
     def loss(x: mx.array) -> mx.array:
@@ -151,8 +150,8 @@ def true_gradient(objective: Objective, w: mx.array) -> mx.array:
     return gradient
 
 
-def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
-    """Return the cosines of CGE and of the slopes at every mu, and of forward mode; each the mean over two points."""
+def measure_cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
+    """Return the cosines of CGE and slopes at every mu, and of forward mode, as means over two points."""
     d = objective.dimension
     points = [mx.zeros(d), 0.4 * mx.random.normal((d,), key=mx.random.key(1))]
     u = mx.random.normal((DIRECTIONS, d), key=mx.random.key(2))
@@ -160,7 +159,7 @@ def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
     axes = mx.eye(d)[probed]
     found: dict[str, Any] = {"cge": {mu: [] for mu in MUS}, "slopes": {mu: [] for mu in MUS}, "forward": []}
     for w in points:
-        truth = true_gradient(exact, w)
+        truth = compute_true_gradient(exact, w)
         for mu in MUS:
             along = gradients.difference_slopes(objective, w, axes, mu).values
             found["cge"][mu].append(cosine(along, truth[probed]))
@@ -171,8 +170,8 @@ def cosines(objective: Objective, exact: Objective) -> dict[str, Any]:
     return mean | {"forward": float(np.mean(found["forward"]))}
 
 
-def seconds(objective: Objective) -> dict[str, float]:
-    """Time the second of two estimates of each kind; CGE's 2 d forwards are ten times RGE's 2 d / 10."""
+def measure_seconds(objective: Objective) -> dict[str, float]:
+    """Measure the seconds of one estimate of each kind after one to warm up; CGE would take ten times RGE's."""
     d = objective.dimension
     w, key, mu = mx.zeros(d), mx.random.key(3), 1e-2
     one, tenth = mx.random.normal((1, d), key=key), max(1, d // 10)
@@ -182,10 +181,10 @@ def seconds(objective: Objective) -> dict[str, float]:
         "rge": lambda: gradients.rge(objective, w, key, mu=mu, directions=tenth).vector,
         "forward": lambda: gradients.forward_mode(objective, w, key, directions=tenth).vector,
     }
-    return {name: _second(run) for name, run in work.items()}
+    return {name: _time_second(run) for name, run in work.items()}
 
 
-def _second(run: Callable[[], mx.array]) -> float:
+def _time_second(run: Callable[[], mx.array]) -> float:
     for _ in range(2):
         start = time.perf_counter()
         mx.eval(run())
@@ -194,17 +193,17 @@ def _second(run: Callable[[], mx.array]) -> float:
 
 def measure(setting: Setting, name: str, parts: list[str]) -> dict[str, Any]:
     """Measure the figures of one precision."""
-    dtype, bits, host = PRECISIONS[name]
-    objective, found = setting.objective(dtype, bits, host=host), {"precision": name}
+    dtype, bits, numpy = PRECISIONS[name]
+    objective, found = setting.objective(dtype, bits, numpy=numpy), {"precision": name}
     if "seconds" in parts:
-        found["seconds"] = seconds(objective)
+        found["seconds"] = measure_seconds(objective)
     if "cosines" in parts:
-        found["cosines"] = cosines(objective, setting.objective(dtype, bits, exact=True))
+        found["cosines"] = measure_cosines(objective, setting.objective(dtype, bits, exact=True))
     return found
 
 
-def table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
-    """Print the figures."""
+def print_table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
+    """Print the figures of all precisions."""
     mus = [f"{mu:g}" for mu in MUS]
     headings = {"cge": "CGE: cosine to the gradient", "slopes": "RGE, pairs: cosine of slopes"}
     for kind, words in headings.items() if "cosines" in parts else ():
@@ -220,7 +219,7 @@ def table(rows: list[dict[str, Any]], parts: list[str], dimension: int) -> None:
             print(f"| {row['precision']} | {spent} |")
 
 
-def train_features(model: Path, dataset: Path | None) -> Features:
+def encode_training_images(model: Path, dataset: Path | None) -> Features:
     """Encode a folder of class folders, or the demonstration's pictures if none is given."""
     if dataset is not None:
         return encode(sz.load(model), read_folder(dataset))
@@ -231,7 +230,7 @@ def train_features(model: Path, dataset: Path | None) -> Features:
 
 
 def main() -> None:
-    """Measure all precisions, or the given ones."""
+    """Measure the chosen precisions, by default all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a converted model folder; without it the demonstration's")
     parser.add_argument(
@@ -244,12 +243,12 @@ def main() -> None:
     given = parser.parse_args()
     dataset = given.dataset or (TESTBED if given.model else None)
     model = given.model or MODEL_FOLDER
-    setting = Setting(model, train_features(model, dataset), given.dimension)
+    setting = Setting(model, encode_training_images(model, dataset), given.dimension)
     rows = []
     for name in given.precisions:
         rows.append(measure(setting, name, given.parts))
         print(f"{name}: done", file=sys.stderr, flush=True)
-    table(rows, given.parts, given.dimension)
+    print_table(rows, given.parts, given.dimension)
     if given.output:
         given.output.write_text(json.dumps(rows, indent=4) + "\n")
 

@@ -1,9 +1,9 @@
-"""Measure how much memory `evaluate` takes as the number of images grows: the process's peak, first and second time.
+"""Measure the memory peak of `evaluate` for growing numbers of images, with an empty and with a full cache.
 
-Distinct small JPEGs are drawn once; a run with a tiny budget is tuned on some of them; `sharpzo-mlx evaluate` then
-runs in a process of its own over folders of 2 000, 8 000 and 50 000 of them, first with an empty feature cache, then
-with the one that it filled. With `--kill` the first run is killed (SIGKILL) after that many seconds, and the second
-one's notice says what it found. A table in Markdown goes to standard output, the numbers to a JSON file.
+The script draws distinct small JPEGs and tunes a run with a tiny budget on some of them. `sharpzo-mlx evaluate` then
+runs in separate processes over folders of 2 000, 8 000 and 50 000 images, first with an empty feature cache, then with
+the cache of the first run. With `--kill`, the first run is killed (SIGKILL) after the given seconds. The script prints
+a table in Markdown and writes the numbers to a JSON file.
 
     python benchmarks/evaluate_memory.py --model m --images 2000 8000 50000 --output evaluate_memory.json
 """
@@ -31,7 +31,7 @@ PROGRAM = [sys.executable, "-c", "import sys; from sharpzo_mlx.cli.main import r
 
 
 def draw_images(folder: Path, count: int) -> list[Path]:
-    """Draw distinct JPEGs into `folder/class k/`, with one tint for each class and random noise."""
+    """Draw distinct JPEGs in `folder/class k/`: one tint per class, and different noise in each image."""
     paths = []
     tints = np.random.default_rng(0).integers(60, 200, (CLASSES, 3))
     for number in range(count):
@@ -44,8 +44,8 @@ def draw_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def linked(paths: list[Path], folder: Path) -> Path:
-    """Make a folder of class folders with hard links to images."""
+def link_images(paths: list[Path], folder: Path) -> Path:
+    """Make a folder of class folders with hard links to images, and return it."""
     for path in paths:
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         os.link(path, folder / path.parent.name / path.name)
@@ -53,9 +53,9 @@ def linked(paths: list[Path], folder: Path) -> Path:
 
 
 def run(words: list[str | Path], cache: Path, kill: float | None = None) -> dict[str, float]:
-    """Return the peak memory in bytes and the seconds of one `sharpzo-mlx`, killed after `kill` seconds if given.
+    """Run `sharpzo-mlx`, killed after `kill` seconds if given; return its peak memory in bytes and its seconds.
 
-    Linux counts the pages of the process that started it, too, so this one stays small and imports no MLX.
+    On Linux, the peak includes the pages of the parent process, so this script stays small and does not import MLX.
     """
     started = time.monotonic()
     environment = {**os.environ, "SHARPZO_MLX_CACHE": str(cache)}
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
     parser.add_argument("--images", type=int, nargs="+", default=[2000, 8000, 50_000])
     parser.add_argument("--kill", type=float, help="kill the first evaluate of each folder after so many seconds")
-    parser.add_argument("--scratch", type=Path, help="where the images are drawn; emptied by nobody")
+    parser.add_argument("--scratch", type=Path, help="parent of the temporary folder for the images")
     parser.add_argument("--output", type=Path, default=Path("evaluate_memory.json"))
     given = parser.parse_args()
     results = []
@@ -85,10 +85,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.scratch) as name:
         scratch = Path(name)
         paths = draw_images(scratch / "drawn", max(given.images))
-        tuned, folder = linked(paths[: 20 * CLASSES], scratch / "tuned-on"), scratch / "run"
+        tuned, folder = link_images(paths[: 20 * CLASSES], scratch / "tuned-on"), scratch / "run"
         run(["tune", tuned, "--model", given.model, "--output", folder, *BUDGET], scratch / "cache-of-tune")
         for count in given.images:
-            words = ["evaluate", folder, linked(paths[:count], scratch / f"images-{count}"), "--json"]
+            words = ["evaluate", folder, link_images(paths[:count], scratch / f"images-{count}"), "--json"]
             first = run(words, scratch / f"cache-{count}", given.kill)
             second = run(words, scratch / f"cache-{count}")
             results.append({"images": count, "first": first, "second": second})

@@ -1,8 +1,8 @@
-"""Compare images a second from files to features with transformers on torch: decoding, preprocessing, image tower.
+"""Measure images per second from files to features, and compare with transformers on torch.
 
 ViT-B/16's image tower with random weights, JPEG files of 500 x 375, the same files and cores for both, each in a
-process of its own, one after the other; the features are compared. How long the tower waits for the decoder is
-measured apart, and the peak of memory for one and for four times as many images.
+separate process, one after the other. The script compares the features, and also measures how long the tower waits for
+the decoder, and the memory peak for one and for four times as many images.
 
 usage: python benchmarks/features.py [--images 64] [--threads 2] [--output FILE.json]
 """
@@ -23,7 +23,7 @@ import sharpzo_mlx as sz
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from memory import SIZE, photographs, random_model
+from memory import SIZE, write_photographs, write_random_model
 from mlx.utils import tree_flatten
 from oracle import KEEP_MEMORY
 
@@ -36,7 +36,7 @@ ROUNDS = 2
 
 
 def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
-    """Encode in rounds in this process, and measure the time that the tower waited for pixels; store the features."""
+    """Encode in rounds in this process, measure how long the tower waits for pixels, and save the features."""
     clip, rounds = sz.load(folder), []
     for _ in range(ROUNDS):
         rows, waited = [], 0.0
@@ -52,7 +52,7 @@ def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
 
 
 def export(folder: Path) -> Path:
-    """Write the same image tower under transformers' names."""
+    """Write the image tower in the layout of transformers, and return its folder."""
     model, place = load_model(folder, towers=("vision",)), folder / "torch"
     weights = {name: x for name, x in tree_flatten(model.parameters()) if name != "logit_scale"}
     name = "vision_model.embeddings.patch_embedding.weight"
@@ -66,7 +66,7 @@ def export(folder: Path) -> Path:
 
 
 def theirs(place: Path, paths: list[Path], threads: int) -> list[list[float]]:
-    """Run the rounds of the competitor; return seconds and processor seconds."""
+    """Run the competitor; return seconds and processor seconds of each round."""
     script = Path(__file__).with_name("torch_features.py")
     command = [sys.executable, str(script), str(place), str(threads), *map(str, paths)]
     quietly = {"TRANSFORMERS_VERBOSITY": "error"}
@@ -77,7 +77,7 @@ def theirs(place: Path, paths: list[Path], threads: int) -> list[list[float]]:
 
 
 def alone(folder: Path, images: Path, count: int) -> dict[str, Any]:
-    """Run `ours` in a process of its own."""
+    """Run `encode_in_rounds` in a separate process and return its figures."""
     command = [sys.executable, __file__, "--one", str(folder), str(images), str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -89,12 +89,12 @@ def measure(count: int, threads: int, *, grow: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder, images = Path(scratch) / "m", Path(scratch) / "images"
         images.mkdir()
-        random_model(folder, mx.float32)
-        place, paths = export(folder), photographs(images, count)
+        write_random_model(folder, mx.float32)
+        place, paths = export(folder), write_photographs(images, count)
         own, other = alone(folder, images, count), theirs(place, paths, threads)
         difference = np.max(np.abs(np.load(folder / "ours.npy") - np.load(place / "features.npy")))
         bare = min(timed_decoding(folder, paths) for _ in range(ROUNDS))
-        many = alone(folder, photographs_more(images, 4 * count), 4 * count) if grow else None
+        many = alone(folder, write_photographs_more(images, 4 * count), 4 * count) if grow else None
     best, best_other = min(own["rounds"]), min(other)
     return {
         "model": SIZE,
@@ -111,8 +111,8 @@ def measure(count: int, threads: int, *, grow: bool) -> dict[str, Any]:
     }
 
 
-def photographs_more(images: Path, count: int) -> Path:
-    """Make a folder with more files: links to the given ones, under other names."""
+def write_photographs_more(images: Path, count: int) -> Path:
+    """Add links to the folder's own files under other names until it holds `count`, and return the folder."""
     there = sorted(images.glob("*.jpg"))
     for number in range(count - len(there)):
         os.link(there[number % len(there)], images / f"more-{number}.jpg")
@@ -120,7 +120,7 @@ def photographs_more(images: Path, count: int) -> Path:
 
 
 def timed_decoding(folder: Path, paths: list[Path]) -> float:
-    """Return the seconds of decoding and preprocessing alone."""
+    """Measure the seconds of decoding and preprocessing alone."""
     start = time.perf_counter()
     for _ in stream(paths, sz.load(folder).config.preprocessor, batch_size=IMAGE_BATCH):
         pass

@@ -2,9 +2,9 @@
 
 Nearest class mean, ridge regression and Gaussian discriminant analysis (GDA) on cached features, zero-shot joined with
 GDA (arXiv 2402.04087), SharpZO, and SharpZO joined with GDA as `tune --head gda` does it. Images are pooled and drawn
-anew by each seed, as in accuracy.py. Shifted sets have the classes of the set that is trained on: sketches for
-photographs, and rendered dusk, night and pencil for rendered day, with the demonstration's model. Runs are kept in
---work, so that what was cut off goes on; tables in Markdown go to standard output, the numbers to a JSON file.
+by each seed as in accuracy.py. Shifted sets have the classes of the training set: sketches for photographs, and painted
+dusk, night and pencil for painted day, with the demonstration's model. Runs stay in --work, so that an interrupted
+script continues with them; it prints tables in Markdown and writes the numbers to a JSON file.
 
     python benchmarks/heads.py --model m --testbed ../shared/testbed --work heads --output heads.json
 """
@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from accuracy import pooled
+from accuracy import pool_images
 
-import mlx.core as mx  # isort: skip  (behind this package, which loads OpenBLAS)
+import mlx.core as mx  # isort: skip  (after this package, which loads OpenBLAS)
 import numpy as np
 
 import sharpzo_mlx as sz
@@ -59,7 +59,7 @@ Classifier = Callable[[Features], mx.array]
 
 @dataclass(frozen=True)
 class Measured:
-    """One classifier on one set; accuracies and the calibration error are 0 to 1."""
+    """The result of one classifier on one set; accuracy and calibration error are 0..1."""
 
     trained: str
     target: str
@@ -70,14 +70,14 @@ class Measured:
     ece: float
 
 
-def images(name: str, testbed: Path, work: Path) -> Path:
-    """Return the folder of a set's pooled images; it is made at first use."""
+def pool_set(name: str, testbed: Path, work: Path) -> Path:
+    """Return the folder of a set's pooled images; make it at the first use."""
     folder = work / "images" / name.replace("/", "-")
     family, _, domain = name.partition("/")
     if folder.exists():
         return folder
     if family != "rendered":
-        return pooled(testbed / name, folder)
+        return pool_images(testbed / name, folder)
     for living in LIVING:
         (folder / living).mkdir(parents=True)
         for index in range(PICTURES):
@@ -86,14 +86,14 @@ def images(name: str, testbed: Path, work: Path) -> Path:
     return folder
 
 
-def by_images(task: Task) -> dict[str, Classifier]:
-    """Return the closed forms that use images only."""
+def fit_image_classifiers(task: Task) -> dict[str, Classifier]:
+    """Fit the classifiers that use images alone."""
     fits = {"nearest mean": fit_nearest_mean, "ridge": fit_ridge, "GDA": fit_discriminant}
-    return {name: finished(task, partial(fit_alone, fit=fit)) for name, fit in fits.items()}
+    return {name: run_method(task, partial(fit_alone, fit=fit)) for name, fit in fits.items()}
 
 
-def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[object]]) -> Classifier:
-    """Run a method to its end and return its result."""
+def run_method(task: Task, start: Callable[[Task, dict[str, object]], Iterator[object]]) -> Classifier:
+    """Run a method to its end and return its classifier."""
     steps = start(task, {})
     while True:
         try:
@@ -103,14 +103,14 @@ def finished(task: Task, start: Callable[[Task, dict[str, object]], Iterator[obj
             return predictor.logits
 
 
-def by_words(name: str, prompt: Prompt, train: Features, val: Features) -> dict[str, Classifier]:
-    """Return a text classifier alone, and joined."""
+def make_text_classifiers(name: str, prompt: Prompt, train: Features, val: Features) -> dict[str, Classifier]:
+    """Return a prompt's text classifier, alone and joined with GDA."""
     both = join_head(prompt, "gda", train, val)
     return {name: lambda f: prompt.text_logits(f.embeddings), f"{name} + GDA": lambda f: both.logits(f.embeddings)}
 
 
-def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
-    """Return accuracy and calibration error."""
+def measure_classifier(classifier: Classifier, features: Features) -> tuple[float, float]:
+    """Return accuracy and calibration error of a classifier."""
     logits = classifier(features)
     shares = np.array(mx.softmax(logits, axis=-1))
     predicted = shares.argmax(axis=1)
@@ -121,58 +121,62 @@ def judged(classifier: Classifier, features: Features) -> tuple[float, float]:
 
 def measure(clip: sz.Clip, given: argparse.Namespace, name: str, shots: int, seed: int) -> Iterator[Measured]:
     """Measure every classifier of one draw on every set."""
-    folder = images(name, given.testbed, given.work)
+    folder = pool_set(name, given.testbed, given.work)
     split = draw_split(folder, shots=shots, seed=seed)
     assert split.test is not None
     train, val, test = (encode(clip, part) for part in (split.train, split.val, split.test))
     targets = {name: test}
     for other in SETS[name]:
-        shifted = read_folder(images(other, given.testbed, given.work))
+        shifted = read_folder(pool_set(other, given.testbed, given.work))
         targets[other] = encode(clip, match_classes(shifted, train.class_names, train.folders))
     config = sz.TuneConfig(shots=shots, seed=seed, query_budget=QUERIES)
     problem = make_problem(clip, train, val, config)
     zero_shot = problem.prompt(mx.zeros(config.space.dimension))
-    found = by_words("zero-shot", zero_shot, train, val) | by_images(Task(clip, train, val, config, QUERIES))
+    found = make_text_classifiers("zero-shot", zero_shot, train, val) | fit_image_classifiers(
+        Task(clip, train, val, config, QUERIES)
+    )
     if seed < TUNED_SEEDS.get(name, SLOW):
         output = given.work / "runs" / f"{name.replace('/', '-')}-{shots}-{seed}"
         run = tune(clip, folder, config, output=output, resume=True)
-        found |= by_words("SharpZO", run.prompt, train, val)
+        found |= make_text_classifiers("SharpZO", run.prompt, train, val)
     for method, classifier in found.items():
         for target, features in targets.items():
-            yield Measured(name, target, shots, seed, method, *judged(classifier, features))
+            yield Measured(name, target, shots, seed, method, *measure_classifier(classifier, features))
 
 
-def tables(found: Sequence[Measured]) -> str:
-    """Return one table for each training and test set: accuracy by shots, mean and standard deviation over seeds."""
+def format_tables(found: Sequence[Measured]) -> str:
+    """Return a table for each pair of training and test set: accuracy by shots over the seeds, and means."""
     lines = []
     for trained, target in dict.fromkeys((one.trained, one.target) for one in found):
         lines += ["", f"{trained} -> {target}", "", f"| method | {' | '.join(map(str, SHOTS))} | ECE |"]
         lines.append("|---" * (len(SHOTS) + 2) + "|")
         for method in METHODS:
             rows = [one for one in found if (one.trained, one.target, one.method) == (trained, target, method)]
-            cells = [spread([one.accuracy for one in rows if one.shots == shots]) for shots in SHOTS]
-            lines.append(f"| {method} | {' | '.join(cells)} | {spread([one.ece for one in rows]).split(' ')[0]} |")
-    lines += ["", "In distribution", "", *means_table(found, shifted=False)]
-    lines += ["", "Under shift", "", *means_table(found, shifted=True)]
-    return "\n".join([*lines, "", *parts_table(found)])
+            cells = [format_spread([one.accuracy for one in rows if one.shots == shots]) for shots in SHOTS]
+            lines.append(
+                f"| {method} | {' | '.join(cells)} | {format_spread([one.ece for one in rows]).split(' ')[0]} |"
+            )
+    lines += ["", "In distribution", "", *format_means_table(found, shifted=False)]
+    lines += ["", "Under shift", "", *format_means_table(found, shifted=True)]
+    return "\n".join([*lines, "", *format_parts_table(found)])
 
 
-def spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """Return mean and standard deviation in per cent."""
     if not values:
         return "-"
     return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f}"
 
 
-def tuned_draws(found: Sequence[Measured]) -> list[Measured]:
-    """Return the measurements on the draws that have a search."""
+def select_tuned_draws(found: Sequence[Measured]) -> list[Measured]:
+    """Return the results on the draws that were also tuned."""
     tuned = {(one.trained, one.shots, one.seed) for one in found if one.method == "SharpZO"}
     return [one for one in found if (one.trained, one.shots, one.seed) in tuned]
 
 
-def means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
-    """Return a table of every method by shots: the mean over sets, each the mean of its tuned draws."""
-    rows = [one for one in tuned_draws(found) if (one.trained != one.target) == shifted]
+def format_means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
+    """Return a table of methods by shots: means over sets, where each set is the mean of its tuned draws."""
+    rows = [one for one in select_tuned_draws(found) if (one.trained != one.target) == shifted]
     pairs = sorted({(one.trained, one.target) for one in rows})
     lines = [f"| method | {' | '.join(map(str, SHOTS))} | mean | calibration error |", "|---" * (len(SHOTS) + 3) + "|"]
     for method in METHODS:
@@ -187,9 +191,9 @@ def means_table(found: Sequence[Measured], *, shifted: bool) -> list[str]:
     return lines
 
 
-def parts_table(found: Sequence[Measured]) -> list[str]:
-    """Return a table of the joined classifiers beside their parts, on the draws that have both."""
-    paired = tuned_draws(found)
+def format_parts_table(found: Sequence[Measured]) -> list[str]:
+    """Return a table of joined classifiers and their parts on the tuned draws: means over shots and seeds."""
+    paired = select_tuned_draws(found)
     chosen = ("zero-shot", "GDA", "zero-shot + GDA", "SharpZO", "SharpZO + GDA")
     lines = [f"| tuned on -> tested on | {' | '.join(chosen)} |", "|---" * (len(chosen) + 1) + "|"]
     for trained, target in dict.fromkeys((one.trained, one.target) for one in paired):
@@ -205,7 +209,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
     parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")
     parser.add_argument("--sets", nargs="+", default=list(SETS), help="the sets to train on")
-    parser.add_argument("--work", type=Path, default=Path("heads"), help="where images and runs are kept")
+    parser.add_argument("--work", type=Path, default=Path("heads"), help="folder for images and runs")
     parser.add_argument("--output", type=Path, default=Path("heads.json"))
     given = parser.parse_args()
     clips = {"rendered": sz.load(MODEL_FOLDER)}
@@ -216,7 +220,7 @@ def main() -> None:
             for seed in range(SEEDS):
                 found += measure(clip, given, name, shots, seed)
         given.output.write_text(json.dumps([asdict(one) for one in found], indent=0) + "\n")
-    print(tables(found))
+    print(format_tables(found))
 
 
 if __name__ == "__main__":

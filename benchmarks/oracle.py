@@ -1,9 +1,9 @@
-"""Run the competitor: a process that computes L(w) in torch as the method's released code does.
+"""Start the competitor: a process that computes L(w) in torch as the method's released code does.
 
-The weights and the problem go to it through a file, so that both sides compute the same losses; see
-`torch_oracle.py` for why it has a process of its own.
+A file passes the weights and the problem to it, so that both sides compute the same losses; `torch_oracle.py` explains
+why it needs a separate process.
 
-    with oracle_of(model, tokens, objective, w) as oracle:
+    with start_oracle(model, tokens, objective, w) as oracle:
         loss, seconds, processor_seconds = oracle(0)        # under w[0]
 """
 
@@ -28,25 +28,25 @@ from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.tokens import PromptTokens
 
 SEQUENCE = 77
-# torch asks the system for every large array anew and gives it back at once, page by page: a fifth of its time.
-# The C library of Linux keeps memory when it is told to; elsewhere these are ignored.
+# torch allocates every large array from the system and frees it at once, which takes a fifth of its time. These
+# variables make the C library of Linux keep the memory; other systems ignore them.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 KEEP_MEMORY |= {"MALLOC_TOP_PAD_": str(1 << 28)}
 Ask = Callable[[int], tuple[float, float, float]]
 
 
 @contextmanager
-def oracle_of(
+def start_oracle(
     model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array, *, threads: int | None = None
 ) -> Iterator[Ask]:
-    """Start the competitor on one problem; it ends with the block.
+    """Start the competitor on one problem and stop it at the end of the `with` block.
 
     Args:
-        model: the text half.
+        model: the text tower.
         tokens: the prompts.
-        objective: for its images, labels, space and logit scale.
-        w: the points [P, d] that will be asked for, by number.
-        threads: of torch; None takes all cores.
+        objective: the source of images, labels, space and logit scale.
+        w: the points [P, d]; queries name them by number.
+        threads: number of torch's threads; None for all cores.
     """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "arrays.npz"

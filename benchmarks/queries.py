@@ -1,11 +1,11 @@
-"""Compare queries a second with the way of the released code, in one minute and on the same cores.
+"""Compare the time of a query with the released code's way of computing it, on the same cores.
 
 One query is L(w): a pass of the text tower over K class prompts and an N x K product (SharpZO, arXiv 2506.20990,
 section 3). The oracle computes it in torch as the method's released code does: all 77 tokens, one candidate at a
-time, float32, all cores, in a process of its own (`torch_oracle.py`). Both have the same random weights, and the
-losses are compared. The bound is what the operations of our products alone would take at the matrix speed measured
-here and now. Rounds alternate and the fastest of each counts, so that other work on the machine troubles both alike;
-the first round of several warms up.
+time, float32, all cores, in a separate process (`torch_oracle.py`). Both have the same random weights, and the script
+compares the losses. The bound is the time of our products alone at the matrix speed measured in the same round. Rounds
+alternate between the sides and the fastest of each counts, so that other work on the machine affects both alike; the
+first of several rounds warms up.
 
 usage: python benchmarks/queries.py [--model ViT-B/16] [--classes 10 100] [--names imagenet] [--output FILE.json]
 """
@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cost import SIZES, tower
+from cost import SIZES, make_tower
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from oracle import SEQUENCE, oracle_of
+from oracle import SEQUENCE, start_oracle
 
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ from sharpzo_mlx.prompts.space import make_space
 from sharpzo_mlx.prompts.tokens import PromptTokens, tokenise_prompts
 
 SHOTS, POPULATION, CONTEXT, DIMENSION = 16, 40, 4, 512
-PROMPTS = 800  # of a timed batch, where the population would take minutes
+PROMPTS = 800  # largest number of prompts in a timed batch
 FULL_STOP, EOS = 269, 49407
 SCALE = 100.0
 NAMES = ("random", "imagenet")
@@ -44,17 +44,17 @@ NAMES = ("random", "imagenet")
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one size; operations are those of one query's matrix products with weights or images, in 1e9."""
+    """The figures of one size; operations count one query's products with weights or images, in 1e9."""
 
     model: str
     names: str
     classes: int
     batch: int
-    tokens: int  # that are computed a candidate; the oracle's are 77 a class
+    tokens: int  # computed per candidate; the oracle computes 77 per class
     ours_ms: float
     oracle_ms: float
     speedup: float
-    ours_cpu_ms: float  # processor time, of all cores: what is left of a timing on a machine with other work
+    ours_cpu_ms: float  # processor time of all cores, which other work on the machine disturbs less
     oracle_cpu_ms: float
     losses: list[float]  # ours, and the oracle's of the same candidates
     oracle_losses: list[float]
@@ -65,8 +65,8 @@ class Row:
     bound_share: float
 
 
-def prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTokens:
-    """Return class names of one to four random tokens, which share almost no prefix, or ImageNet's."""
+def make_prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTokens:
+    """Return prompts with random class names of one to four tokens, or with ImageNet's class names."""
     if names == "imagenet":
         known = imagenet.classes()
         chosen = [known.names[wnid] for wnid in known.ids[:: len(known.ids) // classes][:classes]]
@@ -77,13 +77,13 @@ def prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTokens:
 
 
 def spread_weights(model: CLIPModel) -> None:
-    """Draw random weights under which contexts matter; MLX's own defaults leave a tower nearly constant."""
+    """Change random weights so that contexts matter: with MLX's defaults, a tower is nearly constant."""
     table = model.text_model.embeddings
     table.token_embedding.weight = 0.5 * table.token_embedding.weight
     mx.eval(model.parameters())
 
 
-def objective_of(
+def make_query_objective(
     model: CLIPModel,
     tokens: PromptTokens,
     *,
@@ -92,7 +92,7 @@ def objective_of(
     backend: BackendName | None = None,
     memory_budget: int | None = None,
 ) -> Objective:
-    """Make the objective on random unit features, the given number for each class."""
+    """Make an objective on random image features of unit norm, `shots` per class."""
     space = make_space(model.text_model, tokens, dimension=dimension, relative_scale=1.0, projection_std=None, seed=0)
     classes = len(tokens.suffixes)
     images = np.random.default_rng(1).standard_normal((shots * classes, model.config.projection_dim))
@@ -105,9 +105,9 @@ def objective_of(
 
 
 def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> float:
-    """Return the operations (1e9) of one query's products with weights and of its logits, with all savings.
+    """Return our operations for the weights' products and the logits of one query, in 1e9.
 
-    Places of the layout that stay empty are not counted: nobody needs what is computed there.
+    Empty places of the layout are not counted, because their values are not used.
     """
     tokens, classes = objective.text.tokens, objective.text.classes
     context = int(objective.space.initial.shape[0])
@@ -117,7 +117,7 @@ def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> floa
 
 
 def oracle_gflop(classes: int, images: int, layers: int, width: int, joint: int) -> float:
-    """Return the same operations of the oracle."""
+    """Return the oracle's operations for one query, in 1e9."""
     products = 24 * width**2 * SEQUENCE * classes * layers + 2 * width * joint * classes
     return (products + 2 * images * classes * joint) / 1e9
 
@@ -131,23 +131,23 @@ def matrix_speed(width: int) -> float:
 
 
 def timed(work: Callable[[], object]) -> np.ndarray:
-    """Return the seconds and processor seconds of one call."""
+    """Measure seconds and processor seconds of one call."""
     start = np.array([time.perf_counter(), time.process_time()])
     work()
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 def measure(name: str, classes: int, names: str, rounds: int, threads: int | None) -> Row:
-    """Alternate both sides and take the fastest round of each."""
+    """Time both sides in turn and keep the fastest time of each."""
     width, layers, joint = (SIZES[name][i] for i in (0, 1, 3))
-    model, tokens = tower(name, "text", mx.float32), prompts(classes, names)
+    model, tokens = make_tower(name, "text", mx.float32), make_prompts(classes, names)
     spread_weights(model)
-    objective = objective_of(model, tokens)
+    objective = make_query_objective(model, tokens)
     batch = min(POPULATION, max(2, PROMPTS // classes))
     w = mx.random.normal((batch, DIMENSION), key=mx.random.key(0))
     losses = np.array(objective.losses(w))
     ours, answers, speeds = [], [], []
-    with oracle_of(model, tokens, objective, w, threads=threads) as ask:
+    with start_oracle(model, tokens, objective, w, threads=threads) as ask:
         for number in range(rounds):
             speeds.append(matrix_speed(width))
             ours.append(timed(lambda: mx.eval(objective.losses(w))) / batch)
@@ -178,12 +178,12 @@ def measure(name: str, classes: int, names: str, rounds: int, threads: int | Non
 
 def main() -> None:
     """Print a row for each number of classes, and write all of them as JSON."""
-    parser = argparse.ArgumentParser(description="Queries a second against the released code's way.")
+    parser = argparse.ArgumentParser(description="Compare the time of a query with the released code's way.")
     parser.add_argument("--model", choices=SIZES, default="ViT-B/16")
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--names", choices=NAMES, default="random")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of torch; set OPENBLAS_NUM_THREADS to the same for ours")
+    parser.add_argument("--threads", type=int, help="torch's threads; set OPENBLAS_NUM_THREADS to the same for ours")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     print("| model | names | K | tokens | ours ms | oracle ms | times | CPU ms | oracle | times ", end="")

@@ -1,9 +1,9 @@
-"""Measure how time and memory of a query grow with classes, images, candidates and d, beside the arithmetic.
+"""Measure how time and memory of a query grow with classes, images, candidates and d, and plot them with bounds.
 
-One of the four is varied while the others stay at ViT-B/16's text tower, K = 10, N = 160, 40 candidates, d = 512.
-The line under the times is the operations of the products over the matrix speed measured at that moment; the line of
-memory is what a batch must hold: weights, A, image features, and for every candidate its context and class features,
-beside the buffers of the pieces that run at once. Both are arithmetic, nothing is fitted.
+One of the four varies while the others stay at ViT-B/16's text tower, K = 10, N = 160, 40 candidates, d = 512.
+The bound of the time is the number of operations divided by the matrix speed measured in the same minute; the bound of
+the memory is the size of weights, A, image features, each candidate's context and class features, and the buffers of
+the pieces that run at once. Both bounds are arithmetic; nothing is fitted.
 
 usage: python benchmarks/scaling.py [--output scaling.json] [--plot docs/results/scaling.svg]
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from cost import SIZES, tower
+from cost import SIZES, make_tower
 from matplotlib.figure import Figure
 from mlx.utils import tree_flatten
-from queries import matrix_speed, objective_of, our_gflop, prompts, timed
+from queries import make_prompts, make_query_objective, matrix_speed, our_gflop, timed
 
 import mlx.core as mx  # isort: skip
 
@@ -39,13 +39,13 @@ VARIED = {
     "dimension": (32, 128, 512, 2048, 8192),
 }
 LABELS = {"classes": "K", "images": "N", "candidates": "candidates of a batch", "dimension": "d"}
-PROMPTS = 1000  # of one timed batch, at most
+PROMPTS = 1000  # largest number of prompts in a timed batch
 
 
 def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimension: int) -> dict[str, float]:
-    """Measure milliseconds for a query and megabytes of one batch, and return what the arithmetic expects of both."""
+    """Measure milliseconds per query and megabytes of one batch, and compute the arithmetic bound of both."""
     width, layers, joint = (SIZES[SIZE][i] for i in (0, 1, 3))
-    objective = objective_of(model, prompts(classes), shots=max(1, images // classes), dimension=dimension)
+    objective = make_query_objective(model, make_prompts(classes), shots=max(1, images // classes), dimension=dimension)
     candidates = min(candidates, max(1, PROMPTS // classes))
     w = mx.random.normal((candidates, dimension), key=mx.random.key(0))
     mx.eval(objective.losses(w))
@@ -53,7 +53,7 @@ def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimens
     memory.reset_mlx_peak()
     tracemalloc.start()
     mx.eval(objective.losses(w))
-    # tuning lets the token table go when it has the rows that it needs
+    # tuning frees the token table after it has taken the needed rows
     held = (
         memory.mlx_peak()
         - int(model.text_model.embeddings.token_embedding.weight.nbytes)
@@ -65,18 +65,19 @@ def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimens
         "ms": 1e3 * seconds,
         "ms_bound": 1e3 * our_gflop(objective, layers, width, joint) / matrix_speed(width),
         "mb": held / 1e6,
-        "mb_bound": (fixed_bytes(objective, model.text_model.encoder) + batch_bytes(objective, candidates)) / 1e6,
+        "mb_bound": (count_fixed_bytes(objective, model.text_model.encoder) + count_batch_bytes(objective, candidates))
+        / 1e6,
     }
 
 
-def fixed_bytes(objective: Objective, layers: Any) -> int:
-    """Return the bytes that stay between two batches: weights, A, image features."""
+def count_fixed_bytes(objective: Objective, layers: Any) -> int:
+    """Return the bytes that stay allocated between batches: weights, A, image features."""
     weights = sum(int(x.nbytes) for _, x in tree_flatten(layers.parameters()))
     return weights + int(objective.space.projection.nbytes) + int(objective.embeddings.nbytes)
 
 
-def batch_bytes(objective: Objective, candidates: int) -> int:
-    """Return the bytes of a batch: its candidates' contexts and class features, and the buffers of running pieces."""
+def count_batch_bytes(objective: Objective, candidates: int) -> int:
+    """Return the bytes of a batch: contexts and class features of its candidates, and buffers of running pieces."""
     features = objective.text.classes * int(objective.embeddings.shape[1])
     each = 4 * (features + int(objective.space.initial.size) + int(objective.embeddings.shape[0]))
     piece = objective.backend.piece_sizes
@@ -84,8 +85,8 @@ def batch_bytes(objective: Objective, candidates: int) -> int:
     return pieces + min(candidates, objective.chunk) * each
 
 
-def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw four columns, one for each varied number, and two rows: milliseconds and megabytes."""
+def draw_figure(rows: list[dict[str, Any]]) -> Figure:
+    """Draw a column per varied quantity, with rows for milliseconds and megabytes."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         axes = figure.subplots(2, len(VARIED), sharex="col")
@@ -110,12 +111,12 @@ def main() -> None:
     """Measure every point, print it, and draw all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--varied", nargs="*", choices=VARIED, default=list(VARIED))
-    parser.add_argument("--output", type=Path, help="JSON; rows that are there and not measured anew stay")
+    parser.add_argument("--output", type=Path, help="JSON; its rows stay unless they are measured again")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     known = json.loads(given.output.read_text()) if given.output and given.output.is_file() else []
     rows = [row for row in known if row["varied"] not in given.varied]
-    model = tower(SIZE, "text", mx.float32) if given.varied else None
+    model = make_tower(SIZE, "text", mx.float32) if given.varied else None
     print("| varied | value | ms a query | bound | MB | arithmetic |\n|---|---|---|---|---|---|")
     for name in given.varied:
         for value in VARIED[name]:
@@ -125,10 +126,10 @@ def main() -> None:
             rows.append(row := {"varied": name, **point, **measure(model, **point), name: value})
             figures = " | ".join(f"{row[key]:.1f}" for key in ("ms", "ms_bound", "mb", "mb_bound"))
             print(f"| {LABELS[name]} | {value} | {figures} |", flush=True)
-            if given.output:  # after every point: a measurement that is cut off is not lost
+            if given.output:  # after every point, so that an interruption loses no measurement
                 given.output.write_text(json.dumps(rows, indent=4) + "\n")
     if given.plot:
-        given.plot.write_text(as_svg(draw(rows)))
+        given.plot.write_text(as_svg(draw_figure(rows)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Measure how long a user waits for the help, the import, and the first step of a tuning.
+"""Measure how long a user waits for the help, for the import, and for the first step of a tuning.
 
-Each is timed from the start of a fresh process, several times; the fastest and the median count. The tuning has its
-image features in the cache, so what is timed is Python, reading the model and the files' digests, and one generation.
+Each is timed several times from the start of a new process; the table shows the fastest and the median. The image
+features are cached, so that the time covers Python, reading the model and the files' digests, and one generation.
 
 usage: python benchmarks/startup.py [--model m --dataset FOLDER] [--rounds 7] [--output FILE.json]
 """
@@ -35,8 +35,8 @@ for event in sz.tune_steps(sz.load(sys.argv[1]), sys.argv[2], output=sys.argv[3]
 TARGETS = {"--help": 0.3, "import sharpzo_mlx": 0.5, "first step of tune": 2.0}
 
 
-def seconds(code: str, *words: str) -> float:
-    """Return the seconds from the start of a process that runs this code to its first line, or to its end."""
+def time_process(code: str, *words: str) -> float:
+    """Measure the seconds from the start of a process with this code to its first line of output, or to its end."""
     start = time.perf_counter()
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -49,21 +49,21 @@ def seconds(code: str, *words: str) -> float:
     return spent
 
 
-def first_step(model: Path, dataset: Path) -> float:
-    """Run the first step of a new run; the features are in the cache already."""
+def time_first_step(model: Path, dataset: Path) -> float:
+    """Measure the seconds to the first step of a new run with cached features."""
     with tempfile.TemporaryDirectory() as scratch:
-        return seconds(FIRST_STEP, str(model), str(dataset), f"{scratch}/run")
+        return time_process(FIRST_STEP, str(model), str(dataset), f"{scratch}/run")
 
 
 def measure(model: Path, dataset: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the fastest and the median of every kind."""
+    """Return the fastest and the median time of each kind."""
     work = {
-        "python alone": lambda: seconds("pass"),
-        "--help": lambda: seconds(HELP),
-        "import sharpzo_mlx": lambda: seconds("import sharpzo_mlx"),
-        "first step of tune": lambda: first_step(model, dataset),
+        "python alone": lambda: time_process("pass"),
+        "--help": lambda: time_process(HELP),
+        "import sharpzo_mlx": lambda: time_process("import sharpzo_mlx"),
+        "first step of tune": lambda: time_first_step(model, dataset),
     }
-    first_step(model, dataset)  # encodes what is not in the cache
+    time_first_step(model, dataset)  # encodes the images that are not in the cache
     found = {}
     for name, run in work.items():
         spent = [run() for _ in range(rounds)]
@@ -72,7 +72,7 @@ def measure(model: Path, dataset: Path, rounds: int) -> dict[str, dict[str, floa
 
 
 def main() -> None:
-    """Print the seconds beside their limits."""
+    """Print the seconds and their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a converted model folder; without it the demonstration's")
     parser.add_argument("--dataset", type=Path, help="with --model; otherwise the testbed's pacs/photo")

@@ -1,12 +1,11 @@
-"""Study tuning's options: configurations x data sets x seeds, resumable, compared pairwise over the same draws.
+"""Study tuning's options: configurations x data sets x seeds, resumable, compared pairwise on the same draws.
 
-A plan is a JSON file: the data sets, the seeds, the query budgets, and configurations by name, each the options that
-it changes from the reference, which is the first. Every seed pools a data set's images, draws its classes (where the
-plan asks for fewer than there are), 16 images a class to train on, 4 to validate on, and tests on the rest; where the
-plan names folders of other images of the same classes (`shift`), on these as well. A cell is one search on one draw;
-each is written as one line of JSON when it ends, and cells that are there are not run again: they are known by what
-the plan says, so begin a new file where the program or its defaults have changed. Gains are compared cell by cell, so
-that what the draws differ by cancels.
+A plan is a JSON file with the data sets, the seeds, the query budgets, and configurations by name; each configuration
+lists the options that it changes from the first one, the reference. Every seed pools a data set's images, draws classes
+(if the plan asks for fewer than there are), 16 images per class for training and 4 for validation, and tests on the
+rest, and on the plan's folders of shifted images (`shift`). A cell is one search on one draw; the script appends it as
+one line of JSON and does not run it again. The plan's entries alone identify a cell, so begin a new file after a change
+of the program or its defaults. Gains are compared cell by cell, so that differences between draws cancel.
 
     python benchmarks/study.py run plan.json cells.jsonl          # --only NAME ..., --part 1/2
     python benchmarks/study.py table plan.json cells.jsonl
@@ -41,13 +40,13 @@ SHOTS, VALIDATION = 16, 4
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a data set: its entry in the plan.
+    """The images of a data set, as its entry in the plan names them.
 
     Attributes:
         model: a converted checkpoint.
         folder: class folders of images, or train/, val/ and test/ with such folders.
-        classes: how many of them each seed draws; None for all.
-        shift: folders whose images of the same classes are tested on, too.
+        classes: the number of classes that each seed draws; None for all.
+        shift: folders with shifted images of the same classes, for further tests.
     """
 
     model: Path
@@ -57,13 +56,13 @@ class Source:
 
     @classmethod
     def read(cls, model: str, folder: str, classes: int | None = None, shift: tuple[str, ...] = ()) -> Source:
-        """Read the entry of the plan."""
+        """Make a source from an entry of the plan."""
         return cls(Path(model), Path(folder), classes, tuple(map(Path, shift)))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One search under one budget: a configuration on one draw of a data set, whose entry in the plan is `source`."""
+    """One search under one budget: a configuration on one draw of a data set; `source` is the plan's entry."""
 
     configuration: str
     options: dict[str, Any]
@@ -74,13 +73,13 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Return what makes two cells equal: everything but the name of the configuration."""
+        """Return a text that is equal for equal cells: everything except the configuration's name."""
         return json.dumps([self.options, self.dataset, self.source, self.seed, self.budget], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells to run; `read` makes a plan from a JSON file."""
+    """The plan of a study; `read` makes it from a JSON file."""
 
     sources: dict[str, dict[str, Any]]
     seeds: list[int]
@@ -89,7 +88,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """Read a plan from a file; every configuration's options are added to the first one's."""
+        """Read a plan from a file; each configuration changes the options of the first one."""
         given = json.loads(path.read_text())
         base = next(iter(given["configurations"].values()))
         return cls(
@@ -101,11 +100,11 @@ class Plan:
 
     @property
     def reference(self) -> str:
-        """Return the first configuration, with which the others are compared."""
+        """Return the name of the first configuration, with which the others are compared."""
         return next(iter(self.configurations))
 
     def cells(self, only: list[str] | None = None) -> Iterator[Cell]:
-        """Yield all cells, one configuration after another, so that an interrupted study holds whole rows."""
+        """Yield all cells, one configuration after another, so that an interrupted study has complete rows."""
         for budget in self.budgets:
             for name in only or self.configurations:
                 for seed in self.seeds:
@@ -115,13 +114,13 @@ class Plan:
 
 @cache
 def checkpoint(model: Path) -> Clip:
-    """Load a model; each model is loaded once."""
+    """Load a model once and return its handle."""
     return sz.load(model)
 
 
 @cache
 def pool(model: Path, folder: Path) -> Features:
-    """Encode all images of a data set, of all its splits."""
+    """Encode all images of a data set, from all splits."""
     parts = [encode(checkpoint(model), read_folder(root)) for root in (split_folders(folder) or {"": folder}).values()]
     first = parts[0]
     assert all(part.folders == first.folders for part in parts), f"{folder}: splits of different classes"
@@ -149,15 +148,15 @@ def draw(source: Source, dataset: str, seed: int) -> tuple[Features, Features, F
 
 
 def shifted(source: Source, folders: tuple[str, ...]) -> Iterator[Features]:
-    """Yield all images of the drawn classes, for each of the further folders."""
+    """Yield the images of the drawn classes from each folder of shifted images."""
     for path in source.shift:
         images = pool(source.model, path)
-        chosen = [images.folders.index(folder) for folder in folders]  # rising: folders are in order everywhere
+        chosen = [images.folders.index(folder) for folder in folders]  # rising, because folders are sorted everywhere
         yield _among(images, np.flatnonzero(np.isin(images.labels, chosen)).tolist(), chosen)
 
 
 def _among(images: Features, rows: list[int], chosen: list[int]) -> Features:
-    """Return some images with labels that count the chosen classes only."""
+    """Return the given images with labels that number the chosen classes."""
     taken = images.take(rows)
     return Features(
         taken.embeddings,
@@ -197,7 +196,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 def run(plan: Plan, output: Path, *, only: list[str] | None, part: tuple[int, int]) -> None:
-    """Run the cells that the file lacks, as far as they are this process's share."""
+    """Run this process's part of the cells that are not in the file."""
     known = {_read_key(line) for line in _lines(output)}
     for number, cell in enumerate(plan.cells(only)):
         if number % part[1] != part[0] - 1 or cell.key in known:
@@ -217,7 +216,7 @@ def _read_key(record: dict[str, Any]) -> str:
 
 
 def table(plan: Plan, output: Path) -> Iterator[str]:
-    """Return a table: mean gain over zero-shot, and the paired difference to the reference with its standard error."""
+    """Yield a Markdown table: mean gain over zero-shot, and paired difference to the reference with standard error."""
     found = {_read_key(record): record for record in _lines(output)}
     names = list(plan.sources)
     for budget in plan.budgets:
@@ -261,7 +260,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("cells", type=Path, help="JSON lines, appended to")
     parser.add_argument("--only", nargs="+", help="configurations to run")
-    parser.add_argument("--part", default="1/1", help="which share of the cells: 1/2 and 2/2 in two processes")
+    parser.add_argument("--part", default="1/1", help="part of the cells to run, such as 1/2 and 2/2 in two processes")
     given = parser.parse_args()
     plan = Plan.read(given.plan)
     if given.action == "run":

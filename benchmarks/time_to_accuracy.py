@@ -1,13 +1,14 @@
-"""Measure the queries and seconds that a default `tune` takes to reach the accuracy of the paper's own schedule.
+"""Measure the queries and seconds that a default `tune` needs to reach the accuracy of the paper's schedule.
 
 Three ways to tune one data set: our default, the paper's schedule on our engine (its settings with 100 generations
 of stage 1 and CGE: 1064 queries each; SharpZO, arXiv 2506.20990, section 3.1), and that schedule at the price of
-computing a query as the released code does, which `torch_oracle.py` times on the same tower. All are asked when
-validation accuracy first reaches zero-shot plus 95 % of the lowest final gain of any run on that data set.
+computing a query as the released code does, which `torch_oracle.py` times on the same tower. For each,
+the script finds when validation accuracy first reaches zero-shot plus 95 % of the lowest final gain of any run on that
+data set.
 
-Runs stay in the work folder: a part that is stopped goes on where it was, and a finished one is only read. Seconds
-by the clock are those of `tune` itself, without encoding; the paper's runs take long and are therefore also priced
-by their queries at the rate that the oracle's part measures, as is the oracle's column.
+Runs stay in the work folder: an interrupted run continues, and a finished one is only read. Seconds by the clock are
+those of `tune` without encoding. The paper's runs take long, so the script also computes their seconds from their
+queries and the measured rates; the oracle's column is computed in the same way.
 
 usage: python benchmarks/time_to_accuracy.py --model m --work FOLDER [--parts paper rates default] [--output X.json]
 """
@@ -26,7 +27,7 @@ import sharpzo_mlx as sz
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from oracle import oracle_of
+from oracle import start_oracle
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.datasets.folder import read_folder
@@ -45,7 +46,7 @@ PARTS = ("paper", "rates", "default")
 
 
 def configuration(part: str, seed: int) -> sz.TuneConfig:
-    """Return the options of one run."""
+    """Return the configuration of one run."""
     if part == "default":
         return sz.preset(seed=seed)
     paper = sz.preset("paper", seed=seed, generations=GENERATIONS, steps=0)
@@ -58,14 +59,14 @@ def folder_of(work: Path, part: str, dataset: str, seed: int) -> Path:
 
 
 def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
-    """Measure the seconds of a query on this data set: ours in the batches of both stages, and the oracle's."""
+    """Measure the seconds per query on this data set: ours in the batches of both stages, and the oracle's."""
     train, config = encode(clip, read_folder(dataset / "train")), configuration("paper", 0)
     problem = make_problem(clip, train, train, replace(config, template="a photo of a {}."))
     objective, half = problem.objective, load_model(clip.folder, towers=("text",))
     tokens = tokenise_prompts(clip.tokenizer, problem.template, problem.class_names)
     w = 0.1 * mx.random.normal((TIMED, objective.dimension), key=mx.random.key(0))
     found = {"ours_alone": _ours(objective, w, 1), "ours_in_40": _ours(objective, w, 40)}
-    with oracle_of(half, tokens, objective, w) as ask:
+    with start_oracle(half, tokens, objective, w) as ask:
         ask(0)
         answers = [ask(number) for number in range(TIMED)]
     ours = np.array(objective.losses(w))
@@ -76,7 +77,7 @@ def rates(clip: sz.Clip, dataset: Path) -> dict[str, float]:
 
 
 def _ours(objective: Any, w: mx.array, batch: int) -> float:
-    """Measure the seconds of a query in batches of that size, over all of w, after one batch to warm up."""
+    """Measure our seconds per query in batches of the given size over all of w, after one batch to warm up."""
     mx.eval(objective.losses(w[:batch]))
     start = time.perf_counter()
     for first in range(0, len(w), batch):
@@ -85,7 +86,7 @@ def _ours(objective: Any, w: mx.array, batch: int) -> float:
 
 
 def curve(folder: Path) -> list[StepRecord]:
-    """Return what a run had spent, and its accuracy, at every validation."""
+    """Return a run's steps that have a validation accuracy."""
     return [step for step in read_steps(folder) if step.val_accuracy is not None]
 
 
@@ -101,7 +102,7 @@ def threshold_of(curves: Sequence[Sequence[StepRecord]], zero_shot: float) -> fl
 
 
 def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[dict[str, Any]]:
-    """Return one row for each run of that data set: queries and seconds to the threshold."""
+    """Return a row per run of the data set: queries and seconds to the threshold."""
     runs = sorted(path for path in work.glob(f"*-{dataset.replace('/', '-')}-*") if Run.exists(path))
     if not runs:
         return []
@@ -122,7 +123,7 @@ def summary(work: Path, dataset: str, price: dict[str, float] | None) -> list[di
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows, and the factor between the paper's schedule at the oracle's price and the default."""
+    """Print the rows, and the ratio of the paper's time at the oracle's price to the default's time."""
     print("| run | zero-shot | threshold | best | queries | s by the clock | s by queries | s at the oracle's price |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -136,7 +137,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Run the requested parts, and print the summary of all runs so far."""
+    """Run the chosen parts and print the table of all runs so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a converted model folder")
     parser.add_argument("--testbed", type=Path, default=Path("../shared/testbed"), help="where the data sets lie")

@@ -1,4 +1,4 @@
-"""Encode images with transformers' CLIP on torch: the competitor of `features.py`, in a process of its own.
+"""Encode images with transformers' CLIP on torch, as the competitor of `features.py`, in a separate process.
 
 usage: python torch_features.py MODEL_FOLDER THREADS IMAGE...   (prints JSON: seconds of each round, last features)
 """
@@ -33,7 +33,7 @@ def model_from(folder: str) -> CLIPVisionModelWithProjection:
 
 @torch.inference_mode()
 def encode(model: CLIPVisionModelWithProjection, processor: CLIPImageProcessor, paths: list[str]) -> torch.Tensor:
-    """Decode, preprocess and encode, one batch at a time."""
+    """Decode, preprocess and encode images in batches."""
     rows = []
     for start in range(0, len(paths), BATCH):
         images = [Image.open(path).convert("RGB") for path in paths[start : start + BATCH]]

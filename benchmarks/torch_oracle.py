@@ -1,9 +1,9 @@
-"""Compute L(w) as the method's released code does, in torch: all 77 tokens, one candidate at a time, float32.
+"""Compute L(w) in torch as the method's released code does: all 77 tokens, one candidate at a time, float32.
 
-This is the competitor of the benchmarks, written by us, in a process that has nothing else in it. That matters:
-`import sharpzo_mlx` loads OpenBLAS for MLX such that every library loaded later finds it first, torch too, whose
-own threads then fight with OpenBLAS's over the cores; torch was 2.3 times slower for it. `oracle.py` starts this
-file, asks for one context after the other, and gets each loss with its seconds and processor seconds.
+This is the competitor of the benchmarks, which we wrote. It needs a separate process, because `import sharpzo_mlx`
+loads OpenBLAS in such a way that torch uses it, too; torch's threads and OpenBLAS's then compete for the cores, which
+made torch 2.3 times slower. `oracle.py` starts this file, sends the number of a context, and receives its loss, seconds
+and processor seconds.
 
 usage: python torch_oracle.py ARRAYS.npz [THREADS] < numbers of contexts
 """
@@ -23,10 +23,10 @@ SEQUENCE = 77
 
 
 class Oracle:
-    """The loss of one context, with torch's own multi-head attention over [77, K, m].
+    """The loss of one context, computed with torch's multi-head attention over [77, K, m].
 
     Args:
-        arrays: what `oracle.export` wrote: weights by their attribute paths, and the problem.
+        arrays: the arrays of `oracle.export`: weights by their attribute paths, and the problem.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 Pictures of twenty-four things are painted in several styles and captioned by templates; both towers are trained from
 random weights by CLIP's symmetric contrastive loss (Radford et al., arXiv 2103.00020, section 2.3) with MLX's
-automatic differentiation on the CPU. Animals and plants are never shown as photographs: the
+automatic differentiation on the CPU. The pictures show no photographs of animals and plants; the
 demonstration closes that gap by tuning the prompt.
 
     python benchmarks/train_demo_model.py                        # ten minutes on two idle cores, more on busy ones
@@ -264,7 +264,7 @@ def check(folder: Path, seed: int) -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    """Paint, train, save, check."""
+    """Paint the pictures, then train, save and check the model."""
     options, started = read_options(), time.monotonic()
     subjects, pixels = paint_all(options.pictures, options.seed)
     print(f"{options.pictures} pictures painted, {time.monotonic() - started:.0f} s", flush=True)

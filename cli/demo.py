@@ -76,7 +76,7 @@ def _run(root: Path, seed: int) -> Finished:
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.evaluation.folders import FolderProgress
 
-    with progress.drawing() as draw:
+    with progress.open_painter() as draw:
         for record in demo.show(root, seed=seed):
             if isinstance(record, demo.Finished):
                 return record

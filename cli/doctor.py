@@ -32,7 +32,7 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: what was checked, in a word or two.
+        name: the checked part, in a word or two.
         words: the result in words.
         remedy: what to do about a problem; None if there is none.
         broken: whether the problem keeps the program from working.

@@ -89,7 +89,7 @@ def _evaluate(run_folder: Path, folders: list[Path], *, model: Path | None, scop
 
     run = Run.load(run_folder)
     clip = None if model is None else load(model)
-    with progress.drawing() as draw:
+    with progress.open_painter() as draw:
         for record in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
             if isinstance(record, Report):
                 return record

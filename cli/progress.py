@@ -1,7 +1,7 @@
-"""Draws the records that the library yields: bars on a terminal, plain lines at a limited rate in a pipe.
+"""Draw the records that the library yields: bars on a terminal, plain lines at a limited rate in a pipe.
 
-The library yields records and never prints. Everything goes to stderr, so stdout stays free for results. `follow` runs
-a tuning to its end.
+The library yields records and never prints. All progress goes to stderr, so that stdout holds only results. `follow`
+runs a tuning to its end.
 
 >>> run = follow(tuning.tune_steps(clip, "photos/", config))  # doctest: +SKIP
 """
@@ -41,14 +41,14 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
     """Draw every record of a tuning and return the run that the last one holds.
 
     Args:
-        events: what `tune_steps` yields; it is closed at the end, which saves a run that is stopped.
+        events: the records of `tune_steps`; closing this generator at the end saves an interrupted run.
         stream: where to draw; None for stderr. A terminal gets bars.
     """
     from sharpzo_mlx.tuning.pipeline import Done, Plan
 
     folder: Path | None = None
     try:
-        with drawing(stream) as draw:
+        with open_painter(stream) as draw:
             for event in events:
                 if isinstance(event, Done):
                     return event.run
@@ -70,7 +70,7 @@ def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None =
     from sharpzo_mlx.comparison.record import Comparison
 
     try:
-        with drawing(stream) as draw:
+        with open_painter(stream) as draw:
             for event in events:
                 if isinstance(event, Comparison):
                     return event
@@ -82,8 +82,8 @@ def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None =
 
 
 @contextmanager
-def drawing(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
-    """Provide a function that draws one record on `stream`; None for stderr."""
+def open_painter(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
+    """Yield a function that draws one record on `stream`; None for stderr."""
     stream = stream or sys.stderr
     if not stream.isatty():
         yield Lines(stream).draw
@@ -133,10 +133,10 @@ def describe_result(finished: Finished) -> str:
 
 
 class Painter(ABC):
-    """Draws records; the way is up to the classes below."""
+    """The base of the two classes that draw records."""
 
     def draw(self, record: Record) -> None:
-        """Draw one record, or leave it out if the last one was drawn a moment ago."""
+        """Draw one record, or skip it shortly after another one."""
         from sharpzo_mlx.comparison.dataset_runner import Finished, Working
         from sharpzo_mlx.evaluation.folders import FolderProgress
         from sharpzo_mlx.tuning.encoding import Encoding
@@ -144,41 +144,41 @@ class Painter(ABC):
         from sharpzo_mlx.tuning.search import TuneStep
 
         if isinstance(record, TuneStep):
-            self.step(record)
+            self.draw_step(record)
         elif isinstance(record, Plan):
-            self.line(describe_plan(record))
+            self.write_line(describe_plan(record))
         elif isinstance(record, Encoding):
-            self.images(f"{record.split} images", record)
+            self.draw_images(f"{record.split} images", record)
         elif isinstance(record, FolderProgress):
-            self.images(str(record.path), record)
+            self.draw_images(str(record.path), record)
         elif isinstance(record, Working):
-            self.working(record)
+            self.draw_working(record)
         elif isinstance(record, Finished):
-            self.finished(record)
+            self.draw_finished(record)
 
     @abstractmethod
-    def step(self, step: TuneStep) -> None:
+    def draw_step(self, step: TuneStep) -> None:
         """Draw a step of a stage."""
 
     @abstractmethod
-    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+    def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Draw how many images of a folder or split are read."""
 
     @abstractmethod
-    def working(self, record: Working) -> None:
-        """Draw where a method of a comparison stands."""
+    def draw_working(self, record: Working) -> None:
+        """Draw the progress of a method in a comparison."""
 
-    def finished(self, record: Finished) -> None:
+    def draw_finished(self, record: Finished) -> None:
         """Draw a result of a comparison."""
-        self.line(f"{record.done} of {record.total}: {describe_result(record)}")
+        self.write_line(f"{record.done} of {record.total}: {describe_result(record)}")
 
     @abstractmethod
-    def line(self, words: str) -> None:
-        """Draw a line to read once."""
+    def write_line(self, words: str) -> None:
+        """Write one line."""
 
 
 class Lines(Painter):
-    """Writes plain lines for a pipe or a log: a new stage, a new best, and a line after each silence."""
+    """A painter for a pipe or a log: writes a line for a new stage, for a new best, and after each silence."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -188,60 +188,60 @@ class Lines(Painter):
         self._best = -1.0
         self._stage = 0
 
-    def step(self, step: TuneStep) -> None:
+    def draw_step(self, step: TuneStep) -> None:
         """Write a line for a new stage, a new best, the last step, or after a silence."""
-        news = step.best_val > self._best and self._due(NEWS_SECONDS)
-        if news or step.stage != self._stage or step.step == step.of or self._due(QUIET_SECONDS):
+        news = step.best_val > self._best and self._is_due(NEWS_SECONDS)
+        if news or step.stage != self._stage or step.step == step.of or self._is_due(QUIET_SECONDS):
             self._stage, self._best = step.stage, step.best_val
             where = f"stage {step.stage}, {step.step} of {step.of}"
-            self.line(f"{where}: {describe_step(step)}, {duration(step.seconds)}")
+            self.write_line(f"{where}: {describe_step(step)}, {duration(step.seconds)}")
 
-    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+    def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Write a line at the end and after a silence."""
-        if progress.done == progress.total or self._due(QUIET_SECONDS):
-            self.line(f"{name}: {progress.done} of {progress.total} read{_cached(progress)}")
+        if progress.done == progress.total or self._is_due(QUIET_SECONDS):
+            self.write_line(f"{name}: {progress.done} of {progress.total} read{_describe_cached(progress)}")
 
-    def working(self, record: Working) -> None:
+    def draw_working(self, record: Working) -> None:
         """Write a line after a silence."""
-        if self._due(QUIET_SECONDS):
-            self.line(f"{record.dataset}, seed {record.seed}, {record.method}: {_working_words(record)}")
+        if self._is_due(QUIET_SECONDS):
+            self.write_line(f"{record.dataset}, seed {record.seed}, {record.method}: {_describe_working(record)}")
 
-    def line(self, words: str) -> None:
+    def write_line(self, words: str) -> None:
         """Write a line now."""
         self._last = self._clock()
         print(words, file=self._stream, flush=True)
 
-    def _due(self, seconds: float) -> bool:
+    def _is_due(self, seconds: float) -> bool:
         return self._clock() - self._last >= seconds
 
 
 class Bars(Painter):
-    """Shows a bar for each split or folder and one for each stage, on a terminal."""
+    """A painter for a terminal: shows a bar per split or folder and a bar per stage."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
-    def step(self, step: TuneStep) -> None:
+    def draw_step(self, step: TuneStep) -> None:
         """Move the stage's bar."""
         self._move(f"stage {step.stage}", step.step, step.of, describe_step(step))
 
-    def images(self, name: str, progress: Encoding | FolderProgress) -> None:
+    def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Move the bar of these images."""
-        self._move(name, progress.done, progress.total, _cached(progress).lstrip(", "))
+        self._move(name, progress.done, progress.total, _describe_cached(progress).lstrip(", "))
 
-    def working(self, record: Working) -> None:
+    def draw_working(self, record: Working) -> None:
         """Move the bar of the method that runs."""
-        words = f"{record.method}, seed {record.seed}, {_working_words(record)}"
+        words = f"{record.method}, seed {record.seed}, {_describe_working(record)}"
         self._move(record.dataset, record.progress.queries, record.budget, words)
 
-    def finished(self, record: Finished) -> None:
+    def draw_finished(self, record: Finished) -> None:
         """Move the bar of the whole comparison."""
-        super().finished(record)
+        super().draw_finished(record)
         self._move("results", record.done, record.total, "")
 
-    def line(self, words: str) -> None:
+    def write_line(self, words: str) -> None:
         """Write a line above the bars."""
         self._progress.console.print(words, highlight=False, markup=False)
 
@@ -251,13 +251,13 @@ class Bars(Painter):
         self._progress.update(self._tasks[name], completed=done, total=total, words=words)
 
 
-def _working_words(record: Working) -> str:
+def _describe_working(record: Working) -> str:
     now, best = record.progress.score, record.progress.best
     validation = f"validation {percent(now.accuracy)}, kept {percent(best.accuracy)}"
     backwards = record.progress.backward_passes
     return f"{validation}, {record.progress.queries} queries" + (f", {backwards} gradients" if backwards else "")
 
 
-def _cached(progress: Encoding | FolderProgress) -> str:
+def _describe_cached(progress: Encoding | FolderProgress) -> str:
     known = getattr(progress, "cached", 0)
     return f", {known} known already" if known else ""

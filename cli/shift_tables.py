@@ -1,4 +1,4 @@
-"""What `evaluate` prints: a table for a reader, and the same figures as JSON and CSV for a script.
+"""Format the output of `evaluate`: a table for a reader, and the same figures as JSON and CSV for a script.
 
 Reports are given by run. With several runs a row is the mean over them, followed by the standard deviation.
 

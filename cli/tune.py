@@ -1,4 +1,4 @@
-"""`sharpzo-mlx tune DATASET`: fits the prompt to a folder of images and leaves a run behind.
+"""`sharpzo-mlx tune DATASET`: tune a prompt on a folder of images and write a run.
 
 Its options are fields of TuneConfig; `--set` reaches every other setting. Progress goes to stderr; the results, their
 cost and the next command go to stdout, or one JSON object with `--json`.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.runs.run import Run
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
-OF_HEAD = ("val_text", "test_text", "head")  # only if the run has one
+OF_HEAD = ("val_text", "test_text", "head")  # present only if the run has a head
 SET_HELP = "Any other setting (docs/reference/options.md)."
 
 
@@ -65,26 +65,27 @@ def tune_command(
     Folders train/, val/ and test/ inside are used; without them the seed draws a split.
     """
     at_most_one(preset=preset, config=settings_file)
-    layers = chosen_settings(given, preset=preset, assignments=assignments, settings_file=settings_file)
-    config = configured(TuneConfig(), layers)
-    from sharpzo_mlx import load, tune_steps  # after the options are checked: loading takes a moment
+    layers = collect_settings(given, preset=preset, assignments=assignments, settings_file=settings_file)
+    config = apply_settings(TuneConfig(), layers)
+    from sharpzo_mlx import load, tune_steps  # slow, so after the checks
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.report.tuning import write_tuning_report
     from sharpzo_mlx.runs.resume import default_folder
 
     clip = load(model)
     if resume:
-        config = continued(config, layers, output or default_folder(clip.folder, dataset, config.seed, resume=True))
+        folder = output or default_folder(clip.folder, dataset, config.seed, resume=True)
+        config = continue_config(config, layers, folder)
     run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
     if report:
         write_tuning_report(run, clip)
     if as_json:
-        wording.echo_json(as_record(run))
+        wording.echo_json(make_record(run))
     else:
-        click.echo(summary(run, dataset))
+        click.echo(format_summary(run, dataset))
 
 
-def chosen_settings(
+def collect_settings(
     given: Mapping[str, Any],
     *,
     preset: str | None = None,
@@ -95,7 +96,7 @@ def chosen_settings(
 
     Args:
         given: the options by their fields' names, None if not given.
-        preset: its name.
+        preset: the name of a preset.
         assignments: words such as `stage2.draws=48`.
         settings_file: a TOML file.
 
@@ -114,50 +115,50 @@ def chosen_settings(
     return layers
 
 
-def configured(base: TuneConfig, layers: Iterable[Mapping[str, Any]]) -> TuneConfig:
-    """Return a configuration with the layers of settings over it."""
+def apply_settings(base: TuneConfig, layers: Iterable[Mapping[str, Any]]) -> TuneConfig:
+    """Return a configuration changed by the layers of settings, in order."""
     for settings in layers:
         base = base.with_settings(settings)
     return base
 
 
-def continued(config: TuneConfig, layers: Iterable[Mapping[str, Any]], folder: Path) -> TuneConfig:
-    """Return the configuration of the run in a folder with the given settings over it; `config` if no run is there.
+def continue_config(config: TuneConfig, layers: Iterable[Mapping[str, Any]], folder: Path) -> TuneConfig:
+    """Return the configuration of the run in a folder, changed by the settings; return `config` if no run is there.
 
-    Settings that differ from the run's own are refused later, by name.
+    `tune_steps` refuses settings that differ from the run's own and names them.
     """
     from sharpzo_mlx.runs.run import Run
 
-    return configured(Run.load(folder).config, layers) if Run.exists(folder) else config
+    return apply_settings(Run.load(folder).config, layers) if Run.exists(folder) else config
 
 
-def as_record(run: Run) -> dict[str, Any]:
-    """The result for a script: accuracies 0..1, `test` null without a test split."""
+def make_record(run: Run) -> dict[str, Any]:
+    """Return the result for JSON: accuracies 0..1; `test` is null without a test split."""
     results = run.results.to_json()
     of_head = {name: results[name] for name in OF_HEAD if name in results}
     return {"run": str(run.folder), **{name: results[name] for name in RESULTS}, **of_head}
 
 
-def summary(run: Run, dataset: Path) -> str:
-    """The result for a reader: zero-shot and tuned, what it cost, where it lies, what to type next."""
+def format_summary(run: Run, dataset: Path) -> str:
+    """Return the result as text: accuracies, cost, the run's folder and the next command."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_row("validation", results.zero_shot_val, results.val))
+    rows.append(_format_row("validation", results.zero_shot_val, results.val))
     if results.test is not None:
-        rows.append(_row("test", results.zero_shot, results.test))
+        rows.append(_format_row("test", results.zero_shot, results.test))
         if results.test_text is not None:
-            rows.append(_row("test, words alone", results.zero_shot, results.test_text))
+            rows.append(_format_row("test, words alone", results.zero_shot, results.test_text))
     head = f"{wording.head(run.prompt.head)}\n" if run.prompt.head is not None else ""
     cost = (
         f"{results.queries} queries in {wording.duration(results.seconds)}, "
         f"{wording.amount(results.peak_memory_mb * 2**20)} of MLX memory"
     )
-    following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_to_evaluate(run, dataset))])
+    following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_choose_folder(run, dataset))])
     return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
 
 
-def _to_evaluate(run: Run, dataset: Path) -> Path:
-    """The folder that the test images came from; a word in its place where they have none of their own."""
+def _choose_folder(run: Run, dataset: Path) -> Path:
+    """Return the folder of the test images, or the word FOLDER if they have no folder of their own."""
     from sharpzo_mlx.datasets.coop import find_split_file
     from sharpzo_mlx.datasets.folder import inner_folder, split_folders
 
@@ -167,5 +168,5 @@ def _to_evaluate(run: Run, dataset: Path) -> Path:
     return split_folders(inner_folder(dataset)).get("test", placeholder)
 
 
-def _row(name: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:
+def _format_row(name: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:
     return name, wording.percent(before), wording.percent(after), wording.points(before, after)

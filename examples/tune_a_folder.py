@@ -1,4 +1,4 @@
-"""Do everything in one script: load a model, tune it on a folder of images, evaluate it elsewhere, label an image.
+"""Load a model, tune it on a folder of images, evaluate it on a shifted folder, and label an image.
 
 Without arguments the script paints its own images and uses the small model of the package. With arguments it uses
 yours.
@@ -16,7 +16,7 @@ from pathlib import Path
 import sharpzo_mlx as sz
 
 
-def painted(root: Path) -> list[str]:
+def paint_images(root: Path) -> list[str]:
     """Paint images; return the demonstration's model, a folder to tune on, a shifted folder, and a test image."""
     from sharpzo_mlx.demo import LIVING, MODEL_FOLDER, Amounts
     from sharpzo_mlx.demo.render import DATASET, render
@@ -30,7 +30,7 @@ def painted(root: Path) -> list[str]:
 def main() -> None:
     """Run the example with the given paths, or with painted images."""
     with tempfile.TemporaryDirectory() as scratch:
-        model, dataset, shifted, image = sys.argv[1:] or painted(Path(scratch) / "images")
+        model, dataset, shifted, image = sys.argv[1:] or paint_images(Path(scratch) / "images")
         clip = sz.load(model)
         config = sz.TuneConfig(shots=8, seed=0, query_budget=1500)
         run = sz.tune(clip, dataset, config, output=Path(scratch) / "run")

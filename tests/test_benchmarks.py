@@ -37,7 +37,7 @@ def test_operations_are_those_carried_out(
     model = load_model(tiny_model, towers=("text",))
     # sixteen suffixes of three tokens that share nothing: one full block of 48 places
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, n + 100, 513) for n in range(20, 36)))
-    objective = queries.objective_of(model, tokens, dimension=8, backend="numpy")
+    objective = queries.make_query_objective(model, tokens, dimension=8, backend="numpy")
     monkeypatch.setattr(cpu_layers.Affine, "__call__", counting)
     mx.eval(objective.losses(mx.zeros((3, 8))))
     logits = 2 * 16 * 16 * 16 * 24
@@ -48,7 +48,7 @@ def test_operations_are_those_carried_out(
 
 
 def test_an_imagenet_class_is_a_prompt(scripts: dict[str, ModuleType]) -> None:
-    tokens = scripts["queries"].prompts(1000, "imagenet")
+    tokens = scripts["queries"].make_prompts(1000, "imagenet")
     assert tokens.prefix == (320, 1125, 539, 320)  # a photo of a
     assert len(tokens.suffixes) == 1000
     assert {suffix[-1] for suffix in tokens.suffixes} == {49407}
@@ -100,8 +100,8 @@ def test_arithmetic_of_scale_covers_weights_and_features(scripts: dict[str, Modu
     scaling, queries = scripts["scaling"], scripts["queries"]
     model = load_model(tiny_model, towers=("text",))
     tokens = queries.PromptTokens(512, (1, 2, 3, 4), tuple((n, 100, 513) for n in range(4)))
-    objective = queries.objective_of(model, tokens, dimension=8)
-    fixed = scaling.fixed_bytes(objective, model.text_model.encoder)
+    objective = queries.make_query_objective(model, tokens, dimension=8)
+    fixed = scaling.count_fixed_bytes(objective, model.text_model.encoder)
     layer = 4 * (32 * 32 + 32) + 2 * 2 * 32 + 2 * 32 * 64 + 64 + 32
     assert fixed == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
 
@@ -117,7 +117,7 @@ def test_means_over_sets_count_the_tuned_draws_alone(scripts: dict[str, ModuleTy
         for method in heads.METHODS
         if "SharpZO" not in method or (trained, seed) != ("b", 1)
     ]
-    same, away = (heads.means_table(found, shifted=shifted) for shifted in (False, True))
+    same, away = (heads.format_means_table(found, shifted=shifted) for shifted in (False, True))
     assert same[0].count("|") == same[2].count("|")
     assert same[2] == "| zero-shot | 41.0 | 42.0 | 44.0 | 48.0 | 56.0 | 46.2 | 20.0 |"
     assert away[2] == "| zero-shot | 11.0 | 12.0 | 14.0 | 18.0 | 26.0 | 16.2 | 5.0 |"

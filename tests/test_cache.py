@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sharpzo_mlx.features import cache
-from sharpzo_mlx.features.cache import FeatureCache, digest, features_folder, key
+from sharpzo_mlx.features.cache import FeatureCache, digest, features_folder, make_key
 
 WIDTH = 6
 
@@ -42,7 +42,9 @@ def test_rows_come_back_bit_for_bit() -> None:
 
 
 def test_key_depends_on_every_part_and_digest_on_every_byte(tmp_path: Path) -> None:
-    assert len({key("a", "b"), key("ab", ""), key("b", "a"), key("a", "c"), key("d", "b")}) == 5
+    assert (
+        len({make_key("a", "b"), make_key("ab", ""), make_key("b", "a"), make_key("a", "c"), make_key("d", "b")}) == 5
+    )
     (tmp_path / "a").write_bytes(b"x" * 3_000_000)
     assert digest(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).digest()
 

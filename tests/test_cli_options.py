@@ -11,7 +11,7 @@ import click
 import pytest
 
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.cli.tune import chosen_settings, configured, continued, tune_command
+from sharpzo_mlx.cli.tune import apply_settings, collect_settings, continue_config, tune_command
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.options import declared
 from sharpzo_mlx.presets import preset
@@ -29,13 +29,13 @@ def parse(*words: str) -> dict[str, Any]:
 
 def config_of(*words: str) -> TuneConfig:
     """The configuration of a command line."""
-    return configured(TuneConfig(), layers_of(*words))
+    return apply_settings(TuneConfig(), layers_of(*words))
 
 
 def layers_of(*words: str) -> list[Mapping[str, Any]]:
     given = parse(*words)
     own = {name: value for name, value in given.items() if name in FIELDS}
-    return chosen_settings(
+    return collect_settings(
         own, preset=given["preset"], assignments=given["assignments"], settings_file=given["settings_file"]
     )
 
@@ -98,16 +98,16 @@ def test_a_settings_file_gives_way_too(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_run_goes_on_with_its_own_options_unless_told(tmp_path: Path) -> None:
     own = TuneConfig(shots=3, seed=5).with_settings({"sharpness.rho": 0.7})
-    assert continued(TuneConfig(), [], tmp_path / "absent") == TuneConfig()
+    assert continue_config(TuneConfig(), [], tmp_path / "absent") == TuneConfig()
     record = RunRecord(
         status="running", dataset="photos", shots=3, model=ModelRecord("m", ""), images=DrawnImages((), ()),
         class_names=(), class_folders=(), versions={},
     )  # fmt: skip
     Run(tmp_path, own, record).save()
-    assert continued(TuneConfig(), layers_of(), tmp_path) == own
+    assert continue_config(TuneConfig(), layers_of(), tmp_path) == own
     again = layers_of("--time-budget", "1h", "--set", "sharpness.rho=0.2")  # a difference is for tune_steps to name
     expected = dataclasses.replace(own, time_budget=3600.0).with_settings({"sharpness.rho": 0.2})
-    assert continued(TuneConfig(), again, tmp_path) == expected
+    assert continue_config(TuneConfig(), again, tmp_path) == expected
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_only_lost_candidates_leave_the_mean_and_nothing_turns_nan(covariance: C
     np.testing.assert_array_equal(np.array(state.mean), np.array(start))
     for field in dataclasses.fields(cma.CMAState):
         assert np.isfinite(np.array(getattr(state, field.name))).all(), field.name
-    x = cma.ask(params, state, key_for(0, "again"))  # and the search can go on
+    x = cma.ask(params, state, key_for(0, "again"))  # and the search can continue
     moved = cma.tell(params, state, x, mx.sum(mx.square(x), axis=1))
     assert not np.array_equal(np.array(moved.mean), np.array(start))
 

@@ -148,7 +148,7 @@ def test_standard_templates(tmp_path: Path) -> None:
 
 
 def test_a_known_data_set_is_tuned_with_its_template(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    """And a template that is given overrides it; the run that goes on keeps its own."""
+    """And a template that is given overrides it; the run that continues keeps its own."""
     named = tmp_path / "sets" / "oxford_pets"
     shutil.copytree(photos, named)
     small: dict[str, Any] = {"shots": 4, "space.dimension": 8, "generations": 1, "stage1.population": 4, "steps": 0}

@@ -74,7 +74,7 @@ class Sheet:
         return np.minimum(np.sum(list(self.cover.values()), axis=0, dtype=np.float32), np.float32(1))
 
 
-def _coverage(label: Image.Image, value: int) -> PIXELS:
+def _measure_coverage(label: Image.Image, value: int) -> PIXELS:
     hit = np.asarray(label) == value
     cover: PIXELS = hit.reshape(SIZE, 2, SIZE, 2).mean((1, 3)).astype(np.float32)
     return cover
@@ -86,7 +86,7 @@ def _blur(plane: PIXELS, radius: float) -> PIXELS:
     return (np.asarray(levels.filter(ImageFilter.GaussianBlur(radius))) / 255).astype(np.float32)
 
 
-def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str, line: int) -> Sheet:
+def _draw_sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str, line: int) -> Sheet:
     label, lines = (Image.new("L", (2 * SIZE, 2 * SIZE), 0) for _ in range(2))
     draw, ink = ImageDraw.Draw(label), ImageDraw.Draw(lines)
     for role, points in pose(FIGURES[name], rng, size=2 * SIZE, place=place):
@@ -96,8 +96,8 @@ def _sheet(name: str, rng: np.random.Generator, *, place: Placement, colour: str
         ink.line([*points, points[0]], fill=255, width=line)
     second = str(rng.choice([other for other in COLOURS if other != colour]))
     return Sheet(
-        cover={role: _coverage(label, index + 1) for index, role in enumerate(ROLES)},
-        lines=_coverage(lines, 255),
+        cover={role: _measure_coverage(label, index + 1) for index, role in enumerate(ROLES)},
+        lines=_measure_coverage(lines, 255),
         colours={
             "body": _tint(COLOURS[colour], rng),
             "second": _tint(COLOURS[second], rng),
@@ -113,49 +113,49 @@ def _tint(colour: tuple[int, int, int], rng: np.random.Generator) -> PIXELS:
     return np.clip(np.array(colour, np.float32) / 255 + rng.uniform(-0.07, 0.07, 3), 0, 1).astype(np.float32)
 
 
-def _lay(canvas: PIXELS, cover: PIXELS, colour: PIXELS) -> PIXELS:
+def _blend(canvas: PIXELS, cover: PIXELS, colour: PIXELS) -> PIXELS:
     """Blend a colour into the canvas [SIZE, SIZE, 3] by the mask `cover`."""
     return canvas + cover[..., None] * (colour - canvas)
 
 
-def _filled(canvas: PIXELS, sheet: Sheet) -> PIXELS:
+def _fill_parts(canvas: PIXELS, sheet: Sheet) -> PIXELS:
     for role in ROLES:
-        canvas = _lay(canvas, sheet.cover[role], sheet.colours[role])
+        canvas = _blend(canvas, sheet.cover[role], sheet.colours[role])
     return canvas
 
 
-def _plain(colour: PIXELS) -> PIXELS:
+def _fill_plain(colour: PIXELS) -> PIXELS:
     return np.broadcast_to(colour, (SIZE, SIZE, 3)).astype(np.float32)
 
 
-def _drawing(sheet: Sheet) -> PIXELS:
-    """Flat colours and dark outlines on plain pale paper."""
-    paper = _plain((1 - 0.3 * sheet.rng.random(3)).astype(np.float32))
-    return _lay(_filled(paper, sheet), sheet.lines, INK)
+def _paint_drawing(sheet: Sheet) -> PIXELS:
+    """Paint flat colours and dark outlines on plain pale paper."""
+    paper = _fill_plain((1 - 0.3 * sheet.rng.random(3)).astype(np.float32))
+    return _blend(_fill_parts(paper, sheet), sheet.lines, INK)
 
 
-def _poster(sheet: Sheet) -> PIXELS:
-    """Flat colours and thin dark outlines in front of a sky and a ground."""
+def _paint_poster(sheet: Sheet) -> PIXELS:
+    """Paint flat colours and thin dark outlines in front of a sky and a ground."""
     sky, ground = (_tint(colour, sheet.rng) for colour in GROUNDS[sheet.ground])
     horizon = float(sheet.rng.uniform(0.45, 0.75)) * SIZE
     below = np.clip(np.arange(SIZE, dtype=np.float32) - horizon, 0, 1)
-    scene = _lay(_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
-    return _lay(_filled(scene, sheet), 0.8 * sheet.lines, INK)
+    scene = _blend(_fill_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
+    return _blend(_fill_parts(scene, sheet), 0.8 * sheet.lines, INK)
 
 
-def _sketch(sheet: Sheet) -> PIXELS:
-    """Outlines in coloured ink on white paper."""
-    paper = _plain(np.full(3, float(sheet.rng.uniform(0.9, 1.0)), np.float32))
-    return _lay(paper, sheet.lines, 0.5 * sheet.colours["body"])
+def _paint_sketch(sheet: Sheet) -> PIXELS:
+    """Paint outlines in coloured ink on white paper."""
+    paper = _fill_plain(np.full(3, float(sheet.rng.uniform(0.9, 1.0)), np.float32))
+    return _blend(paper, sheet.lines, 0.5 * sheet.colours["body"])
 
 
-def _clutter(sheet: Sheet) -> PIXELS:
-    """An out-of-focus room or field: soft blobs of the ground's colours, lighter on one side."""
+def _paint_clutter(sheet: Sheet) -> PIXELS:
+    """Paint a background out of focus: soft blobs in the ground's colours below a sky."""
     rng = sheet.rng
     sky, ground = (_tint(colour, rng) for colour in GROUNDS[sheet.ground])
     horizon = float(rng.uniform(0.35, 0.7)) * SIZE
     below = np.clip((np.arange(SIZE, dtype=np.float32) - horizon) / 8, 0, 1)
-    scene = _lay(_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
+    scene = _blend(_fill_plain(sky), np.repeat(below[:, None], SIZE, 1), ground)
     for _ in range(int(rng.integers(4, 9))):
         blob = Image.new("L", (SIZE, SIZE), 0)
         x, y, w, h = (int(v) for v in rng.integers([-10, -10, 8, 8], [SIZE - 10, SIZE - 10, 34, 34]))
@@ -164,23 +164,24 @@ def _clutter(sheet: Sheet) -> PIXELS:
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=255)
         mask = _blur((np.asarray(blob) / 255).astype(np.float32), float(rng.uniform(1, 4)))
         near = sky if rng.random() < 0.5 else ground
-        scene = _lay(scene, 0.7 * mask, np.clip(near + rng.uniform(-0.35, 0.35, 3), 0, 1).astype(np.float32))
+        scene = _blend(scene, 0.7 * mask, np.clip(near + rng.uniform(-0.35, 0.35, 3), 0, 1).astype(np.float32))
     return scene
 
 
-def _photo(sheet: Sheet) -> PIXELS:
-    """A rounded, lit body with a shadow in front of clutter, through a soft and noisy lens."""
+def _paint_photo(sheet: Sheet) -> PIXELS:
+    """Imitate a photograph: a rounded, lit body with a shadow in front of clutter, blurred and noisy."""
     rng = sheet.rng
     light = rng.uniform(-1, 1, 2)
     shape = sheet.shape
-    scene = _clutter(sheet)
+    scene = _paint_clutter(sheet)
     shadow = np.roll(_blur(shape, 3), (int(rng.integers(2, 6)), int(-4 * light[0])), (0, 1))
     scene = scene * (1 - 0.55 * shadow[..., None])
     down, right = np.gradient(_blur(shape, 4))
     lit = 0.85 - 3.0 * (right * light[0] + down * (0.8 + 0.4 * light[1]))
     grain = _blur(rng.random((SIZE, SIZE)).astype(np.float32), 1) - 0.5
-    # creases and rims are darker, as where little light gets in
-    body = _lay(_filled(scene, sheet), 0.55 * sheet.lines, INK) * np.clip(lit + 0.8 * grain, 0.25, 1.35)[..., None]
+    # outlines are darker, because less light reaches creases and rims
+    lined = _blend(_fill_parts(scene, sheet), 0.55 * sheet.lines, INK)
+    body = lined * np.clip(lit + 0.8 * grain, 0.25, 1.35)[..., None]
     scene = np.clip(scene + shape[..., None] * (body - scene), 0, 1).astype(np.float32)
     radius = float(rng.uniform(0.6, 1.4))
     soft = np.stack([_blur(scene[..., channel], radius) for channel in range(3)], -1)
@@ -188,41 +189,41 @@ def _photo(sheet: Sheet) -> PIXELS:
     return exposure * soft + rng.normal(0, 0.03, soft.shape).astype(np.float32)
 
 
-def _dim(sheet: Sheet, light: tuple[float, float, float]) -> PIXELS:
-    """The photograph with a share of its light, and the grain that a camera adds to make up for it."""
-    dim = _photo(sheet) * np.array(light, np.float32)
+def _paint_dim(sheet: Sheet, light: tuple[float, float, float]) -> PIXELS:
+    """Imitate a photograph with part of the light, given per colour, and with more grain."""
+    dim = _paint_photo(sheet) * np.array(light, np.float32)
     return dim + sheet.rng.normal(0, 0.035, dim.shape).astype(np.float32)
 
 
-def _dusk(sheet: Sheet) -> PIXELS:
-    """The photograph at dusk: half the light, and reddish."""
-    return _dim(sheet, (0.6, 0.47, 0.44))
+def _paint_dusk(sheet: Sheet) -> PIXELS:
+    """Imitate a photograph at dusk: half the light, and reddish."""
+    return _paint_dim(sheet, (0.6, 0.47, 0.44))
 
 
-def _night(sheet: Sheet) -> PIXELS:
-    """The photograph at night: a third of the light, and bluish."""
-    return _dim(sheet, (0.28, 0.32, 0.45))
+def _paint_night(sheet: Sheet) -> PIXELS:
+    """Imitate a photograph at night: a third of the light, and bluish."""
+    return _paint_dim(sheet, (0.28, 0.32, 0.45))
 
 
-def _pencil(sheet: Sheet) -> PIXELS:
-    """Grey hatching on paper: the parts keep their shades and lose their colours."""
+def _paint_pencil(sheet: Sheet) -> PIXELS:
+    """Paint grey hatching on paper: the parts keep their brightness and lose their colours."""
     rng = sheet.rng
     rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     hatch = 0.5 + 0.5 * np.sign(np.sin((rows + columns) * float(rng.uniform(0.9, 1.4))))
-    shade = _filled(_plain(np.ones(3, np.float32)), sheet).mean(-1)
+    shade = _fill_parts(_fill_plain(np.ones(3, np.float32)), sheet).mean(-1)
     grey = 1 - (1 - shade) * hatch * 0.8
     paper = np.minimum(grey, 1 - 0.75 * sheet.lines) + rng.normal(0, 0.03, grey.shape)
     return np.repeat(np.float32(0.95) * paper[..., None], 3, -1)
 
 
 _STYLES: dict[str, Callable[[Sheet], PIXELS]] = {
-    "drawing": _drawing,
-    "poster": _poster,
-    "sketch": _sketch,
-    "photo": _photo,
-    "dusk": _dusk,
-    "night": _night,
-    "pencil": _pencil,
+    "drawing": _paint_drawing,
+    "poster": _paint_poster,
+    "sketch": _paint_sketch,
+    "photo": _paint_photo,
+    "dusk": _paint_dusk,
+    "night": _paint_night,
+    "pencil": _paint_pencil,
 }
 
 
@@ -232,7 +233,7 @@ def paint(name: str, style: str, rng: np.random.Generator) -> Picture:
     Args:
         name: a key of FIGURES.
         style: one of DRAWN_STYLES, "photo", or one of UNSEEN_STYLES.
-        rng: the picture's own generator.
+        rng: the generator of all random numbers of the picture.
 
     Returns:
         A picture of SIZE x SIZE pixels in RGB.
@@ -242,7 +243,7 @@ def paint(name: str, style: str, rng: np.random.Generator) -> Picture:
     x, y = (0.5 + float(rng.uniform(-0.06, 0.06)) for _ in range(2))
     colour = str(rng.choice(list(COLOURS)))
     line = int(rng.integers(5, 8))
-    sheet = _sheet(name, rng, place=Placement(x, y, scale), colour=colour, line=line)
+    sheet = _draw_sheet(name, rng, place=Placement(x, y, scale), colour=colour, line=line)
     pixels = np.rint(np.clip(_STYLES[style](sheet), 0, 1) * 255).astype(np.uint8)
     grounded = style not in ("drawing", "sketch", "pencil")
     return Picture(Image.fromarray(pixels), colour, sheet.ground if grounded else None, small)

@@ -30,7 +30,7 @@ from sharpzo_mlx.evaluation.metrics import (
 )
 from sharpzo_mlx.evaluation.overlap import UsedImages, images_used_by
 from sharpzo_mlx.evaluation.reports import FolderResult, PartResult, Report, keep_evaluations
-from sharpzo_mlx.features.extract import check_readable, encode_steps, relayed
+from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
@@ -145,7 +145,7 @@ class _Evaluator:
         self, chunk: EvaluationSet, before: FolderProgress
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
         steps = encode_steps(self.clip, chunk.images, whole=False)
-        features = yield from relayed(steps, lambda step: replace(before, done=before.done + step.done))
+        features = yield from relay(steps, lambda step: replace(before, done=before.done + step.done))
         zero_shot, tuned = (
             find_outcomes(np.array(logits(features.embeddings)), features.labels, chunk)
             for logits in (self.prompt.zero_shot_logits, self.prompt.logits)

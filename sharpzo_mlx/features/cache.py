@@ -37,7 +37,7 @@ def features_folder() -> Path:
     return cache_folder() / "features"
 
 
-def key(*parts: str) -> str:
+def make_key(*parts: str) -> str:
     """Return the name of the cache file for a model's fingerprint and a description of its preprocessing."""
     return hashlib.sha256("\n".join((FORMAT, *parts)).encode()).hexdigest()[:32]
 

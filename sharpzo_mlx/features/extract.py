@@ -25,7 +25,7 @@ import numpy as np
 from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.cache import FeatureCache, digest, key
+from sharpzo_mlx.features.cache import FeatureCache, digest, make_key
 from sharpzo_mlx.images.load import stream
 
 NAMED = 5  # a notice names this many unreadable images
@@ -50,7 +50,7 @@ class Features:
         labels: [N] int32, positions in `class_names`.
         class_names: names for prompts.
         folders: the classes' folder names, in the same order.
-        paths: [N] the files behind the rows.
+        paths: [N] the file of each row.
         skipped: the files that could not be read, with the reason.
         content: a digest of the content of all files in order; empty if the cache, which needs it, is off.
     """
@@ -85,7 +85,7 @@ def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
             return features
 
 
-def relayed(
+def relay(
     steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
 ) -> Generator[R, None, Features]:
     """Yield `record(progress)` for each record of progress, and return the features."""
@@ -143,7 +143,7 @@ def encode_steps(
 
 def cache_name(clip: Clip) -> str:
     """Return the name of the FeatureCache with this checkpoint's features."""
-    return key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
+    return make_key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
 
 
 def content_of(paths: Sequence[Path]) -> str:

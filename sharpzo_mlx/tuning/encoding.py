@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relayed
+from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relay
 from sharpzo_mlx.runs.run import Run
 
 
@@ -35,7 +35,7 @@ class Encoding:
 def encode_split(clip: Clip, images: ImageSet, split: str) -> Generator[Encoding, None, Features]:
     """Encode images; yield a record a batch under the name of their split, and return the features."""
     steps = encode_steps(clip, images)
-    return (yield from relayed(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
+    return (yield from relay(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
 
 
 def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, None, Features | None]:
@@ -46,7 +46,7 @@ def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, N
         says so.
     """
     steps = encode_steps(clip, images, whole=False)
-    test = yield from relayed(steps, lambda p: Encoding("test", p.done, p.total, p.cached))
+    test = yield from relay(steps, lambda p: Encoding("test", p.done, p.total, p.cached))
     if len(test.labels):
         check_readable(images, test.labels, test.skipped)
         return test
