@@ -31,6 +31,7 @@ from sharpzo_mlx.prompts.space import make_space
 from sharpzo_mlx.prompts.text_features import specialise_text_tower
 from sharpzo_mlx.prompts.tokens import PromptTokens
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime.device import on_cpu
 
 # text width, layers and heads, joint width; vision width, layers, heads, image and patch side
 SIZES = {
@@ -89,7 +90,7 @@ def measure_query_seconds(objective: Objective, population: int, at_least: float
 
 def choose_image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
     """Return the function that encodes pixels on this device, as `Clip.encode_pixels` chooses it."""
-    if mx.default_device() == mx.Device(mx.cpu):
+    if on_cpu():
         return CPUVision(model).image_features
     return lambda pixels: mx.eval(model.image_features(mx.array(pixels)))
 

@@ -17,6 +17,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime.device import on_cpu
 
 IDS = mx.array([[0, 3, 4, 9], [0, 5, 9, 9]])
 
@@ -97,7 +98,7 @@ def test_half_weights_stay_half_on_disk_and_become_float32_on_the_cpu(tmp_path: 
     on_disk = mx.load(str(folder / "model.safetensors"))
     assert isinstance(on_disk, dict)
     assert {weight.dtype for weight in on_disk.values()} == {dtype}
-    expected = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else dtype
+    expected = mx.float32 if on_cpu() else dtype
     assert {weight.dtype for weight in weights_of(load_model(folder)).values()} == {expected}
     assert {weight.dtype for weight in weights_of(load_model(folder, dtype=dtype)).values()} == {dtype}
     assert {weight.dtype for weight in weights_of(load_model(folder, dtype=mx.float32)).values()} == {mx.float32}

@@ -14,11 +14,12 @@ import pytest
 from sharpzo_mlx.cli import doctor, main
 from sharpzo_mlx.files import CACHE_VARIABLE, default_model_folder
 from sharpzo_mlx.runtime import precision, startup
+from sharpzo_mlx.runtime.device import on_cpu
 
 Capture = pytest.CaptureFixture[str]
 
 
-ON_CPU = mx.default_device() == mx.Device(mx.cpu)
+ON_CPU = on_cpu()
 
 
 @pytest.fixture(autouse=True)
