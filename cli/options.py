@@ -19,13 +19,11 @@ from typing import Any, TypeAlias
 import click
 import cloup
 
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import TuneConfig, read_value
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.options import Option, declared
-from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
 Decorator: TypeAlias = Callable[[Any], Any]
-_PARSERS: dict[str | None, Callable[[str], float]] = {"bytes": parse_bytes, "seconds": parse_seconds}
 _METAVARS = {"bytes": "SIZE", "seconds": "TIME"}
 
 
@@ -74,6 +72,8 @@ def read_assignments(words: Iterable[str]) -> dict[str, str]:
         name, equals, value = word.partition("=")
         if not equals or not name.strip():
             raise UserError(f"--set {word!r}: write NAME=VALUE, such as stage2.draws=48")
+        if name.strip() in found:
+            raise UserError(f"--set {name.strip()}: is there twice; keep one")
         found[name.strip()] = value.strip()
     return found
 
@@ -84,10 +84,14 @@ def _option(one: Option) -> Decorator:
         f"--{one.flag}",
         one.name,
         default=None,
-        type=click.Choice(one.choices) if one.choices else _PARSERS.get(one.limits.unit, one.kind),
+        type=click.Choice(one.choices) if one.choices else _reader(one) if one.limits.unit else one.kind,
         help=one.limits.help[0].upper() + one.limits.help[1:] + default,
         metavar=None if one.choices else _METAVARS.get(one.limits.unit or "", _metavar(one.kind)),
     )
+
+
+def _reader(one: Option) -> Callable[[str], Any]:
+    return lambda text: read_value(one, text, one.name)
 
 
 def _metavar(kind: type) -> str:

@@ -19,6 +19,8 @@ HEADER = """# Settings
 
 This page is made from the code: `python -m sharpzo_mlx.cli.options_page > docs/reference/options.md`.
 
+`sharpzo-mlx tune --list-settings` shows the same names in a terminal.
+
 What most people choose is an option of `sharpzo-mlx tune` and a field of `TuneConfig`. Every other setting has a name
 with its group in front and is reached in three ways:
 
@@ -50,6 +52,25 @@ def page() -> str:
             own = ((name, one) for name, one in names() if name.startswith(f"{group}."))
             parts += [f"## `{group}`", _summary(group_type(group)), _table(own)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def list_settings() -> str:
+    """Return all settings as plain text: name, default and meaning, a line each."""
+    rows = [(name, one) for name, one in names() if "." in name]
+    own = [
+        (f"{name} ({optimiser})", one)
+        for optimiser in STAGE2
+        for name, one in names(optimiser)
+        if name[:7] == "stage2."
+    ]
+    rows = [row for row in rows if not row[0].startswith("stage2.")] + own
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{OPTIMISER:<{width}}  {' | '.join(STAGE2)}"]
+    for name, one in rows:
+        default = NONE if one.default is None else one.default
+        words = f" ({', '.join(one.choices)})" if one.choices else ""
+        lines.append(f"{name:<{width}}  {default!s:<14}  {one.limits.help}{words}")
+    return "\n".join(lines)
 
 
 def _stage2() -> Iterator[str]:

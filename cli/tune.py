@@ -18,6 +18,7 @@ import cloup
 
 from sharpzo_mlx.cli import wording
 from sharpzo_mlx.cli.options import PATH, at_most_one, config_options, read_assignments
+from sharpzo_mlx.cli.options_page import list_settings
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.presets import preset_settings
 
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
 OF_HEAD = ("val_text", "test_text", "head")  # present only if the run has a head
-SET_HELP = "Any other setting (docs/reference/options.md)."
+LIST_HELP = "Show the names of all settings and exit."
+SET_HELP = "Any other setting by its name."
+
+
+def show_settings(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print every setting with its default and meaning, and exit."""
+    if wanted and not ctx.resilient_parsing:
+        click.echo(list_settings())
+        ctx.exit()
 
 
 @cloup.command("tune", align_option_groups=True)
@@ -34,9 +43,12 @@ SET_HELP = "Any other setting (docs/reference/options.md)."
 @cloup.option_group("What to learn", *config_options("shots", "seed", "template", "head"))
 @cloup.option_group(
     "How to search",
-    cloup.option("--preset", metavar="NAME", help="Paper's settings: paper, or paper:DATASET."),
+    cloup.option("--preset", metavar="NAME", help="Named settings: default, paper, paper:DATASET."),
     *config_options("generations", "steps", "query_budget", "time_budget", "memory_budget"),
     cloup.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help=SET_HELP),
+    cloup.option(
+        "--list-settings", is_flag=True, is_eager=True, expose_value=False, callback=show_settings, help=LIST_HELP
+    ),
     cloup.option("--config", "settings_file", type=PATH, help="TOML file of settings; every run writes one."),
 )
 @cloup.option_group(
@@ -67,9 +79,12 @@ def tune_command(
     at_most_one(preset=preset, config=settings_file)
     layers = collect_settings(given, preset=preset, assignments=assignments, settings_file=settings_file)
     config = apply_settings(TuneConfig(), layers)
+    from sharpzo_mlx.datasets.folder import checked_folder
+
+    checked_folder(dataset)  # before the model is looked for
     from sharpzo_mlx import load, tune_steps  # slow, so after the checks
     from sharpzo_mlx.cli import progress
-    from sharpzo_mlx.report.tuning import write_tuning_report
+    from sharpzo_mlx.report.tune_and_report import write_tuning_report
     from sharpzo_mlx.runs.resume import default_folder
 
     clip = load(model)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
-    from sharpzo_mlx.report.tuning import tune as tune
+    from sharpzo_mlx.report.tune_and_report import tune as tune
     from sharpzo_mlx.runs.run import Run as Run
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
@@ -50,7 +50,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "load": "clip.handle",
     "predict": "evaluation.prediction",
     "preset": "presets",
-    "tune": "report.tuning",
+    "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",
 }

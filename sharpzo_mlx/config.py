@@ -11,6 +11,7 @@ is checked when it is made, before anything is loaded, and survives as a TOML fi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -97,12 +98,12 @@ class TuneConfig:
     """
 
     shots: int | None = option(None, "training images a class [16, or all there are]", minimum=1, maximum=LONGEST)
-    seed: int = option(0, "one seed makes one result", minimum=0)
+    seed: int = option(0, "seed of the drawn images and of the search", minimum=0)
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
-    head: HeadKind = option("none", "classifier of image features to join with the words")
+    head: HeadKind = option("none", "also fit a classifier of image features")
     generations: int = option(60, "generations of stage 1 at most", minimum=0, maximum=LONGEST)
     steps: int | None = option(None, "steps of stage 2 [120, or what a budget buys]", minimum=0, maximum=LONGEST)
-    query_budget: int | None = option(None, "stop after this many queries", minimum=1)
+    query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", minimum=1)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
     memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, unit="bytes")
 
@@ -115,6 +116,10 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         """Check every value; the error names the option, the value and what is allowed."""
+        for group in GROUPS:
+            if not isinstance(getattr(self, group), _group_types(group)):
+                kinds = " or ".join(kind.__name__ for kind in _group_types(group))
+                raise UserError(f"{group} {getattr(self, group)!r}: give {kinds}")
         if self.template is not None and str(self.template).count("{}") != 1:
             raise UserError(f"template {self.template!r}: write {{}} once, where the class name goes")
         check(self)
@@ -151,7 +156,7 @@ class TuneConfig:
         """
         base = self
         chosen = settings.get(OPTIMISER, self.stage2.optimiser)
-        if chosen not in STAGE2:
+        if not isinstance(chosen, str) or chosen not in STAGE2:
             raise UserError(f"{OPTIMISER} {chosen!r}: choose one of {', '.join(STAGE2)}")
         if chosen != self.stage2.optimiser:
             base = replace(self, stage2=STAGE2[chosen]())
@@ -200,6 +205,10 @@ def names(optimiser: str = GaussNewtonParams.optimiser) -> Iterator[tuple[str, O
             yield f"{group}.{one.name}", one
 
 
+def _group_types(group: str) -> tuple[type, ...]:
+    return tuple(STAGE2.values()) if group == "stage2" else (_GROUP_TYPES[group],)
+
+
 def group_type(group: str, optimiser: str = GaussNewtonParams.optimiser) -> type:
     """Return the dataclass that declares the settings of a group."""
     return STAGE2[optimiser] if group == "stage2" else _GROUP_TYPES[group]
@@ -211,8 +220,10 @@ def read_value(one: Option, value: Any, name: str) -> Any:
     Raises:
         UserError: the text cannot be read so.
     """
+    if isinstance(value, int) and not isinstance(value, bool) and one.kind is float:
+        return float(value) if abs(value) < 1 << 1000 else math.inf  # the check says that it is not finite
     if not isinstance(value, str):
-        return float(value) if one.kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+        return value
     if one.optional and value.strip().lower() == NONE:
         return None
     if one.kind is str:
@@ -220,10 +231,14 @@ def read_value(one: Option, value: Any, name: str) -> Any:
     try:
         if one.limits.unit:
             return {"bytes": parse_bytes, "seconds": parse_seconds}[one.limits.unit](value)
+        if "_" in value:  # Python reads 1_000 as a number, and nobody means it
+            raise ValueError
         return one.kind(value)
+    except UserError as error:
+        raise UserError(f"{name if '.' in name else one.flag}: {error}") from error
     except ValueError as error:
         kind = "a whole number" if one.kind is int else "a number"
-        raise UserError(f"{name} {value!r}: give {kind}") from error
+        raise UserError(f"{name if '.' in name else one.flag} {value!r}: give {kind}") from error
 
 
 _GROUP_TYPES: dict[str, type] = {
@@ -238,15 +253,18 @@ _GROUP_TYPES: dict[str, type] = {
 def flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the settings of `to_json`'s groups by name, such as `stage2.draws`."""
     for name, value in content.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from ((f"{name}.{own}", inner) for own, inner in value.items())
         else:
             yield name, value
 
 
 def _unknown(name: str, known: Mapping[str, Any], optimiser: str) -> str:
+    if name in GROUPS:
+        return f"{name}: a group of settings; write {name}.NAME, or a table [{name}] in a file"
     other = next((o for o in STAGE2 if o != optimiser and name in dict(names(o))), None)
     if other:
         own = ", ".join(option for option in known if option.startswith("stage2."))
         return f"{name}: a setting of {OPTIMISER} {other}; {optimiser} has {own}"
-    return f"{name}: no such setting{nearest(name, [*known, OPTIMISER]) or '; `docs/reference/options.md` lists all'}"
+    hint = nearest(name, [*known, OPTIMISER]) or "; `sharpzo-mlx tune --list-settings` shows all"
+    return f"{name or repr(name)}: no such setting{hint}"

@@ -12,7 +12,8 @@ import pytest
 
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.cli.tune import apply_settings, collect_settings, continue_config, tune_command
-from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.config import TuneConfig, names
+from sharpzo_mlx.optimisers.params import STAGE2
 from sharpzo_mlx.options import declared
 from sharpzo_mlx.presets import preset
 from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
@@ -42,6 +43,7 @@ def layers_of(*words: str) -> list[Mapping[str, Any]]:
 
 def test_every_field_is_an_option_and_the_other_way_round() -> None:
     own = {"dataset", "model", "output", "resume", "report", "as_json", "preset", "assignments", "settings_file"}
+    own.add("list_settings")
     assert {parameter.name for parameter in tune_command.params} - own == set(FIELDS)
 
 
@@ -60,6 +62,19 @@ def test_help_fits_a_screen_of_forty_lines(monkeypatch: pytest.MonkeyPatch, caps
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 40
     assert max(map(len, lines)) <= 80
+
+
+def test_all_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["tune", "--list-settings"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    for optimiser in STAGE2:
+        for name in (name for name, _ in names(optimiser) if "." in name):
+            assert any(line.split()[0] == name for line in shown), name
+
+
+def test_a_setting_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["tune", "photos", "--set", "stage2.draws=3", "--set", "stage2.draws=4"]) == 2
+    assert "--set stage2.draws: is there twice" in capsys.readouterr().err
 
 
 def test_nothing_given_is_the_default_configuration() -> None:

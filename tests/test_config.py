@@ -33,6 +33,15 @@ SGD = {"stage2.optimiser": "zo-sgd"}
         ({"seed": 1.5}, "whole number"),
         ({"seed": True}, "whole number"),
         ({"seed": "one"}, "seed 'one': give a whole number"),
+        ({"stage2.draws": "1_000"}, "give a whole number"),
+        ({"query_budget": "5x"}, "query-budget '5x': give a whole number"),
+        ({"stage2.optimiser": ["zo-sgd"]}, "choose one of gauss-newton, zo-sgd"),
+        ({"stage2.optimiser": {}}, "choose one of gauss-newton, zo-sgd"),
+        ({"stage2.radius": 10**400}, "give a finite number"),
+        ({"sharpness.mu": 1e-300}, "must be at least 1e-12"),
+        ({"stage2.draws": {"a": 1}}, "give a whole number"),
+        ({"time_budget": "-3s"}, "time-budget: '-3s' is not a duration"),
+        ({"memory_budget": "0"}, "memory-budget: '0' is less than one byte"),
         ({"stage1.population": None}, "a value is needed"),
         ({"stage2.radius": "fast"}, "give a number"),
         ({"space.dimension": 20_000_000}, "space.dimension 20000000: must be at most 65536"),
@@ -56,10 +65,13 @@ def test_bad_values_are_named_with_what_is_allowed(changes: dict[str, Any], mess
         TuneConfig().with_settings(changes)
 
 
-@pytest.mark.parametrize("changes", [{"shots": 0}, {"seed": 1.5}, {"template": "a photo"}, {"steps": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"shots": 0}, {"seed": 1.5}, {"template": "a photo"}, {"steps": True}, {"stage2": 3}, {"pruning": None}],
+)
 def test_fields_are_checked_where_they_are_given(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(changes))):
-        TuneConfig(**changes)
+        TuneConfig(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +82,9 @@ def test_fields_are_checked_where_they_are_given(changes: dict[str, Any]) -> Non
         ("rho", r"did you mean sharpness\.rho\?"),
         ("query_budgt", "did you mean query_budget"),
         ("stage2.learning_rate", r"a setting of stage2\.optimiser zo-sgd; gauss-newton has .*stage2\.radius"),
-        ("zzz", "no such setting; .*options.md"),
-        ("", "no such setting"),
+        ("zzz", "no such setting; .*--list-settings"),
+        ("", "'': no such setting"),
+        ("stage2", r"a group of settings; write stage2\.NAME"),
     ],
 )
 def test_a_wrong_name_gets_the_nearest_right_one(name: str, hint: str) -> None:
@@ -173,3 +186,26 @@ def test_the_reference_page_is_that_of_the_code() -> None:
     assert path.read_text(encoding="utf-8") == page(), (
         "run: python -m sharpzo_mlx.cli.options_page > docs/reference/options.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[foo]\n", "foo: no such setting"),
+        ("stage2 = 3\n", "stage2: a group of settings"),
+        ("[[stage2]]\ndraws = 3\n", "stage2: a group of settings"),
+        ("shots = [4]\n", "give a whole number"),
+        ("shots = 2026-01-01\n", "give a whole number"),
+        ("seed = true\n", "give a whole number"),
+    ],
+)
+def test_a_file_of_wrong_settings_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        TuneConfig().with_settings(read_settings(tmp_path / "wrong.toml"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbfshots = 3\n")
+    assert TuneConfig().with_settings(read_settings(tmp_path / "marked.toml")) == TuneConfig(shots=3)

@@ -105,8 +105,8 @@ def check_budget(budget: int | None, needed: int, what: str) -> None:
         UserError: with the least budget that works.
     """
     if budget and needed > budget:
-        given, least = budget // 10**6, -(-needed // 10**6)
-        raise UserError(f"memory-budget {given}MB: {what} needs {least}MB; raise it to that")
+        given = f"{budget // 10**6}MB" if budget >= 10**6 else f"{budget} bytes"
+        raise UserError(f"memory-budget {given}: {what} needs {-(-needed // 10**6)}MB; raise it to that")
 
 
 def graph_bytes(sizes: Sizes, widths: int, *, logit_blocks: int) -> int:

@@ -16,6 +16,7 @@ from sharpzo_mlx.options import check, option
 
 MOST = 65_536  # coordinates of w, candidates or directions: beyond, one batch takes gigabytes
 LONGEST = 10**9  # generations and steps: their counters are int32
+NEAREST = 1e-12  # probes that lie nearer are the same point in float32
 LARGE = 1e6  # step sizes, radii and probe distances: squares of larger ones leave float32
 
 Covariance = Literal["full", "diagonal", "identity"]
@@ -35,7 +36,7 @@ class SharpnessParams:
 
     rho: float = option(0.5, "length of the shift in units of w; 0 gives plain CMA-ES", minimum=0, maximum=LARGE)
     estimator: SharpnessEstimator = option("population", "estimate of the shift's direction")
-    mu: float = option(1e-2, "probe distance of that estimate (cge, rge)", above=0, maximum=LARGE)
+    mu: float = option(1e-2, "probe distance of that estimate (cge, rge)", minimum=NEAREST, maximum=LARGE)
     directions: int | None = option(
         None, "random directions of that estimate (none: d/10 or all)", minimum=1, maximum=MOST
     )
@@ -58,7 +59,7 @@ class PruningParams:
     directions: int | None = option(
         32, "random directions of that estimate (none: d/10 or all)", minimum=1, maximum=MOST
     )
-    mu: float = option(1e-2, "probe distance of that estimate", above=0, maximum=LARGE)
+    mu: float = option(1e-2, "probe distance of that estimate", minimum=NEAREST, maximum=LARGE)
 
     def __post_init__(self) -> None:
         check(self)
@@ -75,11 +76,12 @@ class GaussNewtonParams:
 
     group: ClassVar[str] = "stage2"
     optimiser: ClassVar[str] = "gauss-newton"
+    sees_gradient: ClassVar[bool] = True  # its steps see enough of the gradient to choose masks
 
     draws: int = option(32, "directions of a step (q)", minimum=1, maximum=MOST)
     radius: float = option(4.0, "first radius of the trust region", above=0, maximum=LARGE)
     probe_share: float = option(0.1, "probe distance as a share of the radius", minimum=0, maximum=1)
-    least_probe: float = option(1e-2, "smallest probe distance", above=0, maximum=LARGE)
+    least_probe: float = option(1e-2, "smallest probe distance", minimum=NEAREST, maximum=LARGE)
     estimator: StepEstimator = option("rge", "slopes by differences (rge) or forward-mode derivatives (forward)")
     exploration: float = option(0.25, "share of the steps, the first, that are taken at any loss", minimum=0, maximum=1)
     exploration_steps: int = option(30, "such steps again once the search has come to rest", minimum=1, maximum=LONGEST)
@@ -88,6 +90,15 @@ class GaussNewtonParams:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def linear_directions(self) -> int:
+        """Directions of the linear model of class features that a step holds in memory."""
+        return self.draws
+
+    def differences_replaced(self) -> dict[str, str]:
+        """Return the settings, without their group, that replace finite differences by forward-mode derivatives."""
+        return {"estimator": "forward"} if self.estimator == "rge" else {}
+
 
 @dataclass(frozen=True)
 class ZOSGDParams:
@@ -95,12 +106,13 @@ class ZOSGDParams:
 
     group: ClassVar[str] = "stage2"
     optimiser: ClassVar[str] = "zo-sgd"
+    sees_gradient: ClassVar[bool] = False
 
     learning_rate: float = option(0.3, "step size; the length of a step if rule is normalised", above=0, maximum=LARGE)
     rule: Rule = option("sgd", "update rule")
     schedule: Schedule = option("cosine", "learning rate over time")
     draws: int = option(1, "random directions of a step (q)", minimum=1, maximum=MOST)
-    mu: float = option(1e-2, "probe distance of a step", above=0, maximum=LARGE)
+    mu: float = option(1e-2, "probe distance of a step", minimum=NEAREST, maximum=LARGE)
     estimator: StepEstimator = option("rge", "slopes by differences (rge) or forward-mode derivatives (forward)")
     beta1: float = option(0.9, "weight of the past in the first moment", minimum=0, below=1)
     beta2: float = option(0.999, "weight of the past in adam's second moment", minimum=0, below=1)
@@ -109,9 +121,18 @@ class ZOSGDParams:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def linear_directions(self) -> int:
+        """Directions of the linear model of class features that a step holds in memory."""
+        return 0
+
+    def differences_replaced(self) -> dict[str, str]:
+        """Return the settings, without their group, that replace finite differences by forward-mode derivatives."""
+        return {"estimator": "forward"} if self.estimator == "rge" else {}
+
 
 Stage2Params: TypeAlias = GaussNewtonParams | ZOSGDParams
-STAGE2: dict[str, type[GaussNewtonParams] | type[ZOSGDParams]] = {
+STAGE2: dict[str, type[Stage2Params]] = {
     GaussNewtonParams.optimiser: GaussNewtonParams,
     ZOSGDParams.optimiser: ZOSGDParams,
 }

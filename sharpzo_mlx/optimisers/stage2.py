@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.optimisers.gauss_newton import GaussNewton, GNState
 from sharpzo_mlx.optimisers.gradients import Loss
-from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams, Stage2Params
+from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams, Stage2Params, ZOSGDParams
 from sharpzo_mlx.optimisers.zo_sgd import ZOSGD, ZOState
 
 S = TypeVar("S")
@@ -41,7 +41,7 @@ class Optimiser(Protocol[S]):
         ...
 
     def step(self, state: S, loss: Any, key: mx.array) -> tuple[S, mx.array]:
-        """Return the state after one step and the loss around it (0-d); `step_cost` queries."""
+        """Return the state after one step and the loss near w (0-d); `step_cost` queries."""
         ...
 
     def step_cost(self, dimension: int) -> int:
@@ -66,4 +66,6 @@ def make_optimiser(params: Stage2Params, pruning: PruningParams, *, total_steps:
     """
     if isinstance(params, GaussNewtonParams):
         return GaussNewton(params, pruning, total_steps)
-    return ZOSGD(params, pruning, total_steps)
+    if isinstance(params, ZOSGDParams):
+        return ZOSGD(params, pruning, total_steps)
+    raise TypeError(f"{type(params).__name__}: no optimiser of stage 2 has these settings")

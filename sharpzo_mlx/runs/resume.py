@@ -23,6 +23,7 @@ from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.datasets.templates import PLAIN, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
+from sharpzo_mlx.options import NONE
 from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.versions import versions
@@ -143,6 +144,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
         if old == new:
             continue
         name = item if "." in item else item.replace("_", "-")
+        old, new = (NONE if value is None else value for value in (old, new))
         if run.finished:
             raise UserError(
                 f"{run.folder}: finished with {name} {old}, not {new}, and a finished run cannot be prolonged; "
@@ -151,7 +153,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
         if item not in CHANGEABLE:
             raise UserError(
                 f"{run.folder}: was begun with {name} {old}, not {new}; "
-                "leave the option out to continue, or choose another --output"
+                "leave it out (it may come from a preset or a file) to continue, or choose another --output"
             )
     return config
 

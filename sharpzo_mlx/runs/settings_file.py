@@ -45,11 +45,16 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: no such settings file; a run has one, {SETTINGS}")
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path}: too large for a settings file")
-        return dict(flatten(tomllib.loads(path.read_text(encoding="utf-8"))))
+        found = list(flatten(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
     except OSError as error:
         raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; name a settings file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a TOML file ({error}); see docs/reference/options.md") from error
+        raise UserError(f"{path}: not a TOML file ({error}); write NAME = VALUE, texts in quotes") from error
+    settings = dict(found)
+    if len(settings) < len(found):
+        twice = next(name for name in settings if [own for own, _ in found].count(name) > 1)
+        raise UserError(f"{path}: {twice} is there twice; keep one")
+    return settings
 
 
 def _plain(content: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

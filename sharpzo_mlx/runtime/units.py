@@ -35,7 +35,8 @@ def parse_bytes(text: str) -> int:
     unit = _BYTES.get(match[2].upper()) if match else None
     size = int(float(match[1]) * unit) if match and unit else 0
     if size < 1:
-        raise UserError(f"{text!r} is not a size of memory: write it like 512MB, 1.5GB or 2GiB")
+        reason = "less than one byte" if match and unit else "not a size of memory"
+        raise UserError(f"{text!r} is {reason}; write it like 512MB, 1.5GB or 2GiB")
     return size
 
 
@@ -50,5 +51,5 @@ def parse_seconds(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", text.lower())
     if not match or match[2] not in _SECONDS:
-        raise UserError(f"{text!r} is not a duration: write it like 90s, 5m or 1h")
+        raise UserError(f"{text!r} is not a duration; write it like 90s, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2]]

@@ -46,7 +46,7 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         space=config.space,
         seed=config.seed,
         memory_budget=config.memory_budget,
-        directions=config.stage2.draws if config.most_steps and config.stage2.optimiser == "gauss-newton" else 0,
+        directions=config.stage2.linear_directions if config.most_steps else 0,
     )
     return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse))
 
@@ -74,12 +74,12 @@ def safe_settings(config: TuneConfig) -> dict[str, Any]:
     if sharpness.rho and sharpness.estimator in ("cge", "rge"):
         count = _count_directions(sharpness.estimator, sharpness.directions, dimension)
         changed |= {"sharpness.estimator": "forward", "sharpness.directions": count}
-    if config.most_steps and config.stage2.estimator == "rge":
-        changed["stage2.estimator"] = "forward"
+    if config.most_steps:
+        changed |= {f"stage2.{name}": value for name, value in config.stage2.differences_replaced().items()}
     if config.most_steps and mask.keep < 1 and mask.metric in ("zscore-squared", "zscore-fisher", "gradient"):
         if mask.metric == "zscore-fisher":  # it is made from differences of single images' losses
             changed["pruning.metric"] = "zscore-squared"
-        if config.stage2.optimiser != "gauss-newton" and mask.estimator != "forward":
+        if not config.stage2.sees_gradient and mask.estimator != "forward":
             count = _count_directions(mask.estimator, mask.directions, dimension)
             changed |= {"pruning.estimator": "forward", "pruning.directions": count}
     return changed
