@@ -71,7 +71,7 @@ def test_bad_values_are_named_with_what_is_allowed(changes: dict[str, Any], mess
 )
 def test_fields_are_checked_where_they_are_given(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(changes))):
-        TuneConfig(**changes)  # type: ignore[arg-type]
+        TuneConfig(**changes)
 
 
 @pytest.mark.parametrize(
