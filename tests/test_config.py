@@ -125,6 +125,7 @@ def test_settings_survive_their_files(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("shots = ", "not a TOML file"),
+        ("'stage2.draws' = 4\n[stage2]\ndraws = 5\n", "stage2.draws is there twice"),
         ("a" * (1 << 21), "too large"),
         (None, "no such settings file"),
         (b"\xff", "TOML"),
