@@ -31,7 +31,7 @@ from sharpzo_mlx.comparison.variants import MethodVariant
 from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.overlap import UsedImages
-from sharpzo_mlx.features.extract import cache_name
+from sharpzo_mlx.features.extract import cache_name, relay
 from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
 
@@ -194,10 +194,6 @@ class DatasetRunner:
         features_bytes = sum(one.features.embeddings.nbytes for one in self._encoded.values())
         steps = measure_method(variant, task, prepared.evaluation, features_bytes=features_bytes)
         names = self.source.name, variant.method.title, variant.variant
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                measurements: Measurements = end.value
-                return measurements
-            yield Working(*names, task.config.seed, task.query_budget, progress)
+        return (
+            yield from relay(steps, lambda progress: Working(*names, task.config.seed, task.query_budget, progress))
+        )

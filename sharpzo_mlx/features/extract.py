@@ -29,7 +29,9 @@ from sharpzo_mlx.features.cache import FeatureCache, digest, make_key
 from sharpzo_mlx.images.load import stream
 
 NAMED = 5  # a notice names this many unreadable images
+P = TypeVar("P")
 R = TypeVar("R")
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,14 @@ def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
             return features
 
 
-def relay(
-    steps: Generator[EncodeProgress, None, Features], record: Callable[[EncodeProgress], R]
-) -> Generator[R, None, Features]:
-    """Yield `record(progress)` for each record of progress, and return the features."""
+def relay(steps: Generator[P, None, F], record: Callable[[P], R]) -> Generator[R, None, F]:
+    """Yield `record(progress)` for each record of progress, and return what `steps` returns."""
     while True:
         try:
             progress = next(steps)
         except StopIteration as end:
-            features: Features = end.value
-            return features
+            result: F = end.value
+            return result
         yield record(progress)
 
 

@@ -6,12 +6,15 @@ them: they are most of the work of an evaluation.
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Generic, Protocol, TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.objective.loss import LabelledImages
+
+A = TypeVar("A", mx.array, np.ndarray)
 
 
 class LogitSlopes(Protocol):
@@ -30,8 +33,8 @@ class LogitSlopes(Protocol):
         ...
 
 
-class GraphLogitSlopes:
-    """The slopes in MLX.
+class _KeptSlopes(ABC, Generic[A]):
+    """The slopes of the logits as arrays of one library, computed once for each block of images if they are kept.
 
     Args:
         slopes: the derivatives of the class features along q directions [q, K, D].
@@ -41,11 +44,30 @@ class GraphLogitSlopes:
 
     def __init__(self, slopes: mx.array, images: LabelledImages, *, keep: bool) -> None:
         self.slopes, self.images, self.keep = slopes, images, keep
-        self.kept: dict[int, mx.array] = {}  # by the first image of a block
+        self.kept: dict[int, A] = {}  # by the first image of a block
+
+    @abstractmethod
+    def compute(self, rows: slice) -> A:
+        """Compute the slopes of a block's logits [q, K, n]."""
+
+    def find(self, rows: slice) -> A:
+        """Return the slopes of a block's logits [q, K, n], kept or computed."""
+        if rows.start in self.kept:
+            return self.kept[rows.start]
+        slopes = self.compute(rows)
+        if self.keep:
+            if isinstance(slopes, mx.array):
+                mx.eval(slopes)
+            self.kept[rows.start] = slopes
+        return slopes
+
+
+class GraphLogitSlopes(_KeptSlopes[mx.array]):
+    """The slopes in MLX."""
 
     def sum_curvatures(self, rows: slice, roots: mx.array) -> mx.array:
         """See `LogitSlopes`."""
-        slopes = self._find(rows) * roots
+        slopes = self.find(rows) * roots
         means, flat = mx.sum(slopes * roots, axis=1), slopes.reshape(len(slopes), -1)
         return flat @ flat.T - means @ means.T
 
@@ -54,32 +76,13 @@ class GraphLogitSlopes:
         q, classes, width = self.slopes.shape
         return (self.slopes.reshape(q * classes, width) @ scale_images(self.images, rows)).reshape(q, classes, -1)
 
-    def _find(self, rows: slice) -> mx.array:
-        if rows.start in self.kept:
-            return self.kept[rows.start]
-        slopes = self.compute(rows)
-        if self.keep:
-            mx.eval(slopes)
-            self.kept[rows.start] = slopes
-        return slopes
 
-
-class NumPyLogitSlopes:
-    """The same in NumPy: MLX's CPU device is slow at elementwise passes over all slopes.
-
-    Args:
-        slopes: the derivatives of the class features along q directions [q, K, D].
-        images: the training images.
-        keep: whether the slopes of the logits are computed once and kept.
-    """
-
-    def __init__(self, slopes: mx.array, images: LabelledImages, *, keep: bool) -> None:
-        self.slopes, self.images, self.keep = slopes, images, keep
-        self.kept: dict[int, np.ndarray] = {}  # by the first image of a block
+class NumPyLogitSlopes(_KeptSlopes[np.ndarray]):
+    """The same in NumPy: MLX's CPU device is slow at elementwise passes over all slopes."""
 
     def sum_curvatures(self, rows: slice, roots: mx.array) -> mx.array:
         """See `LogitSlopes`."""
-        weights, plain = np.array(roots, copy=False), self._find(rows)
+        weights, plain = np.array(roots, copy=False), self.find(rows)
         slopes = np.multiply(plain, weights, out=None if self.keep else plain)
         means, flat = np.einsum("qkn,kn->qn", slopes, weights), slopes.reshape(len(slopes), -1)
         return mx.array(flat @ flat.T - means @ means.T)
@@ -90,14 +93,6 @@ class NumPyLogitSlopes:
         images = np.array(scale_images(self.images, rows), copy=False)
         found: np.ndarray = np.array(self.slopes, copy=False).reshape(q * classes, width) @ images
         return found.reshape(q, classes, -1)
-
-    def _find(self, rows: slice) -> np.ndarray:
-        if rows.start in self.kept:
-            return self.kept[rows.start]
-        slopes = self.compute(rows)
-        if self.keep:
-            self.kept[rows.start] = slopes
-        return slopes
 
 
 def scale_images(images: LabelledImages, rows: slice) -> mx.array:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, cast
 
 import mlx.core as mx
@@ -112,7 +113,7 @@ class Search:
 
     def state(self) -> SearchState:
         """Return all state; arrays never change, so it costs nothing to keep."""
-        counters = self.now.copy(queries=self.loss.queries)
+        counters = replace(self.now, queries=self.loss.queries)
         return SearchState(self.cma, self.sharp, self.descent, self.best_w, counters, self.selection.state())
 
     def restore(self, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
@@ -157,7 +158,8 @@ class Search:
     def _step(self) -> tuple[float, Score | None]:
         """Carry out one step of stage 2; return the loss around it and the score if it was validated."""
         seed, now = self.config.seed, self.now
-        costs = budget.mask_cost(self.config) + budget.step_cost(self.config)
+        dimension = self.loss.dimension
+        costs = self.optimiser.mask_cost(dimension) + self.optimiser.step_cost(dimension)
         if self.optimiser.mask_is_due(self.descent) and self._buys(costs):
             self.descent = self.optimiser.renew_mask(self.descent, self.loss, key_for(seed, "mask", now.step))
         with small_products():
@@ -203,7 +205,7 @@ class Search:
         return not self.config.query_budget or self.loss.queries + queries <= self.config.query_budget
 
     def _is_out_of_budget(self) -> bool:
-        if not self._buys(budget.step_cost(self.config)):
+        if not self._buys(self.optimiser.step_cost(self.loss.dimension)):
             return True
         return bool(self.config.time_budget) and self.now.elapsed >= cast(float, self.config.time_budget)
 

@@ -50,10 +50,6 @@ class Counters:
     stale: int = 0
     validated: int = 0
 
-    def copy(self, *, queries: int) -> Counters:
-        """Return a copy with the loss's own count of queries."""
-        return replace(self, queries=queries)
-
 
 @dataclass(frozen=True)
 class SearchState:
