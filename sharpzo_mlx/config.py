@@ -100,6 +100,7 @@ class TuneConfig:
     shots: int | None = option(None, "training images a class [16, or all there are]", minimum=1, maximum=LONGEST)
     seed: int = option(0, "seed of the drawn images and of the search", minimum=0)
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
+    templates: str | None = option(None, "average zero-shot over templates: imagenet, small, or a file with one a line")
     head: HeadKind = option("none", "also fit a classifier of image features")
     generations: int = option(60, "generations of stage 1 at most", minimum=0, maximum=LONGEST)
     steps: int | None = option(None, "steps of stage 2 [120, or what a budget buys]", minimum=0, maximum=LONGEST)

@@ -126,9 +126,11 @@ def write_comparison(comparison: Comparison) -> None:
 
 
 def _with_budget(config: TuneConfig) -> TuneConfig:
-    """Return the configuration with a query budget; refuse one with a time budget."""
+    """Return the configuration with a query budget; refuse one with a time budget or several templates."""
     if config.time_budget:
         raise UserError("time-budget: methods are compared at equal queries; give a query budget instead")
+    if config.templates is not None:
+        raise UserError(f"templates {config.templates}: methods are compared with one template; leave it out")
     return config if config.query_budget else replace(config, query_budget=QUERIES)
 
 

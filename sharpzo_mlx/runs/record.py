@@ -58,6 +58,7 @@ class RunRecord(JsonRecord):
         versions: software that the numbers depend on, by name.
         content: digest of the training and validation images' content; None before they were encoded.
         zero_shot_val: validation accuracy before tuning, 0..1; None before the search began.
+        templates: the templates whose mean is the zero-shot classifier; empty if it is the one template alone.
     """
 
     status: Status
@@ -70,6 +71,7 @@ class RunRecord(JsonRecord):
     versions: dict[str, str]
     content: str | None = None
     zero_shot_val: float | None = None
+    templates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import OPTIMISER, TuneConfig
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.splits import Split, draw_split
-from sharpzo_mlx.datasets.templates import PLAIN, standard_template
+from sharpzo_mlx.datasets.templates import PLAIN, read_templates, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
 from sharpzo_mlx.options import NONE
@@ -73,11 +73,12 @@ def open_run(
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder}: holds files but no run; choose another --output")
     config = with_template(config or TuneConfig(), dataset)
+    templates = all_templates(config)
     split = draw_split(dataset, shots=config.shots, seed=config.seed)
     images = {"train": split.train, "val": split.val}
     if split.test is not None:
         images["test"] = split.test
-    return Run(folder, config, _begin_record(clip, dataset, split)), images
+    return Run(folder, config, _begin_record(clip, dataset, split, templates)), images
 
 
 def with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
@@ -88,6 +89,17 @@ def with_template(config: TuneConfig, dataset: Path) -> TuneConfig:
     if standard not in (None, PLAIN):
         _log.warning(f"{dataset}: a known data set, so its own template is used: {standard!r}")
     return replace(config, template=standard or PLAIN)
+
+
+def all_templates(config: TuneConfig) -> tuple[str, ...]:
+    """Return the configuration's template and, after it, those of its list; empty if it names no list.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
+    if config.templates is None:
+        return ()
+    return tuple(dict.fromkeys((config.template or PLAIN, *read_templates(config.templates))))
 
 
 def check_content(run: Run, *sets: Features) -> None:
@@ -166,7 +178,7 @@ def _check_present(images: ImageSet, run: Run) -> None:
         )
 
 
-def _begin_record(clip: Clip, dataset: Path, split: Split) -> RunRecord:
+def _begin_record(clip: Clip, dataset: Path, split: Split, templates: tuple[str, ...]) -> RunRecord:
     root = os.path.abspath(dataset)
     return RunRecord(
         status="running",
@@ -179,6 +191,7 @@ def _begin_record(clip: Clip, dataset: Path, split: Split) -> RunRecord:
             _rows(split.train, root), _rows(split.val, root), None if split.test is None else _rows(split.test, root)
         ),
         versions=versions(),
+        templates=templates,
     )
 
 

@@ -25,6 +25,7 @@ from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.heads.head import join_head
 from sharpzo_mlx.objective.loss import score_logits
+from sharpzo_mlx.prompts.ensemble import check_lengths
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.record import HeadShares
@@ -138,7 +139,9 @@ def check_arguments(clip: object, config: object) -> None:
 
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
     check_budget(run.config)
-    tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, images["train"].class_names)  # refused before work
+    names = images["train"].class_names
+    tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, names)  # refused before work
+    check_lengths(clip.tokenizer, run.record.templates, names)
     train = yield from encode_split(clip, images["train"], "train")
     check_classes(train)
     val = yield from encode_split(clip, images["val"], "val")

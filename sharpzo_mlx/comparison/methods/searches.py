@@ -52,7 +52,10 @@ def _without(options: Options, names: tuple[str, ...]) -> Options:
     return {name: value for name, value in options.items() if name not in names}
 
 
-DATA = ("seed", "shots", "template", "head", "space.dimension", "query_budget", "time_budget", "memory_budget")
+DATA = (
+    *("seed", "shots", "template", "templates", "head"),
+    *("space.dimension", "query_budget", "time_budget", "memory_budget"),
+)
 PAPER = _without(preset("paper").settings(), DATA)
 PAPER_STAGE_ONE = {
     name: PAPER[name]
