@@ -35,7 +35,18 @@ def draw_images() -> Images:
     return Images(x / mx.linalg.norm(x, axis=-1, keepdims=True), [n % 4 for n in range(30)])
 
 
-def make_objective(folder: Path, *, backend: BackendName | None = None, memory_budget: int | None = None) -> Objective:
+def draw_offsets() -> mx.array:
+    """Random logits for these images, as large as those of the cosines."""
+    return 3.0 * mx.random.normal((30, 4), key=mx.random.key(8))
+
+
+def make_objective(
+    folder: Path,
+    *,
+    backend: BackendName | None = None,
+    memory_budget: int | None = None,
+    offsets: mx.array | None = None,
+) -> Objective:
     """The objective of these images under a checkpoint, with a space of 16 dimensions."""
     half, images = load_model(folder, towers=("text",)), draw_images()
     tokens = tokenise_prompts(load(folder).tokenizer, "a photo of a {}.", NAMES)
@@ -46,6 +57,7 @@ def make_objective(folder: Path, *, backend: BackendName | None = None, memory_b
         images.embeddings,
         images.labels,
         logit_scale=SCALE,
+        offsets=offsets,
         memory_budget=memory_budget,
         backend=backend,
     )

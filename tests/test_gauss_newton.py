@@ -79,9 +79,11 @@ def test_minima_in_rising_balls_are_those_of_each_ball_alone() -> None:
         np.testing.assert_allclose(a, trust_region.minimise(model, radius, np.zeros(12)), atol=3e-3 * radius)
 
 
-def test_with_all_directions_one_step_finds_the_minimum_of_the_ball() -> None:
-    problem = Linear()
-    options = optimiser(draws=12, radius=0.4)  # the trial of twice that is the lowest
+@pytest.mark.parametrize("offsets", [False, True])
+@pytest.mark.parametrize("estimator", ["rge", "forward"])
+def test_with_all_directions_one_step_finds_the_minimum_of_the_ball(offsets: bool, estimator: str) -> None:
+    problem = Linear(offsets=offsets)
+    options = optimiser(draws=12, radius=0.4, estimator=estimator)  # the trial of twice that is the lowest
     state, value = options.step(options.init(mx.zeros(12)), problem, mx.random.key(0))
     w = np.array(state.w, np.float64)
     assert np.linalg.norm(w) == pytest.approx(0.8, rel=1e-3)

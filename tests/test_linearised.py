@@ -26,8 +26,12 @@ def sizes(classes: int, images: int, features: int = 512) -> Sizes:
     return Sizes(classes, images, features, tokens=1, width=1, context=1)
 
 
-def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = Linear()
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("offsets", [False, True])
+def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(
+    backend: BackendName, offsets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Linear(offsets=offsets)
     u = np.random.default_rng(2).standard_normal((5, 12)).astype(np.float32)
     a, small = 0.3 * np.random.default_rng(3).standard_normal(5), 1e-4
     base, slopes = problem.feature_slopes(mx.zeros(12), mx.array(u))
@@ -43,7 +47,7 @@ def test_the_linearised_loss_has_the_derivatives_of_the_plain_one(monkeypatch: p
     ]
     for block in (1 << 22, 5 * 3 * 7):  # all images at once, and seven at a time
         monkeypatch.setattr("sharpzo_mlx.objective.chunks.SLOPES_AT_ONCE", block)
-        found = problem.linearised(base, slopes)(a)
+        found = LinearisedLoss(base, slopes, problem.images, backend=backend)(a)
         assert found[0] == pytest.approx(plain(a), rel=1e-6)
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found[2], hessian, rtol=1e-3, atol=1e-4)

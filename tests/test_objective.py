@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from small_objective import BACKENDS, NAMES, SCALE, draw_images, make_objective
+from small_objective import BACKENDS, NAMES, SCALE, draw_images, draw_offsets, make_objective
 
 from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import load
@@ -16,9 +16,10 @@ from sharpzo_mlx.prompts.shared_prefix_cpu import SharedPrefixCPU
 from sharpzo_mlx.prompts.space import PromptSpace
 
 
-def plain_losses(folder: Path, space: PromptSpace, w: mx.array) -> np.ndarray:
+def plain_losses(folder: Path, space: PromptSpace, w: mx.array, offsets: mx.array | None = None) -> np.ndarray:
     """L by its definition: each class's whole text of 77 tokens by itself, softmax in float64."""
     half, tokenizer, images = load_model(folder, towers=("text",)), load(folder).tokenizer, draw_images()
+    added = 0.0 if offsets is None else np.array(offsets, np.float64)
     rows = []
     for context in np.array(space.contexts(w)):
         features = []
@@ -29,7 +30,7 @@ def plain_losses(folder: Path, space: PromptSpace, w: mx.array) -> np.ndarray:
             pooled = half.text_projection(half.text_model.from_embeddings(x, mx.array([len(ids) - 1])))
             features.append(np.array(pooled[0], np.float64))
         text = np.stack(features) / np.linalg.norm(features, axis=-1, keepdims=True)
-        logits = SCALE * np.array(images.embeddings, np.float64) @ text.T
+        logits = SCALE * np.array(images.embeddings, np.float64) @ text.T + added
         logits -= logits.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         rows.append(-log_p[np.arange(len(images.labels)), images.labels].mean())
@@ -37,18 +38,20 @@ def plain_losses(folder: Path, space: PromptSpace, w: mx.array) -> np.ndarray:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_losses_are_the_definition(tiny_model: Path, backend: BackendName) -> None:
-    objective = make_objective(tiny_model, backend=backend)
+@pytest.mark.parametrize("offsets", [None, draw_offsets()], ids=["plain", "offsets"])
+def test_losses_are_the_definition(tiny_model: Path, backend: BackendName, offsets: mx.array | None) -> None:
+    objective = make_objective(tiny_model, backend=backend, offsets=offsets)
     w = mx.random.normal((5, 16), key=mx.random.key(7))
-    expected = plain_losses(tiny_model, objective.space, w)
+    expected = plain_losses(tiny_model, objective.space, w, offsets)
     assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
     np.testing.assert_allclose(objective.losses(w), expected, rtol=1e-5)
     np.testing.assert_allclose(mx.mean(objective.image_losses(w), axis=1), expected, rtol=1e-5)
 
 
-def test_chunks_change_nothing_but_rounding(tiny_model: Path) -> None:
+@pytest.mark.parametrize("offsets", [None, draw_offsets()], ids=["plain", "offsets"])
+def test_chunks_change_nothing_but_rounding(tiny_model: Path, offsets: mx.array | None) -> None:
     w, u = (mx.random.normal((23, 16), key=mx.random.key(n)) for n in (1, 2))
-    whole, parts = make_objective(tiny_model), make_objective(tiny_model)
+    whole, parts = (make_objective(tiny_model, offsets=offsets) for _ in range(2))
     parts.chunk, parts.jvp_chunk = 4, 3
     np.testing.assert_allclose(parts.losses(w), whole.losses(w), rtol=1e-5)
     # a single image's loss is the difference of logits of about 12, whose own rounding is 1e-6
@@ -59,7 +62,11 @@ def test_chunks_change_nothing_but_rounding(tiny_model: Path) -> None:
 
 def test_blocks_of_images_change_nothing(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     w = mx.random.normal((3, 16), key=mx.random.key(1))
-    objectives = [make_objective(tiny_model, backend=backend) for backend in BACKENDS]
+    objectives = [
+        make_objective(tiny_model, backend=backend, offsets=offsets)
+        for backend in BACKENDS
+        for offsets in (None, draw_offsets())
+    ]
     whole = [np.array(objective.losses(w)) for objective in objectives]
     monkeypatch.setattr("sharpzo_mlx.objective.chunks.LOGITS_AT_ONCE", 7 * 4 * 3)
     monkeypatch.setattr("sharpzo_mlx.objective.chunks.CPU_LOGITS_AT_ONCE", 7 * 4)
@@ -77,6 +84,36 @@ def test_directional_derivatives_are_autograds(tiny_model: Path, backend: Backen
     np.testing.assert_allclose(slopes, mx.sum(gradient * u, axis=1), rtol=1e-3, atol=1e-6)
     _, (through,) = mx.jvp(objective.losses, [w], [u])  # values of either backend, derivatives of the graph
     np.testing.assert_allclose(through, slopes, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_derivatives_with_offsets_are_central_differences(tiny_model: Path, backend: BackendName) -> None:
+    objective = make_objective(tiny_model, backend=backend, offsets=draw_offsets())
+    w, u = (mx.random.normal((4, 16), key=mx.random.key(n)) for n in (1, 2))
+    _, slopes = objective.jvp(w, u)
+    differences = (objective.losses(w + 1e-2 * u) - objective.losses(w - 1e-2 * u)) / 2e-2
+    np.testing.assert_allclose(slopes, differences, atol=5e-3 * float(np.max(np.abs(slopes))))
+    _, without = make_objective(tiny_model, backend=backend).jvp(w, u)
+    assert np.max(np.abs(slopes - without)) > 0.05 * np.max(np.abs(slopes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_offsets_that_move_no_class_change_nothing(tiny_model: Path, backend: BackendName) -> None:
+    """Zeros to the last bit, which is what no offsets are; the same number for all classes up to rounding."""
+    plain, zero, shifted = (
+        make_objective(tiny_model, backend=backend, offsets=offsets)
+        for offsets in (None, mx.zeros((30, 4)), mx.broadcast_to(mx.arange(30)[:, None] / 10, (30, 4)))
+    )
+    w = mx.random.normal((3, 16), key=mx.random.key(1))
+    np.testing.assert_array_equal(plain.image_losses(w), zero.image_losses(w))
+    np.testing.assert_allclose(plain.image_losses(w), shifted.image_losses(w), rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("shape", [(30, 1), (4,), (4, 30), (1, 4), (30,)])
+def test_offsets_of_another_shape_are_refused(tiny_model: Path, shape: tuple[int, ...]) -> None:
+    """Most of these would be broadcast."""
+    with pytest.raises(ValueError, match=r"give \[images, classes\], \(30, 4\)"):
+        make_objective(tiny_model, offsets=mx.zeros(shape))
 
 
 def test_queries_are_counted(tiny_model: Path) -> None:
@@ -124,8 +161,12 @@ def test_features_of_a_batch_and_their_slopes(tiny_model: Path, backend: Backend
     np.testing.assert_allclose(np.array(slopes), np.array(differences), atol=5e-3 * float(np.max(np.abs(slopes))))
 
 
-def test_the_linearised_loss_touches_the_objective(tiny_model: Path) -> None:
-    objective = make_objective(tiny_model)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("offsets", [None, draw_offsets()], ids=["plain", "offsets"])
+def test_the_linearised_loss_touches_the_objective(
+    tiny_model: Path, backend: BackendName, offsets: mx.array | None
+) -> None:
+    objective = make_objective(tiny_model, backend=backend, offsets=offsets)
     w, u = (mx.random.normal((2, 16), key=mx.random.key(k)) for k in (5, 6))
     losses, derivatives = objective.jvp(mx.broadcast_to(w[0], u.shape), u)
     value, gradient, _ = objective.linearised(*objective.feature_slopes(w[0], u))(np.zeros(2))

@@ -14,6 +14,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.objective.chunks import pieces_bytes
+from sharpzo_mlx.objective.loss import LabelledImages, mean_losses
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 from sharpzo_mlx.prompts.space import make_space
@@ -79,6 +80,23 @@ def test_the_plan_covers_what_a_chunk_of_a_graph_takes(tiny_model: Path, derivat
     mx.reset_peak_memory()
     mx.eval(objective.jvp(w, w) if derivatives else objective.losses(w))
     assert mx.get_peak_memory() - before < 1.1 * budget
+
+
+def test_offsets_need_no_memory_beside_their_own() -> None:
+    """The plan of the memory leaves them out: the sum with them takes the place of the logits."""
+    keys = mx.random.split(mx.random.key(0), 3)
+    shapes = ((2000, 32), (2, 300, 32), (2000, 300))
+    embeddings, features, offsets = (mx.random.normal(shape, key=key) for shape, key in zip(shapes, keys, strict=True))
+    labels, peaks = mx.zeros(2000, mx.int32), []
+    mx.eval(embeddings, features, offsets, labels)
+    for added in (None, offsets):
+        images = LabelledImages(embeddings, labels, 10.0, added)
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(mx.jvp(lambda x, images=images: mean_losses(x, images), [features], [features]))
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[0] > features.shape[0] * offsets.nbytes
+    assert peaks[1] < 1.02 * peaks[0]
 
 
 def test_the_least_budget_of_a_derivative_holds() -> None:

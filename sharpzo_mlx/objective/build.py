@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.fallback import coarse_products
-from sharpzo_mlx.objective.loss import Score, score_features
+from sharpzo_mlx.objective.loss import Score, check_offsets, score_features
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.prompts.space import SpaceOptions, make_space
@@ -33,6 +33,8 @@ class Problem:
     Attributes:
         objective: the training loss L(w).
         val: the validation images.
+        val_offsets: logits [N, K] that are added to those of the validation images, or None.
+        logit_scale: the checkpoint's own factor from cosines to logits, whatever the objective's is.
         class_names: the names of the K classes in the prompts.
         folders: the names of the K class folders.
         template: the text with one `{}`.
@@ -41,6 +43,8 @@ class Problem:
 
     objective: Objective
     val: Features
+    val_offsets: mx.array | None
+    logit_scale: float
     class_names: tuple[str, ...]
     folders: tuple[str, ...]
     template: str
@@ -48,7 +52,8 @@ class Problem:
 
     def validate(self, w: mx.array) -> Score:
         """Return the accuracy and the loss of w [d] on the validation images; one pass of the text tower."""
-        return score_features(self.objective.class_features(w), self.val, self.objective.logit_scale)
+        features = self.objective.class_features(w)
+        return score_features(features, self.val, self.objective.logit_scale, self.val_offsets)
 
     def prompt(self, w: mx.array) -> Prompt:
         """Return the prompt that w [d] stands for, with its class features and the zero-shot ones."""
@@ -61,7 +66,7 @@ class Problem:
             zero_shot_features=self.objective.class_features(mx.zeros_like(w)),
             class_names=self.class_names,
             folders=self.folders,
-            logit_scale=self.objective.logit_scale,
+            logit_scale=self.logit_scale,
             template=self.template,
         )
 
@@ -76,6 +81,9 @@ def build_problem(
     seed: int,
     memory_budget: int | None = None,
     directions: int = 0,
+    logit_scale: float | None = None,
+    offsets: mx.array | None = None,
+    val_offsets: mx.array | None = None,
 ) -> Problem:
     """Specialise the text tower to the classes and set up the objective on the training images.
 
@@ -88,10 +96,15 @@ def build_problem(
         seed: the run's seed, for the projection.
         memory_budget: bytes that a chunk's activations may take; None: a fixed default.
         directions: directions of a step that uses the linearised loss; 0: there is none.
+        logit_scale: the factor from cosines to logits of losses and scores; None: the checkpoint's.
+        offsets: logits [N, K] that are added to those of the training images, or None.
+        val_offsets: the same for the validation images.
 
     Raises:
         UserError: a template or a class name that does not work, or a memory budget below one candidate's need.
+        ValueError: offsets of another shape.
     """
+    val_offsets = check_offsets(val_offsets, len(val.labels), len(train.class_names))
     tokens = tokenise_prompts(clip.tokenizer, template, train.class_names)
     tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)
     objective = Objective(
@@ -106,11 +119,13 @@ def build_problem(
         ),
         train.embeddings,
         train.labels.tolist(),
-        logit_scale=clip.logit_scale,
+        logit_scale=clip.logit_scale if logit_scale is None else logit_scale,
+        offsets=offsets,
         memory_budget=memory_budget,
         directions=directions,
     )
     coarse = coarse_products(tower.text_model, objective.backend.piece_sizes is not None)
     del tower
     mx.clear_cache()  # frees the token table: from here on only the prompts' rows are needed
-    return Problem(objective, val, train.class_names, train.folders, template, coarse)
+    names, folders = train.class_names, train.folders
+    return Problem(objective, val, val_offsets, clip.logit_scale, names, folders, template, coarse)

@@ -1,8 +1,9 @@
 """Plan the memory of losses and derivatives: how many candidates are evaluated at once under a memory budget.
 
 Everything here is a function of sizes and of the configuration, never of the free memory: other chunks give other last
-bits, and a run has to repeat. The constants count what is alive at once and were measured as their comments say;
-the tests `test_objective_memory` and `test_linearised` compare the plan with the memory that is really used.
+bits, and a run has to repeat. What is given is not planned for: the image features and the offsets of their logits are
+there in any case, and are read in slices. The constants count what is alive at once and were measured as their comments
+say; the tests `test_objective_memory` and `test_linearised` compare the plan with the memory that is really used.
 
 >>> sizes = Sizes(classes=10, images=160, features=512, tokens=60, width=512, context=2048)
 >>> plan_chunks(sizes, budget=64 << 20, on_cpu=False)

@@ -1,9 +1,10 @@
 """The cross-entropy over a linear model of the class features: its value, gradient and Hessian.
 
 With class features F + sum_j a_j S_j the logits are linear in a, so the mean cross-entropy over N images is convex in
-a, and its derivatives follow from the slopes S_j without a pass of the network. The Gauss-Newton step of stage 2
-uses them. Images are taken in blocks, so that one block of the N x q x K slopes of the logits is held at a time; where
-the memory budget allows it, all of them are kept, because they are the same at every a.
+a, and its derivatives follow from the slopes S_j without a pass of the network. Offsets of the logits do not depend on
+a: they enter the probabilities, and no slope. The Gauss-Newton step of stage 2 uses the model. Images are taken in
+blocks, so that one block of the N x q x K slopes of the logits is held at a time; where the memory budget allows it,
+all of them are kept, because they are the same at every a.
 
 >>> model = LinearisedLoss(features, slopes, images, backend="graph")  # doctest: +SKIP
 >>> value, gradient, hessian = model(np.zeros(32))  # doctest: +SKIP
@@ -64,13 +65,13 @@ class LinearisedLoss:
 
     def _sum_block(self, features: mx.array, rows: slice) -> tuple[mx.array, mx.array, mx.array]:
         """Return the sums over a block of images of the cross-entropy, its gradient [q] and its Hessian [q, q]."""
-        images, labels, scale = self.images.embeddings[rows], self.images.labels[rows], self.images.logit_scale
-        logits = scale * (images @ features.T)  # [n, K]
+        images = self.images.take(rows)
+        logits = images.logits(features)  # [n, K]
         chances = mx.softmax(logits, axis=-1, precise=True)
-        own = mx.arange(features.shape[0])[None] == labels[:, None]
+        own = mx.arange(features.shape[0])[None] == images.labels[:, None]
         losses = mx.logsumexp(logits, axis=-1) - mx.sum(mx.where(own, logits, 0.0), axis=-1)
-        pull = (chances - own).T @ images  # [K, D]
-        gradient = scale * (self.centred.reshape(len(self.centred), -1) @ pull.reshape(-1))
+        pull = (chances - own).T @ images.embeddings  # [K, D]
+        gradient = images.logit_scale * (self.centred.reshape(len(self.centred), -1) @ pull.reshape(-1))
         roots = mx.sqrt(chances).T  # [K, n]
         mx.eval(losses, gradient, roots)
         return mx.sum(losses), gradient, self.logit_slopes.sum_curvatures(rows, roots)

@@ -1,7 +1,7 @@
 """Compute the curvature of the linearised loss from the slopes of the logits: in MLX, and the same in NumPy.
 
-The slopes S_j f_i of the logits of image i along direction j do not depend on the point, so both classes can keep
-them: they are most of the work of an evaluation.
+The slopes S_j f_i of the logits of image i along direction j depend neither on the point nor on the offsets of the
+logits, so both classes can keep them: they are most of the work of an evaluation.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Compute the cross-entropy and the accuracy of classifiers on image features, in MLX and in NumPy.
 
+The logits of image i are s * <f_i, f_txt(k)> + o_ik. The offsets o are the logits of a fixed classifier that stands
+beside the words, such as a head; without one they are left out.
+
 >>> mark_right(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1])).tolist()
 [True, False]
 """
@@ -37,11 +40,59 @@ class Score:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image features [N, D] of unit norm, class indices [N], and the factor s that turns cosines into logits."""
+    """Image features with all that their losses depend on beside the class features.
+
+    Attributes:
+        embeddings: [N, D] of unit norm.
+        labels: class indices [N].
+        logit_scale: s, the factor that turns cosines into logits.
+        offsets: logits [N, K] that are added to each image's own, float32; None: none are.
+    """
 
     embeddings: mx.array
     labels: mx.array
     logit_scale: float
+    offsets: mx.array | None = None
+
+    def take(self, rows: slice) -> LabelledImages:
+        """Return a block of the images."""
+        offsets = None if self.offsets is None else self.offsets[rows]
+        return LabelledImages(self.embeddings[rows], self.labels[rows], self.logit_scale, offsets)
+
+    def logits(self, class_features: mx.array) -> mx.array:
+        """Return the logits of the images under class features, [..., K, D] -> [..., N, K]."""
+        return compute_logits(class_features, self.embeddings, self.logit_scale, self.offsets)
+
+
+def compute_logits(
+    class_features: mx.array, embeddings: mx.array, logit_scale: float, offsets: mx.array | None = None
+) -> mx.array:
+    """Compute the logits of images under one classifier or several.
+
+    Args:
+        class_features: [..., K, D] of unit norm.
+        embeddings: [N, D] of unit norm.
+        logit_scale: s.
+        offsets: [N, K], the same for every classifier, or None.
+
+    Returns:
+        [..., N, K].
+    """
+    logits = logit_scale * (embeddings @ class_features.swapaxes(-1, -2))
+    return logits if offsets is None else logits + offsets
+
+
+def check_offsets(offsets: mx.array | None, images: int, classes: int) -> mx.array | None:
+    """Return offsets of logits as float32, or None if there are none.
+
+    Raises:
+        ValueError: they are not [N, K]; anything else would be broadcast to other images or classes.
+    """
+    if offsets is None:
+        return None
+    if offsets.shape != (images, classes):
+        raise ValueError(f"offsets have the shape {offsets.shape}; give [images, classes], {(images, classes)}")
+    return offsets.astype(mx.float32)
 
 
 def mark_right(logits: A, labels: A, stands_for: A | None = None) -> A:
@@ -62,12 +113,15 @@ def mark_right(logits: A, labels: A, stands_for: A | None = None) -> A:
 
 def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
     """Return the accuracy and the mean loss of class features [K, D] on image features [N, D] with labels [N]."""
-    return score_logits(logit_scale * (embeddings @ class_features.T), labels)
+    return score_logits(compute_logits(class_features, embeddings, logit_scale), labels)
 
 
-def score_features(class_features: mx.array, features: Features, logit_scale: float) -> Score:
-    """Return the accuracy and the mean loss of class features [K, D] on encoded images."""
-    return score(class_features, features.embeddings, mx.array(features.labels), logit_scale)
+def score_features(
+    class_features: mx.array, features: Features, logit_scale: float, offsets: mx.array | None = None
+) -> Score:
+    """Return the accuracy and the mean loss of class features [K, D] on encoded images, with offsets [N, K] if any."""
+    logits = compute_logits(class_features, features.embeddings, logit_scale, offsets)
+    return score_logits(logits, mx.array(features.labels))
 
 
 def score_logits(logits: mx.array, labels: mx.array) -> Score:
@@ -79,7 +133,13 @@ def score_logits(logits: mx.array, labels: mx.array) -> Score:
     return Score(cast(int, right.item()) / count, cast(float, loss.item()), count)
 
 
-def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> mx.array:
+def cross_entropies(
+    class_features: mx.array,
+    embeddings: mx.array,
+    labels: mx.array,
+    logit_scale: float,
+    offsets: mx.array | None = None,
+) -> mx.array:
     """Compute the cross-entropy of every image under every classifier.
 
     Args:
@@ -87,11 +147,12 @@ def cross_entropies(class_features: mx.array, embeddings: mx.array, labels: mx.a
         embeddings: [N, D] of unit norm.
         labels: [N] class indices.
         logit_scale: s.
+        offsets: [N, K], or None.
 
     Returns:
         [P, N] float32.
     """
-    logits = logit_scale * (embeddings @ class_features.swapaxes(-1, -2))  # [P, N, K]
+    logits = compute_logits(class_features, embeddings, logit_scale, offsets)  # [P, N, K]
     index = mx.broadcast_to(labels[None, :, None], (*logits.shape[:2], 1))
     return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, index, axis=-1).squeeze(-1)
 
@@ -100,12 +161,8 @@ def image_losses(class_features: mx.array, images: LabelledImages) -> mx.array:
     """Compute `cross_entropies`, [P, K, D] -> [P, N], holding one block of the logits at a time."""
     candidates, classes, _ = class_features.shape
     block = max(1, chunks.LOGITS_AT_ONCE // (classes * candidates))
-    parts = [
-        cross_entropies(
-            class_features, images.embeddings[i : i + block], images.labels[i : i + block], images.logit_scale
-        )
-        for i in range(0, images.embeddings.shape[0], block)
-    ]
+    blocks = [images.take(slice(i, i + block)) for i in range(0, images.embeddings.shape[0], block)]
+    parts = [cross_entropies(class_features, x.embeddings, x.labels, x.logit_scale, x.offsets) for x in blocks]
     return mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
@@ -115,9 +172,13 @@ def mean_losses(class_features: mx.array, images: LabelledImages) -> mx.array:
 
 
 def image_losses_numpy(
-    features: np.ndarray, embeddings: np.ndarray, labels: np.ndarray, logit_scale: float
+    features: np.ndarray,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    logit_scale: float,
+    offsets: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Compute the same in NumPy on all cores: [P, K, D], [N, D], [N] -> [P, N] float32."""
+    """Compute the same in NumPy on all cores: [P, K, D], [N, D], [N], perhaps [N, K] -> [P, N] float32."""
     candidates, classes, _ = features.shape
     count = len(labels)
     losses = np.empty((candidates, count), np.float32)
@@ -128,6 +189,8 @@ def image_losses_numpy(
         rows = slice(start, min(start + step, count))
         logits = embeddings[rows] @ features[candidate].T
         logits *= np.float32(logit_scale)
+        if offsets is not None:
+            logits += offsets[rows]
         right = logits[np.arange(len(logits)), labels[rows]]
         highest = logits.max(axis=-1)
         logits -= highest[:, None]

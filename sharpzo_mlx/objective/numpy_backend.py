@@ -49,8 +49,10 @@ class NumPyBackend:
         return self.cpu.class_features(np.array(contexts.astype(mx.float32), copy=False))
 
     def _loss_values(self, contexts: mx.array) -> np.ndarray:
-        embeddings, labels = (np.array(x, copy=False) for x in (self.images.embeddings, self.images.labels))
-        return image_losses_numpy(self._feature_values(contexts), embeddings, labels, self.images.logit_scale)
+        images = self.images
+        embeddings, labels = (np.array(x, copy=False) for x in (images.embeddings, images.labels))
+        offsets = None if images.offsets is None else np.array(images.offsets, copy=False)
+        return image_losses_numpy(self._feature_values(contexts), embeddings, labels, images.logit_scale, offsets)
 
 
 def average(losses: np.ndarray) -> np.ndarray:

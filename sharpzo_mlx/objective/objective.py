@@ -1,6 +1,9 @@
 """L(w): the mean cross-entropy of the training images under the prompt w, for many w at once.
 
-    L(w) = mean_i CE(s * <f_i, f_txt(k; w)>_k, y_i)         (SharpZO, arXiv 2506.20990, section 3)
+    L(w) = mean_i CE(s * <f_i, f_txt(k; w)>_k + o_ik, y_i)         (SharpZO, arXiv 2506.20990, section 3)
+
+The offsets o are not the paper's: they are the logits of a fixed classifier that words are tuned beside. Without them
+L is the paper's.
 
 The image features f_i are computed once and do not depend on w, so one query is one pass of the text tower over the K
 prompts and an N x K product. Candidates are evaluated in chunks that fit a memory budget (`chunks`). Losses and softmax
@@ -20,7 +23,7 @@ import mlx.core as mx
 from sharpzo_mlx.objective import chunks
 from sharpzo_mlx.objective.backend import BackendName, choose_backend, make_backend
 from sharpzo_mlx.objective.linearised import LinearisedLoss
-from sharpzo_mlx.objective.loss import LabelledImages, mean_losses
+from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, mean_losses
 from sharpzo_mlx.prompts.space import PromptSpace
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.device import on_cpu
@@ -34,13 +37,15 @@ class Objective:
         space: the map from w to contexts.
         embeddings: image features [N, D], float32, unit norm.
         labels: class indices [N].
-        logit_scale: s, the checkpoint's factor.
+        logit_scale: s, the factor that turns cosines into logits; the checkpoint's, as a rule.
+        offsets: o [N, K], logits that are added to each image's own; None: none are.
         memory_budget: bytes that a chunk's activations may take; None: a fixed default.
         directions: directions of a step that uses the linearised loss, whose memory is planned for; 0: none.
         backend: the computation of values; None: the faster one on this device.
 
     Raises:
         UserError: the budget is too small for a single candidate.
+        ValueError: the offsets have another shape.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Objective:
         labels: Sequence[int],
         *,
         logit_scale: float,
+        offsets: mx.array | None = None,
         memory_budget: int | None = None,
         directions: int = 0,
         backend: BackendName | None = None,
@@ -58,7 +64,8 @@ class Objective:
         self.text, self.space, self.logit_scale = text, space, logit_scale
         self.embeddings = embeddings.astype(mx.float32)
         self.labels = mx.array(list(labels), dtype=mx.int32)
-        self.images = LabelledImages(self.embeddings, self.labels, logit_scale)
+        offsets = check_offsets(offsets, len(labels), text.classes)
+        self.images = LabelledImages(self.embeddings, self.labels, logit_scale, offsets)
         self.queries, self.budget = 0, memory_budget
         self.sizes = measure_sizes(text, space, self.embeddings)
         self.backend_name = backend or choose_backend()

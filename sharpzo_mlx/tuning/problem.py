@@ -10,6 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
@@ -26,7 +28,16 @@ class TuningProblem(Problem):
     config: TuneConfig
 
 
-def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig) -> TuningProblem:
+def make_problem(
+    clip: Clip,
+    train: Features,
+    val: Features,
+    config: TuneConfig,
+    *,
+    logit_scale: float | None = None,
+    offsets: mx.array | None = None,
+    val_offsets: mx.array | None = None,
+) -> TuningProblem:
     """Build the problem that a configuration describes.
 
     Args:
@@ -34,9 +45,13 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         train: the training images.
         val: the validation images, of the same classes.
         config: the options.
+        logit_scale: the factor from cosines to logits of losses and scores; None: the checkpoint's.
+        offsets: logits [N, K] that are added to those of the training images, or None.
+        val_offsets: the same for the validation images.
 
     Raises:
         UserError: a template or a class name that does not work, or a memory budget below one candidate's need.
+        ValueError: offsets of another shape.
     """
     problem = build_problem(
         clip,
@@ -47,6 +62,9 @@ def make_problem(clip: Clip, train: Features, val: Features, config: TuneConfig)
         seed=config.seed,
         memory_budget=config.memory_budget,
         directions=config.stage2.linear_directions if config.most_steps else 0,
+        logit_scale=logit_scale,
+        offsets=offsets,
+        val_offsets=val_offsets,
     )
     return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse))
 
