@@ -1,4 +1,4 @@
-"""Several templates: the lists that are read, their mean as class features, and the run that remembers them."""
+"""Several templates: the lists that are read, their mean as class features, and runs that are tuned from it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from method_runs import small_task
-from tiny_settings import TINY
+from tiny_settings import SMALL, TINY
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import LARGEST, PLAIN, read_templates
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
+from sharpzo_mlx.report.landscape import compute_landscape
+from sharpzo_mlx.report.page import write_report
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import read_settings
-from sharpzo_mlx.tuning.pipeline import tune
+from sharpzo_mlx.tuning.pipeline import tune, tune_steps
+from sharpzo_mlx.tuning.problem import make_problem
+from sharpzo_mlx.tuning.search import TuneStep
 
 NAMES = ("cat", "barn owl", "dog")
 NO_SEARCH = {**TINY, "shots": 4, "generations": 0, "steps": 0}
@@ -166,3 +174,82 @@ def test_what_cannot_work_is_refused_before_work(
     assert not (tmp_path / "run").exists()
     with pytest.raises(sz.UserError, match="compared with one template"):
         sz.compare(sz.load(tiny_model), photos, sz.TuneConfig(templates="small"))
+
+
+# tuning
+
+
+def logits(prompt: sz.Prompt, images: Features) -> np.ndarray:
+    """The logits of a prompt's classifier."""
+    return np.array(prompt.logit_scale * (images.embeddings @ prompt.class_features.T))
+
+
+def test_the_search_sees_the_logits_of_the_prompt(tiny_model: Path, photos: Path, clip: sz.Clip) -> None:
+    """At w = 0 the classifier is the mean itself; elsewhere losses and scores are those of the prompt that is kept."""
+    task = small_task(tiny_model, photos, query_budget=1)
+    config = task.config.with_settings(TINY)
+    mean = template_features(clip, read_templates("small"), task.train.class_names)
+    problem = make_problem(clip, task.train, task.val, config, zero_shot=mean)
+    w = mx.random.normal((problem.objective.dimension,), key=mx.random.key(1))
+    zero, moved = problem.prompt(mx.zeros_like(w)), problem.prompt(w)
+    np.testing.assert_array_equal(zero.class_features, mean)
+    np.testing.assert_array_equal(moved.zero_shot_features, mean)
+    plain = make_problem(clip, task.train, task.val, config).prompt(w)
+    change = np.array(plain.class_features) - np.array(plain.zero_shot_features)
+    np.testing.assert_allclose(np.array(moved.class_features) - np.array(mean), change, atol=1e-6)
+    for one in (zero, moved):
+        expected = score_logits(mx.array(logits(one, task.train)), mx.array(task.train.labels))
+        assert problem.objective.losses(one.w[None]).item() == pytest.approx(expected.loss, abs=1e-4)
+        expected = score_logits(mx.array(logits(one, task.val)), mx.array(task.val.labels))
+        assert problem.validate(one.w).accuracy == expected.accuracy
+        assert problem.validate(one.w).loss == pytest.approx(expected.loss, abs=1e-4)
+
+
+def test_offsets_are_added_to_those_of_the_templates(tiny_model: Path, photos: Path, clip: sz.Clip) -> None:
+    task = small_task(tiny_model, photos, query_budget=1)
+    config = task.config.with_settings(TINY)
+    mean = template_features(clip, read_templates("small"), task.train.class_names)
+    own = mx.random.normal((len(task.train.labels), len(task.train.class_names)), key=mx.random.key(2))
+    problem = make_problem(clip, task.train, task.val, config, zero_shot=mean, logit_scale=3.0, offsets=own)
+    expected = score_logits(3.0 * task.train.embeddings @ mean.T + own, mx.array(task.train.labels))
+    w = mx.zeros((1, problem.objective.dimension))
+    assert problem.objective.losses(w).item() == pytest.approx(expected.loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("head", ["none", "gda"])
+def test_a_tuned_run_has_the_accuracies_of_its_classifier(
+    clip: sz.Clip, photos: Path, tmp_path: Path, head: Literal["none", "gda"]
+) -> None:
+    """In `tune`, in `evaluate` and on the page, also after an interruption."""
+    config = replace(sz.TuneConfig(templates="small", head=head).with_settings(SMALL), generations=20)
+    steps = tune_steps(clip, photos, config, output=tmp_path / "run")
+    next(event for event in steps if isinstance(event, TuneStep))
+    steps.close()  # type: ignore[attr-defined]
+    run = tune(clip, photos, output=tmp_path / "run", resume=True)
+    whole = tune(clip, photos, config, output=tmp_path / "whole")
+    np.testing.assert_array_equal(run.prompt.class_features, whole.prompt.class_features)
+    mean = template_features(clip, run.record.templates, run.record.class_names)
+    np.testing.assert_allclose(run.prompt.zero_shot_features, mean, atol=1e-6)
+    assert np.abs(np.array(run.prompt.class_features) - np.array(mean)).max() > 1e-3
+    rows = run.record.images.by_split()["test"]
+    images = clip.encode_images([photos / path for path, _ in rows])
+    labels = mx.array([label for _, label in rows])
+    assert run.results.test == score_logits(run.prompt.logits(images), labels).accuracy
+    assert run.results.zero_shot == score_logits(images @ mean.T, labels).accuracy
+    every = [(path, label) for label, name in enumerate(run.record.class_folders) for path in (photos / name).iterdir()]
+    images, labels = clip.encode_images([path for path, _ in every]), mx.array([label for _, label in every])
+    result = sz.evaluate(run, [photos]).folders[0]
+    assert result.tuned == score_logits(run.prompt.logits(images), labels).accuracy
+    assert result.zero_shot == score_logits(images @ mean.T, labels).accuracy
+    assert "zero-shot is the mean of 8 templates" in write_report(run, clip=clip).read_text()
+
+
+def test_the_landscape_is_that_of_the_classifier(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    config = sz.TuneConfig(templates="small").with_settings({**SMALL, "steps": 0})
+    run = tune(clip, photos, config, output=tmp_path / "run")
+    rows = run.record.images.by_split()["train"]
+    images = ImageSet(tuple(photos / p for p, _ in rows), tuple(c for _, c in rows), run.record.class_names, ())
+    train = encode(clip, images)
+    middle = compute_landscape(run, clip, train).losses[4, 4]  # the result itself
+    expected = score_logits(mx.array(logits(run.prompt, train)), mx.array(train.labels))
+    assert middle == pytest.approx(expected.loss, abs=1e-4)

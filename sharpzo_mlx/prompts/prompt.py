@@ -44,8 +44,9 @@ class Prompt:
     Attributes:
         context: the tuned vectors in front of the class names [n, m].
         w: the searched vector that gave them [d].
-        class_features: one row of unit norm a class under the tuned context [K, D], float32.
-        zero_shot_features: the same under the template's own words [K, D], float32.
+        class_features: one row a class under the tuned context [K, D], float32; of unit norm, unless several templates
+            were averaged: then the rows are those of zero-shot plus what tuning changed in the one template's.
+        zero_shot_features: one row of unit norm a class before tuning [K, D], float32.
         class_names: K names as they stand in the prompts.
         folders: K names of the class folders.
         logit_scale: the factor that turns cosines into logits.
@@ -73,5 +74,5 @@ class Prompt:
         return self.logit_scale * (embeddings @ self.class_features.T)
 
     def zero_shot_logits(self, embeddings: mx.array) -> mx.array:
-        """Return the logits [N, K] of the template's own words."""
+        """Return the logits [N, K] before tuning."""
         return self.logit_scale * (embeddings @ self.zero_shot_features.T)

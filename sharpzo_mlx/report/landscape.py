@@ -56,7 +56,8 @@ def compute_landscape(run: Run, clip: Clip, train: Features) -> Landscape:
         clip: the checkpoint that it was tuned on.
         train: its training images.
     """
-    objective = make_problem(clip, train, train, run.config).objective
+    zero_shot = run.prompt.zero_shot_features if run.record.templates else None
+    objective = make_problem(clip, train, train, run.config, zero_shot=zero_shot).objective
     w, d = run.prompt.w, objective.dimension
     length = float(np.linalg.norm(np.array(w)))
     reach = length or run.config.stage1.sigma * math.sqrt(d)

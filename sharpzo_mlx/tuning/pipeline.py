@@ -25,7 +25,7 @@ from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.heads.head import join_head
 from sharpzo_mlx.objective.loss import score_logits
-from sharpzo_mlx.prompts.ensemble import check_lengths
+from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.record import HeadShares
@@ -148,7 +148,9 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     check_content(run, train, val)
     clip.release_vision()
     memory.reset_mlx_peak()  # from here on the peak is that of tuning
-    problem = make_problem(clip, train, val, run.config)
+    templates = run.record.templates
+    zero_shot = template_features(clip, templates, names) if templates else None
+    problem = make_problem(clip, train, val, run.config, zero_shot=zero_shot)
     search = Search(problem.config, problem.objective, problem.validate)
     seconds = measure_seconds(problem, search)
     search.step_seconds = seconds.step

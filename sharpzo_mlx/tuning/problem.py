@@ -2,12 +2,16 @@
 
 problem = make_problem(clip, train, val, config)
 problem.objective.losses(w); problem.validate(w[0]); problem.config
+
+With the mean E of several templates as the zero-shot classifier, the search adds to it what w changes in the features T
+of the one tuned template: the classifier's rows are E + T(w) - T(0), and w = 0 is E itself. The rows need not have unit
+norm. The losses see the same logits, because those of E - T(0) enter them as offsets.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -17,15 +21,31 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.build import Problem, build_problem
+from sharpzo_mlx.prompts.ensemble import template_features
+from sharpzo_mlx.prompts.prompt import Prompt
 
 _log = logging.getLogger("sharpzo_mlx")
 
 
 @dataclass(frozen=True)
 class TuningProblem(Problem):
-    """A problem, and the configuration as it is carried out: with estimators that the device is precise enough for."""
+    """A problem, the configuration as it is carried out, and the zero-shot classifier if it is not the template's.
+
+    Attributes:
+        config: with estimators that the device is precise enough for.
+        zero_shot: the class features of several templates [K, D], or None.
+    """
 
     config: TuneConfig
+    zero_shot: mx.array | None
+
+    def prompt(self, w: mx.array) -> Prompt:
+        """Return the prompt that w [d] stands for; with several templates its classifier is E + T(w) - T(0)."""
+        prompt = super().prompt(w)
+        if self.zero_shot is None:
+            return prompt
+        shift = prompt.class_features - prompt.zero_shot_features
+        return replace(prompt, class_features=self.zero_shot + shift, zero_shot_features=self.zero_shot)
 
 
 def make_problem(
@@ -34,6 +54,7 @@ def make_problem(
     val: Features,
     config: TuneConfig,
     *,
+    zero_shot: mx.array | None = None,
     logit_scale: float | None = None,
     offsets: mx.array | None = None,
     val_offsets: mx.array | None = None,
@@ -45,6 +66,8 @@ def make_problem(
         train: the training images.
         val: the validation images, of the same classes.
         config: the options.
+        zero_shot: the class features of several templates [K, D], to which the change by w is added; None: the
+            template's own.
         logit_scale: the factor from cosines to logits of losses and scores; None: the checkpoint's.
         offsets: logits [N, K] that are added to those of the training images, or None.
         val_offsets: the same for the validation images.
@@ -53,11 +76,16 @@ def make_problem(
         UserError: a template or a class name that does not work, or a memory budget below one candidate's need.
         ValueError: offsets of another shape.
     """
+    template = config.template or PLAIN
+    if zero_shot is not None:
+        scale = clip.logit_scale if logit_scale is None else logit_scale
+        shift = scale * (zero_shot - template_features(clip, (template,), train.class_names))
+        offsets, val_offsets = _shift_logits(offsets, train, shift), _shift_logits(val_offsets, val, shift)
     problem = build_problem(
         clip,
         train,
         val,
-        template=config.template or PLAIN,
+        template=template,
         space=config.space,
         seed=config.seed,
         memory_budget=config.memory_budget,
@@ -66,7 +94,13 @@ def make_problem(
         offsets=offsets,
         val_offsets=val_offsets,
     )
-    return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse))
+    return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse), zero_shot=zero_shot)
+
+
+def _shift_logits(offsets: mx.array | None, images: Features, weights: mx.array) -> mx.array:
+    """Return offsets [N, K], or None, plus the logits of a linear classifier [K, D]."""
+    own = images.embeddings @ weights.T
+    return own if offsets is None else offsets + own
 
 
 def replace_differences(config: TuneConfig, reason: str | None) -> TuneConfig:
