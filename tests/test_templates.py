@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import LARGEST, PLAIN, read_templates
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.objective.loss import score_logits
-from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
+from sharpzo_mlx.prompts.ensemble import CLASSES_AT_ONCE, check_lengths, template_features
 from sharpzo_mlx.report.landscape import compute_landscape
 from sharpzo_mlx.report.page import write_report
 from sharpzo_mlx.runs.run import Run
@@ -97,29 +99,51 @@ def test_one_template_gives_the_zero_shot_features_of_a_prompt(tiny_model: Path,
     np.testing.assert_allclose(template_features(clip, (PLAIN,), problem.class_names), zero, atol=1e-5)
 
 
-def test_the_features_are_the_mean_of_the_templates(clip: sz.Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    templates = ("a photo of a {}.", "{} in the wild", "a very, very long text about {}")
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_features_are_the_mean_of_the_templates(
+    clip: sz.Clip, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """With and without words before the name, in NumPy and in the graph, and however many classes go at once."""
+    monkeypatch.setattr("sharpzo_mlx.prompts.ensemble.on_cpu", lambda: device == "cpu")
+    templates = ("a photo of a {}.", "{} in the wild", "a very, very long text about {}", "the non-{} part")
     features = template_features(clip, templates, NAMES)
     each = [np.array(clip.encode_texts([t.replace("{}", name) for name in NAMES])) for t in templates]
     mean = np.mean(each, axis=0)
     np.testing.assert_allclose(features, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
     assert features.dtype == mx.float32
     assert np.abs(np.array(features) - each[0]).max() > 0.01  # the templates matter
-    monkeypatch.setattr("sharpzo_mlx.prompts.ensemble.TEXT_BATCH", 2)
-    np.testing.assert_allclose(template_features(clip, templates, NAMES), features, atol=1e-6)
+    for size in ("CLASSES_AT_ONCE", "TEXT_BATCH"):
+        monkeypatch.setattr(f"sharpzo_mlx.prompts.ensemble.{size}", 2)
+        np.testing.assert_allclose(template_features(clip, templates, NAMES), features, atol=1e-6)
 
 
-def test_memory_does_not_grow_with_classes_and_templates(clip: sz.Clip) -> None:
+def test_a_tower_that_is_not_causal_reads_whole_texts(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    content = json.loads((folder / "config.json").read_text())
+    content["text_config"]["causal"] = False
+    (folder / "config.json").write_text(json.dumps(content))
+    clip = sz.load(folder)
+    assert not clip.config.text.causal
+    expected = clip.encode_texts([PLAIN.replace("{}", name) for name in NAMES])
+    np.testing.assert_allclose(template_features(clip, (PLAIN,), NAMES), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("template", ["{} of a {{}}.", "{}-{{}}"])
+def test_memory_does_not_grow_with_classes_and_templates(
+    clip: sz.Clip, monkeypatch: pytest.MonkeyPatch, template: str, device: str
+) -> None:
     """What many texts need beyond few is their rows, not their layers."""
+    monkeypatch.setattr("sharpzo_mlx.prompts.ensemble.on_cpu", lambda: device == "cpu")
 
     def peak(count: int, templates: int) -> int:
         mx.reset_peak_memory()
         names = [f"{number:04}" for number in range(count)]
-        template_features(clip, [f"{number} of a {{}}." for number in range(10, 10 + templates)], names)
+        template_features(clip, [template.format(number) for number in range(10, 10 + templates)], names)
         return mx.get_peak_memory()
 
-    few = peak(64, 1)
-    assert peak(640, 5) < few + 10 * 640 * clip.config.projection_dim * 4
+    few = peak(CLASSES_AT_ONCE, 1)
+    assert peak(4 * CLASSES_AT_ONCE, 5) < few + 10 * 4 * CLASSES_AT_ONCE * clip.config.projection_dim * 4
 
 
 def test_a_text_that_is_too_long_is_named(clip: sz.Clip) -> None:
