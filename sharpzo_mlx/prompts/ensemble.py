@@ -85,7 +85,7 @@ def _encode_prompts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names
     for stage in text.stages():
         states = stage(states)
         mx.eval(states)
-    return states[0]
+    return states.squeeze(0)
 
 
 def _encode_texts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names: Sequence[str]) -> mx.array:
