@@ -112,11 +112,13 @@ def describe_step(step: TuneStep) -> str:
 
 def describe_plan(plan: Plan) -> str:
     """Return in words what a search will do, and how long it takes at most."""
-    return (
-        f"{plan.classes} classes, {plan.train_images} training and {plan.val_images} validation images; "
-        f"zero-shot {percent(plan.zero_shot_val)} on validation; "
-        f"at most {plan.queries} queries, about {duration(plan.seconds)}"
-    )
+    images = f"{plan.train_images} training images, none for validation"
+    if plan.val_images:
+        images = (
+            f"{plan.train_images} training and {plan.val_images} validation images; "
+            f"zero-shot {percent(plan.zero_shot_val)} on validation"
+        )
+    return f"{plan.classes} classes, {images}; at most {plan.queries} queries, about {duration(plan.seconds)}"
 
 
 def describe_result(finished: Finished) -> str:

@@ -158,7 +158,7 @@ def format_summary(run: Run, dataset: Path) -> str:
     """Return the result as text: accuracies, cost, the run's folder and the next command."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_format_row("validation", results.zero_shot_val, results.val))
+    rows.append(_format_row(run.record.images.chosen_on, results.zero_shot_val, results.val))
     if results.test is not None:
         rows.append(_format_row("test", results.zero_shot, results.test))
         if results.test_text is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,12 @@ def test_pipe_hears_the_plan_new_stages_and_new_bests_once(plan: Plan) -> None:
     ]
     assert "loss 1.250, validation 50.0 %, kept 75.0 %, 280 queries, 105 MB" in shown[2]
     assert "validation kept 75.0 %" in shown[4]
+
+
+def test_a_plan_without_validation_images_says_so(plan: Plan) -> None:
+    assert "7 classes, 112 training and 28 validation images; zero-shot 28.6 % on" in progress.describe_plan(plan)
+    words = progress.describe_plan(replace(plan, val_images=0))
+    assert words == "7 classes, 112 training images, none for validation; at most 40000 queries, about 1 min 15 s"
 
 
 def test_pipe_hears_of_images_at_the_end_and_after_silence() -> None:

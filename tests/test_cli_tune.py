@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from painted_data import CLASSES, QUICK, paint_photos, save_random_clip
 from tiny_settings import EIGHT_FLAGS
 
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.cli.tune import format_summary
+from sharpzo_mlx.runs.run import Run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -48,6 +51,11 @@ def test_tune_for_a_reader(model: Path, photos: Path, tmp_path: Path, capsys: Ca
     assert f"sharpzo-mlx evaluate '{output}' {photos / 'test'}" in out
     assert "stage 1, 1 of" in err
     assert "test images: 19 of 19 read" in err
+    run = Run.load(output)
+    row = next(line for line in out.splitlines() if line.startswith("validation "))
+    run.record = replace(run.record, images=replace(run.record.images, val=()))  # as drawn from one image a class
+    other = next(line for line in format_summary(run, photos).splitlines() if line.startswith("training, left out "))
+    assert other.split()[3:] == row.split()[1:]
 
 
 def test_the_next_command_names_no_folder_without_classes(

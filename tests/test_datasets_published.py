@@ -69,6 +69,22 @@ def test_split_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         draw_split(tmp_path, shots=16, seed=0)
 
 
+def test_a_split_file_may_list_nothing_for_validation(tmp_path: Path) -> None:
+    """Then validation is drawn from the training list; with one image a class it stays empty."""
+    file = published(tmp_path) / "split_zhou_EuroSAT.json"
+    lists = json.loads(file.read_text()) | {"val": []}
+    file.write_text(json.dumps(lists))
+    assert sizes(draw_split(tmp_path, shots=2, seed=0)) == ([2] * 3, [2] * 3, [6] * 3)
+    one = {entry[1]: entry for entry in lists["train"]}
+    for tested in (True, False):
+        changes = {"train": list(one.values()), "test": lists["test"] if tested else []}
+        file.write_text(json.dumps(lists | changes))
+        split = draw_split(tmp_path, shots=1, seed=0, needs_validation=False)
+        assert sizes(split) == ([1] * 3, [0] * 3, [6] * 3 if tested else None)
+        with pytest.raises(UserError, match="no image is left for validation"):
+            draw_split(tmp_path, shots=1, seed=0)
+
+
 VARIANTS = ("707-320", "F/A-18", "DC-9-30")  # in no alphabetic order, one of them no possible folder
 
 

@@ -138,14 +138,83 @@ def test_small_classes_use_what_there_is(tmp_path: Path, caplog: pytest.LogCaptu
     caplog.clear()
     split = draw_split(tmp_path, shots=None, seed=0)
     assert sizes(split) == ([1, 1, 6, 10, 11, 16], [0, 1, 2, 3, 3, 4], [0, 0, 2, 3, 3, 80])
-    assert "no --shots given: 1 to 16 training images" in notices(caplog)
+    assert "no --shots given; training images of each class: 1 to 16" in notices(caplog)
     assert split.shots == 16
+
+
+DRAWN = {  # by shots; another draw of the same seed would be another experiment
+    1: ("a0 b1 c2 d0", "b0 c0 d1", "c1 d2 d3"),
+    3: ("a0 b1 c0 c2 d0 d1 d3", "b0 c1 d2", ""),
+}
+
+
+@pytest.mark.parametrize("needed", [True, False])
+@pytest.mark.parametrize("shots", DRAWN)
+def test_the_draw_is_the_same_whether_or_not_validation_is_needed(shots: int, needed: bool, tmp_path: Path) -> None:
+    make(tmp_path, {"a": 1, "b": 2, "c": 3, "d": 4})
+    split = draw_split(tmp_path, shots=shots, seed=7, needs_validation=needed)
+    parts = [part.paths if part else () for part in (split.train, split.val, split.test)]
+    assert tuple(" ".join(f"{path.parent.name}{int(path.stem)}" for path in paths) for paths in parts) == DRAWN[shots]
+
+
+@pytest.mark.parametrize("shots", [None, 1, 2, 4, 16])
+@pytest.mark.parametrize("inner", ["", "train/"])
+def test_what_has_validation_images_is_drawn_as_ever(inner: str, shots: int | None, tmp_path: Path) -> None:
+    for count in (2, 3, 4, 5, 8, 16, 17, 21, 40):
+        folder = make(tmp_path / str(count), {f"{inner}cat": count, f"{inner}dog": count})
+        usual = draw_split(folder, shots=shots, seed=count)
+        assert draw_split(folder, shots=shots, seed=count, needs_validation=False) == usual
+        assert min(usual.train.counts()) > 0
+        assert min(usual.val.counts()) > 0
+
+
+@pytest.mark.parametrize("shots", [None, 1, 4])
+@pytest.mark.parametrize(
+    ("parts", "val", "test"),
+    [
+        (("",), 0, None),
+        (("train/",), 0, None),
+        (("train/", "test/"), 0, 1),
+        (("train/", "val/"), 0, 1),  # val is the test set
+        (("train/", "val/", "test/"), 1, 1),
+    ],
+)
+def test_one_image_a_class_is_for_training(
+    parts: tuple[str, ...], val: int, test: int | None, shots: int | None, tmp_path: Path
+) -> None:
+    make(tmp_path, {f"{part}{name}": 1 for part in parts for name in ("cat", "dog")})
+    split = draw_split(tmp_path, shots=shots, seed=0, needs_validation=False)
+    assert sizes(split) == ([1, 1], [val, val], test and [test, test])
+    assert (split.val.class_names, split.val.folders) == (split.train.class_names, split.train.folders)
+    if not val:
+        with pytest.raises(UserError, match="no image is left for validation"):
+            draw_split(tmp_path, shots=shots, seed=0)
+
+
+def test_two_images_a_class_leave_one_for_validation(tmp_path: Path) -> None:
+    make(tmp_path, {"cat": 2, "dog": 2, "owl": 1})
+    for shots in (None, 1, 2):
+        split = draw_split(tmp_path, shots=shots, seed=0, needs_validation=False)
+        assert sizes(split) == ([1, 1, 1], [1, 1, 0], None)
+
+
+def test_what_no_image_is_left_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path / "a", {"cat": 1, "dog": 1})
+    draw_split(tmp_path / "a", shots=None, seed=0, needs_validation=False)
+    assert "no --shots given; training images of each class: 1\n" in notices(caplog) + "\n"
+    assert "left for a test split or validation; accuracies will be those on training images, each" in caplog.text
+    assert "on the validation images" not in caplog.text
+    caplog.clear()
+    make(tmp_path / "b", {"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})
+    draw_split(tmp_path / "b", shots=1, seed=0, needs_validation=False)
+    (said,) = caplog.messages
+    assert "no image is left for validation; choices are made on training images, each left out in turn" in said
 
 
 def test_no_test_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, {"a": 5, "b": 5})
     assert draw_split(tmp_path, shots=4, seed=0).test is None
-    assert "no image is left for a test split" in notices(caplog)
+    assert "left for a test split; accuracies will be those on the validation images" in notices(caplog)
 
 
 @settings(max_examples=300, deadline=None)
@@ -168,7 +237,7 @@ def test_what_cannot_be_split_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only one class, 'cat'"):
         draw_split(tmp_path / "one", shots=16, seed=0)
     make(tmp_path / "two", {"cat": 1, "dog": 1})
-    with pytest.raises(UserError, match="no image is left for validation"):
+    with pytest.raises(UserError, match="for validation; give each class at least two images, or use `tune` without"):
         draw_split(tmp_path / "two", shots=16, seed=0)
     with pytest.raises(UserError, match="--shots 0"):
         draw_split(tmp_path / "two", shots=0, seed=0)

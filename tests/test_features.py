@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features.extract import EncodeProgress, encode, encode_steps
+from sharpzo_mlx.features.extract import EncodeProgress, content_of, encode, encode_steps
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 CONFIG = CLIPConfig.from_dict(
@@ -74,6 +74,21 @@ def test_rows_are_the_towers_features_in_order(model: Path, photos: ImageSet) ->
     chosen = features.take([7, 0])
     np.testing.assert_array_equal(chosen.embeddings, np.array(features.embeddings)[[7, 0]])
     assert (chosen.labels.tolist(), chosen.paths) == ([1, 0], (photos.paths[7], photos.paths[0]))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_set_without_images_needs_no_tower(
+    cache: bool, model: Path, photos: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = load(model)
+    no_vision(clip, monkeypatch)
+    assert list(encode_steps(clip, photos.take(()), cache=cache)) == []
+    features = encode(clip, photos.take(()), cache=cache)
+    assert (features.embeddings.shape, features.embeddings.dtype) == ((0, 12), mx.float32)
+    assert (features.labels.tolist(), str(features.labels.dtype)) == ([], "int32")
+    assert (features.class_names, features.folders) == (photos.class_names, photos.folders)
+    assert (features.paths, features.skipped) == ((), ())
+    assert features.content == (content_of(()) if cache else "")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 15])

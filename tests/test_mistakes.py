@@ -84,6 +84,19 @@ def test_a_data_set_whose_name_is_not_utf8(tiny_model: Path, photos: Path, tmp_p
     assert "bad?" in (tmp_path / "c" / "comparison.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", ["tune", "compare"])
+def test_one_image_a_class_is_too_few_to_validate_on(
+    command: str, tiny_model: Path, photos: Path, tmp_path: Path, refused: Refused
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        shutil.copy(photos / name / "1.png", tmp_path / "few" / name)
+    own = ["--head", "none"] if command == "tune" else ["--seeds", "1"]
+    line = refused(command, tmp_path / "few", "--model", tiny_model, "--output", tmp_path / "r", *own)
+    assert f"{tmp_path / 'few'}: no image is left for validation; give each class at least two images" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"few"}
+
+
 # compare
 
 

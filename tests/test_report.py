@@ -290,3 +290,24 @@ def test_a_run_that_was_cut_off_and_has_no_test_split(run: sz.Run, tmp_path: Pat
     assert "Accuracy on the validation images" in words
     assert "None" not in words
     assert "The dotted line" not in words  # stage 2 has not begun
+
+
+def test_a_run_with_neither_validation_nor_test_images(run: sz.Run, tmp_path: Path) -> None:
+    """Nothing is shown of classes; the loss on the training images is."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    del record["images"]["test"]
+    record["images"]["val"] = []
+    record["results"]["test"] = None
+    (folder / "run.json").write_text(json.dumps(record))
+    analysis = analyse_run(sz.Run.load(folder), sz.load(run.model_folder))
+    assert (analysis.images, analysis.gained, analysis.lost) == (0, (), ())
+    assert np.isnan(analysis.after).all()
+    assert analysis.landscape is not None
+    words = " ".join(" ".join(read(write_report(folder)).words).split())
+    assert "its training images, each left out in turn, chose the result" in words
+    assert "measured on training, left out" in words
+    assert "The loss around the result" in words
+    assert "Accuracy on the" not in words
+    assert "None" not in words
+    assert "nan" not in words

@@ -43,6 +43,8 @@ def test_only_what_a_run_has_is_written() -> None:
     assert content["test"] is None
     assert {"val_text", "test_text", "head"} & content.keys() == set()
     assert WITH_HEAD.to_json()["head"] == {"kind": "gda", "text": 0.25, "image": 0.5}
+    assert RUN_RECORD.images.chosen_on == "validation"
+    assert replace(RUN_RECORD.images, val=()).chosen_on == "training, left out"
     assert list(RUN_RECORD.images.by_split()) == ["train", "val", "test"]
     assert list(replace(RUN_RECORD.images, test=None).by_split()) == ["train", "val"]
 

@@ -17,6 +17,8 @@ import pytest
 from tiny_settings import SMALL
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.runs.resume import check_content, open_run
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import read_settings
 from sharpzo_mlx.runs.step_log import read_steps
@@ -239,6 +241,31 @@ def test_images_that_are_gone_or_changed_are_noticed(clip: sz.Clip, photos: Path
     shutil.rmtree(own / "dog")
     with pytest.raises(sz.UserError, match="gone, but drawn for"):
         tune(clip, own, output=tmp_path / "run", resume=True)
+
+
+def test_a_run_without_validation_images_goes_on(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
+    """One image a class: the empty set is kept on disk, comes back, and the content is checked as ever."""
+    for name in ("cat", "dog"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        shutil.copy(photos / name / "1.png", tmp_path / "own" / name)
+    (tmp_path / "run").mkdir()
+
+    def opened(*, resume: bool) -> tuple[Run, list[Features]]:
+        config = sz.TuneConfig(head="gda")
+        run, images = open_run(clip, tmp_path / "own", config, folder=tmp_path / "run", resume=resume)
+        assert {name: part.counts() for name, part in images.items()} == {"train": [1, 1], "val": [0, 0]}
+        return run, [encode(clip, part) for part in images.values()]
+
+    run, sets = opened(resume=False)
+    check_content(run, *sets)
+    run.save()
+    assert Run.load(run.folder).record.images.val == ()
+    run, sets = opened(resume=True)
+    check_content(run, *sets)
+    shutil.copy(photos / "cat" / "1.png", tmp_path / "own" / "dog")
+    run, sets = opened(resume=True)
+    with pytest.raises(sz.UserError, match="have changed since"):
+        check_content(run, *sets)
 
 
 def test_linked_images_and_relative_folders_go_on(

@@ -1,9 +1,9 @@
 """Split a data set into training, validation and test images: by its folders, or drawn with the seed.
 
 `train/`, `val/` and `test/` inside a data set are used as they are. A missing one is drawn from `train/`, or from the
-class folders themselves: k shots for each class for training, min(k, 4) for validation, the rest for the test. The
-draw of a class depends on the seed, its name and the sorted names of its images only, so that neither another class nor
-another machine changes it.
+class folders themselves: k shots for each class for training, min(k, 4) for validation, the rest for the test. Where a
+class has too few images, training comes first: its only image is for training. The draw of a class depends on the seed,
+its name and the sorted names of its images only, so that neither another class nor another machine changes it.
 
 >>> split = draw_split("pacs/photo", shots=16, seed=0)  # doctest: +SKIP
 >>> len(split.train), len(split.val)  # doctest: +SKIP
@@ -40,7 +40,7 @@ class Split:
 
     Attributes:
         train: up to `shots` images of each class.
-        val: the images on which the best prompt is chosen.
+        val: the images on which the best prompt is chosen; empty if no image is left and none is needed.
         test: the images for the final accuracy; None if no image is left.
         shots: the largest number of training images of a class.
     """
@@ -59,13 +59,14 @@ class Portion:
     val: int
 
 
-def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
+def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_validation: bool = True) -> Split:
     """Choose the images to train, validate and test on; no image is opened.
 
     Args:
         folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves.
         shots: training images of each class; None for 16, or fewer where a class has too few.
         seed: the seed of the draw.
+        needs_validation: whether a split without validation images is refused. It changes nothing in what is drawn.
 
     Raises:
         UserError: the folder is missing, has fewer than two classes or too few images, or its splits have different
@@ -81,6 +82,11 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int) -> Split:
     if len(pool.folders) < 2:
         raise UserError(f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two")
     split = _draw(pool, others, shots=shots, seed=seed)
+    if needs_validation and not len(split.val):
+        raise UserError(
+            f"{folder}: no image is left for validation; give each class at least two images, "
+            "or use `tune` without `--head none`"
+        )
     _report_names(folder, split.train)
     _report(folder, split, shots)
     return split
@@ -179,15 +185,23 @@ def _report_names(folder: Path, images: ImageSet) -> None:
 
 
 def _report(folder: Path, split: Split, shots: int | None) -> None:
-    if not len(split.val):
-        raise UserError(f"{folder}: no image is left for validation; give each class at least two images")
     counts = split.train.counts()
     fewer = [f"{name} ({n})" for name, n in zip(split.train.folders, counts, strict=True) if n < split.shots]
     if shots is None:
-        spread = f"{min(counts)} to {max(counts)}" if fewer else f"{split.shots}"
-        notify(f"{folder}: no --shots given: {spread} training images of each class are used")
+        spread = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+        notify(f"{folder}: no --shots given; training images of each class: {spread}")
     elif fewer:
         more = f" and {len(fewer) - 5} more" if len(fewer) > 5 else ""
         notify(f"{folder}: fewer than {split.shots} training images: {', '.join(fewer[:5])}{more}")
-    if split.test is None:
+    _report_missing(folder, split)
+
+
+def _report_missing(folder: Path, split: Split) -> None:
+    """Notify the user of sets that no image is left for, and of what takes their place."""
+    left_out = "training images, each left out in turn"
+    if split.test is None and not len(split.val):
+        notify(f"{folder}: no image is left for a test split or validation; accuracies will be those on {left_out}")
+    elif split.test is None:
         notify(f"{folder}: no image is left for a test split; accuracies will be those on the validation images")
+    elif not len(split.val):
+        notify(f"{folder}: no image is left for validation; choices are made on {left_out}")

@@ -114,11 +114,14 @@ def encode_steps(
         The progress, at the start and after each batch.
 
     Returns:
-        The features in the order of `images`, without the unreadable images, which a notice names.
+        The features in the order of `images`, without the unreadable images, which a notice names; no rows and no
+        progress for a set without images.
 
     Raises:
-        UserError: no image could be read.
+        UserError: there are images, and none could be read.
     """
+    if not len(images):
+        return replace(_collect(images, {}, {}, clip.config.projection_dim), content=_content({}) if cache else "")
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:

@@ -79,13 +79,13 @@ def _encode_prompts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names
     """Return the features [k, D] of prompts, with the words before the class names computed once."""
     tokens = tokenise_prompts(tokenizer, template, names)
     text = SharedPrefixText(tower.text_model, tower.text_projection, tokens)
-    states = tower.text_model.embeddings.token_embedding(mx.array(tokens.prefix)[None]).astype(mx.float32)
+    states: mx.array = tower.text_model.embeddings.token_embedding(mx.array(tokens.prefix)[None]).astype(mx.float32)
     if on_cpu():
         return mx.array(text.cpu.class_features(np.array(states))[0])
     for stage in text.stages():
         states = stage(states)
-        mx.eval(states)
-    return states.squeeze(0)
+        mx.eval(states)  # holds the activations of one layer at a time
+    return states.reshape(text.classes, -1)
 
 
 def _encode_texts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names: Sequence[str]) -> mx.array:

@@ -1,7 +1,7 @@
 """What tuning changed in a run, class by class and image by image, and the loss around its result.
 
 The images are those of the test split, or of validation where there is no test split; their features come from the
-cache.
+cache. A run on very few images may have neither: then only the loss is left.
 
 >>> analysis = analyse_run(Run.load("runs/photo-m-0"), clip)  # doctest: +SKIP
 >>> analysis.confusion.trace() / analysis.confusion.sum() == run.results.test  # doctest: +SKIP
@@ -67,6 +67,11 @@ class RunAnalysis:
     lost: tuple[ChangedImage, ...]
     landscape: Landscape | None
 
+    @property
+    def images(self) -> int:
+        """The number of images that were compared; 0 if the run has neither test nor validation images."""
+        return int(self.confusion.sum())
+
 
 def analyse_run(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6) -> RunAnalysis:
     """Compare the tuned prompt with zero-shot on the images of a run.
@@ -111,7 +116,7 @@ def _drawn_images(run: Run, split: str) -> ImageSet:
 
 def _probabilities(classifier: Callable[[mx.array], mx.array], features: Features) -> tuple[np.ndarray, np.ndarray]:
     """Return the probability of each image's own class, and the most probable class, [N] each."""
-    own, predicted = [], []
+    own, predicted = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
     for start in range(0, len(features.labels), BLOCK):
         logits = np.array(classifier(features.embeddings[start : start + BLOCK]))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -53,9 +53,10 @@ def draw_all(run: Run, steps: Sequence[StepRecord], analysis: RunAnalysis | None
     if steps:
         drawers |= {"curves": lambda: _curves(steps, "queries"), "curves-seconds": lambda: _curves(steps, "seconds")}
     if analysis is not None:
-        if len(run.prompt.class_names) <= MOST_CLASSES:
+        if analysis.images and len(run.prompt.class_names) <= MOST_CLASSES:
             drawers["confusion"] = lambda: _confusion(analysis.confusion, run.prompt.class_names)
-        drawers["classes"] = lambda: _classes(analysis, run.prompt.class_names)
+        if analysis.images:
+            drawers["classes"] = lambda: _classes(analysis, run.prompt.class_names)
         if (plane := analysis.landscape) is not None:
             drawers["landscape"] = lambda: _landscape(plane)
     with matplotlib.rc_context(STYLE):

@@ -31,7 +31,10 @@ class ModelRecord(JsonRecord):
 
 @dataclass(frozen=True)
 class DrawnImages(JsonRecord):
-    """The images that a run drew, by split; `test` is None where the dataset has no test images."""
+    """The images that a run drew, by split.
+
+    `val` is empty where no image was left for it; `test` is None where the dataset has no test images.
+    """
 
     train: ImageRows
     val: ImageRows
@@ -41,6 +44,11 @@ class DrawnImages(JsonRecord):
         """Return the splits that there are, by name."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
+
+    @property
+    def chosen_on(self) -> str:
+        """Name the images that choices were made on: "validation", or "training, left out" where there are none."""
+        return "validation" if self.val else "training, left out"
 
 
 @dataclass(frozen=True)

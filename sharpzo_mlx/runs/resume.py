@@ -61,7 +61,8 @@ def open_run(
         resume: continue the run that is in the folder.
 
     Returns:
-        The run, and its images by split: "train", "val" and, where there are any, "test".
+        The run, and its images by split: "train", "val" (empty if no image is left for it and the head needs none) and,
+        where there are any, "test".
 
     Raises:
         UserError: the folder is taken, or the run in it was made with something else.
@@ -74,7 +75,7 @@ def open_run(
         raise UserError(f"{folder}: holds files but no run; choose another --output")
     config = with_template(config or TuneConfig(), dataset)
     templates = all_templates(config)
-    split = draw_split(dataset, shots=config.shots, seed=config.seed)
+    split = draw_split(dataset, shots=config.shots, seed=config.seed, needs_validation=config.head == "none")
     images = {"train": split.train, "val": split.val}
     if split.test is not None:
         images["test"] = split.test
