@@ -26,7 +26,7 @@ from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, digest, make_key
-from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.load import Batch, stream
 
 NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
@@ -78,13 +78,17 @@ class Features:
 
 def encode(clip: Clip, images: ImageSet, *, cache: bool = True) -> Features:
     """Encode a set of images without reporting progress; see `encode_steps`."""
-    steps = encode_steps(clip, images, cache=cache)
+    return finish(encode_steps(clip, images, cache=cache))
+
+
+def finish(steps: Generator[P, None, F]) -> F:
+    """Run steps to their end without their records of progress, and return what they return."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            features: Features = end.value
-            return features
+            result: F = end.value
+            return result
 
 
 def relay(steps: Generator[P, None, F], record: Callable[[P], R]) -> Generator[R, None, F]:
@@ -125,7 +129,7 @@ def encode_steps(
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
-        digests = _digests(images.paths, failed) if cache else {}
+        digests = find_digests(images.paths, failed) if cache else {}
         known = store.get(list(digests.values())) if cache else {}
         rows.update({index: known[found] for index, found in digests.items() if found in known})
         cached = len(rows)
@@ -151,14 +155,14 @@ def cache_name(clip: Clip) -> str:
 
 def content_of(paths: Sequence[Path]) -> str:
     """Return the `Features.content` of some files without decoding them."""
-    return _content(_digests(paths, {}))
+    return _content(find_digests(paths, {}))
 
 
 def _content(digests: dict[int, bytes]) -> str:
     return hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest()
 
 
-def _digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
+def find_digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
     """Return the digests of the files by position; add the files that cannot be opened to `failed`."""
 
     def read(path: Path) -> bytes | str:
@@ -183,11 +187,15 @@ def _encoded(
     """Yield, for each batch, the features and the reasons of failure by position in `paths`."""
     chosen = [paths[index] for index in missing]
     for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size):
-        fresh: dict[int, np.ndarray] = {}
-        if batch.indices:  # a batch of unreadable files must not load the tower
-            encoded = np.array(clip.encode_pixels(batch.pixels))
-            fresh = {missing[index]: row for index, row in zip(batch.indices, encoded, strict=True)}
+        fresh = {missing[index]: row for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True)}
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
+
+
+def encode_batch(clip: Clip, batch: Batch) -> np.ndarray:
+    """Return the features [B, D] of a batch's pixels; a batch of unreadable files does not load the tower."""
+    if not batch.indices:
+        return np.zeros((0, clip.config.projection_dim), dtype=np.float32)
+    return np.array(clip.encode_pixels(batch.pixels))
 
 
 def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:
@@ -225,11 +233,14 @@ def _first(skipped: Sequence[tuple[Path, str]]) -> str:
 
 
 def _report(skipped: Sequence[tuple[Path, str]]) -> None:
-    if not skipped:
-        return
-    named = "; ".join(f"{path}: {reason}" for path, reason in skipped[:NAMED])
-    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    notify(f"{len(skipped)} unreadable images are skipped: {named}{more}")
+    if skipped:
+        notify(f"{len(skipped)} unreadable images are skipped: {name_files(skipped)}")
+
+
+def name_files(failed: Sequence[tuple[Path, str]]) -> str:
+    """Return the first unreadable files with their reasons, and how many more there are, for a notice."""
+    named = "; ".join(f"{path}: {reason}" for path, reason in failed[:NAMED])
+    return named + (f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else "")
 
 
 def _report_empty(images: ImageSet, labels: np.ndarray) -> None:

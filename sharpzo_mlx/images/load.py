@@ -14,12 +14,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,9 @@ __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", 
 CHUNK = 256  # images that are sorted by decoder at a time
 AHEAD = 4  # finished pictures per thread that wait for the consumer, as bytes [H, W, 3]
 STRETCHED = 64  # ratio of the sides above which only the part that the crop keeps is resized
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -144,27 +148,48 @@ def stream(
     Raises:
         UserError: the preprocessing gives pictures of different sizes, which cannot be stacked.
     """
+    fixed_size(config)
+    workers = workers or default_workers()
+    pictures = _pictures([Path(path) for path in paths], config, workers)
+    yield from make_batches(enumerate(pictures), config, batch_size)
+
+
+def fixed_size(config: PreprocessorConfig) -> tuple[int, int]:
+    """Return the (height, width) of every prepared picture; UserError if pictures have different sizes."""
     if config.output_size is None:
         raise UserError("the model's preprocessing has no crop and no fixed size: set `crop` in its config.json")
-    workers = workers or min(8, os.cpu_count() or 1)
-    indices: list[int] = []
-    pixels: list[np.ndarray] = []
-    failed: list[tuple[int, str]] = []
-    for index, result in enumerate(_pictures([Path(path) for path in paths], config, workers)):
-        if isinstance(result, str):
-            failed.append((index, result))
-        else:
-            indices.append(index)
-            pixels.append(result)
-        if len(indices) + len(failed) == batch_size or index == len(paths) - 1:
-            yield Batch(indices, _stack(pixels, config), failed)
-            indices, pixels, failed = [], [], []
+    return config.output_size
 
 
-def _stack(pixels: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:
-    if pixels:
-        return normalise(np.stack(pixels), config)
-    return np.zeros((0, *(config.output_size or (0, 0)), 3), dtype=np.float32)
+def default_workers() -> int:
+    """Return the number of decoding threads: the machine's cores, at most 8."""
+    return min(8, os.cpu_count() or 1)
+
+
+def make_batches(
+    results: Iterable[tuple[int, np.ndarray | str]], config: PreprocessorConfig, batch_size: int
+) -> Iterator[Batch]:
+    """Gather pictures into batches and normalise them.
+
+    Args:
+        results: positions, each with its picture [H, W, 3] of bytes or the reason why there is none.
+        config: the checkpoint's preprocessing.
+        batch_size: results of a batch; the last batch may have fewer.
+
+    Yields:
+        Batches with the results in order.
+    """
+    remaining = iter(results)
+    while chunk := list(islice(remaining, batch_size)):
+        pictures = [(index, result) for index, result in chunk if not isinstance(result, str)]
+        failed = [(index, result) for index, result in chunk if isinstance(result, str)]
+        yield Batch([index for index, _ in pictures], _stack([picture for _, picture in pictures], config), failed)
+
+
+def _stack(pictures: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:
+    if pictures:
+        return normalise(np.stack(pictures), config)
+    return np.zeros((0, *fixed_size(config), 3), dtype=np.float32)
 
 
 def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | str]:
@@ -182,7 +207,7 @@ def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> It
                 chunk = paths[start : start + CHUNK]
                 plain = _plain(chunk, pool)
                 fast = _fast_pictures([path for path in chunk if path in plain], config, workers)
-                slow = _ahead(pool, by_pillow, [path for path in chunk if path not in plain], workers * AHEAD)
+                slow = map_ahead(pool, by_pillow, [path for path in chunk if path not in plain], workers * AHEAD)
                 for path in chunk:
                     result = next(fast) if path in plain else next(slow)
                     yield by_pillow(path) if result is None else result
@@ -207,13 +232,11 @@ def _is_plain(path: Path) -> bool:
         return False
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Path], np.ndarray | str], paths: list[Path], limit: int
-) -> Iterator[np.ndarray | str | None]:
+def map_ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:
     """Do as `pool.map`, with at most `limit` results in progress."""
-    waiting: deque[Future[np.ndarray | str]] = deque()
-    for path in paths:
-        waiting.append(pool.submit(work, path))
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
         if len(waiting) >= limit:
             yield waiting.popleft().result()
     while waiting:
