@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.runs.run import Run
 
 RESULTS = ("zero_shot", "val", "test", "queries", "seconds", "peak_memory_mb")
-OF_HEAD = ("val_text", "test_text", "head")  # present only if the run has a head
+OF_HEAD = ("test_text", "head")  # present only if the run has a head
 LIST_HELP = "Show the names of all settings and exit."
 SET_HELP = "Any other setting by its name."
 

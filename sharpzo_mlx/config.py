@@ -31,7 +31,8 @@ from sharpzo_mlx.optimisers.params import (
 from sharpzo_mlx.options import NONE, Option, check, declared, nearest, option
 from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
-DEFAULT_STEPS = 120
+DEFAULT_GENERATIONS, DEFAULT_STEPS = 60, 120
+STEPS_BESIDE_HEAD = 24  # the words then learn only what the head cannot say, which the first steps find
 MOST_FULL = 4096  # coordinates of a full covariance: beyond, its matrices take gigabytes and its roots minutes
 OPTIMISER = "stage2.optimiser"
 HeadKind = Literal["none", "gda"]
@@ -101,9 +102,16 @@ class TuneConfig:
     seed: int = option(0, "seed of the drawn images and of the search", minimum=0)
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
     templates: str | None = option(None, "average zero-shot over templates: imagenet, small, or a file with one a line")
-    head: HeadKind = option("none", "also fit a classifier of image features")
-    generations: int = option(60, "generations of stage 1 at most", minimum=0, maximum=LONGEST)
-    steps: int | None = option(None, "steps of stage 2 [120, or what a budget buys]", minimum=0, maximum=LONGEST)
+    head: HeadKind = option("gda", "classifier learned from the images beside the words; none: SharpZO alone")
+    views: int | None = option(
+        None, "augmented views of an image, for the head [10 up to 8 images a class, else 0]", minimum=0, maximum=100
+    )
+    generations: int | None = option(
+        None, "generations of stage 1 at most [60, beside a head 0]", minimum=0, maximum=LONGEST
+    )
+    steps: int | None = option(
+        None, "steps of stage 2 [120, beside a head 24, or what a budget buys]", minimum=0, maximum=LONGEST
+    )
     query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", minimum=1)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
     memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, unit="bytes")
@@ -135,7 +143,16 @@ class TuneConfig:
         """Steps of stage 2 at most, if no budget ends it before."""
         if self.steps is not None:
             return self.steps
-        return LONGEST if self.query_budget or self.time_budget else DEFAULT_STEPS
+        if self.query_budget or self.time_budget:
+            return LONGEST
+        return DEFAULT_STEPS if self.head == "none" else STEPS_BESIDE_HEAD
+
+    @property
+    def most_generations(self) -> int:
+        """Generations of stage 1 at most, if no budget ends it before."""
+        if self.generations is not None:
+            return self.generations
+        return DEFAULT_GENERATIONS if self.head == "none" else 0
 
     def settings(self) -> dict[str, Any]:
         """Return every setting by its name, such as `seed` or `stage2.draws`."""

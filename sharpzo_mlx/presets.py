@@ -65,6 +65,7 @@ def preset_settings(name: str) -> dict[str, Any]:
 def _paper(dataset: str) -> dict[str, Any]:
     sigma, change_point, learning_rate, std, mu = PAPER[dataset]
     return {
+        "head": "none",
         "generations": change_point,
         "steps": 20_000,
         "space.dimension": 512,

@@ -53,7 +53,7 @@ def fit_nearest_mean(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[n
     Returns:
         The classifier. Its logits are log-likelihoods up to a term that all classes share.
     """
-    means, centred = _centre(np.asarray(embeddings, np.float64), labels, classes)
+    means, centred = centre_classes(np.asarray(embeddings, np.float64), labels, classes)
     dimension = means.shape[1]
     freedom = len(labels) - classes
     variance = float((centred**2).sum()) / (max(freedom, 1) * dimension)
@@ -76,7 +76,7 @@ def fit_discriminant(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[n
         labels: class indices [N], each of the K classes present.
         classes: K.
     """
-    means, centred = _centre(np.asarray(embeddings, np.float64), labels, classes)
+    means, centred = centre_classes(np.asarray(embeddings, np.float64), labels, classes)
     dimension = means.shape[1]
     freedom = len(labels) - classes
     scatter = centred.T @ centred
@@ -125,7 +125,7 @@ def _sum_left_out_errors(turned: Array, targets: Array, moments: Array, damped: 
     return error
 
 
-def _centre(x: Array, labels: npt.NDArray[np.integer], classes: int) -> tuple[Array, Array]:
+def centre_classes(x: Array, labels: npt.NDArray[np.integer], classes: int) -> tuple[Array, Array]:
     """Return the class means [K, D], and each image's features minus the mean of its class [N, D]."""
     counts = np.bincount(labels, minlength=classes)
     assert counts.min() > 0, "each class needs an image"

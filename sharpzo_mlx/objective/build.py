@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.fallback import coarse_products
-from sharpzo_mlx.objective.loss import Score, check_offsets, score_features
+from sharpzo_mlx.objective.loss import Score, check_offsets, compute_logits, score_calibrated
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.prompts.space import SpaceOptions, make_space
@@ -51,9 +51,16 @@ class Problem:
     coarse: str | None
 
     def validate(self, w: mx.array) -> Score:
-        """Return the accuracy and the loss of w [d] on the validation images; one pass of the text tower."""
+        """Return the accuracy of w [d] on the validation images, and its loss at the best temperature.
+
+        It takes one pass of the text tower.
+        """
+        return score_calibrated(self.val_logits(w), mx.array(self.val.labels))
+
+    def val_logits(self, w: mx.array) -> mx.array:
+        """Return the logits [N, K] of the validation images under w [d]."""
         features = self.objective.class_features(w)
-        return score_features(features, self.val, self.objective.logit_scale, self.val_offsets)
+        return compute_logits(features, self.val.embeddings, self.objective.logit_scale, self.val_offsets)
 
     def prompt(self, w: mx.array) -> Prompt:
         """Return the prompt that w [d] stands for, with its class features and the zero-shot ones."""

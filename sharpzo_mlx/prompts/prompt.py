@@ -13,7 +13,7 @@ import mlx.core as mx
 
 
 class PromptHead(Protocol):
-    """A classifier of image features whose logits are added to those of the text (see `heads.head.Head`)."""
+    """A classifier that was learned from images, beside the plain words (see `heads.head.Head`)."""
 
     @property
     def kind(self) -> str:
@@ -30,8 +30,8 @@ class PromptHead(Protocol):
         """The weight of the logits of the classifier that was fitted to images."""
         ...
 
-    def add_to(self, text: mx.array, embeddings: mx.array) -> mx.array:
-        """Return text logits [N, K] plus the head's logits of image features [N, D]."""
+    def join(self, plain: mx.array, embeddings: mx.array) -> mx.array:
+        """Return the logits [N, K] of the whole classifier from those of the plain words."""
         ...
 
 
@@ -39,7 +39,8 @@ class PromptHead(Protocol):
 class Prompt:
     """A tuned prompt and its classifiers.
 
-    The logits of an image feature f of unit norm are `logit_scale * class_features @ f`; a head adds its own.
+    Without a head, the logits of an image feature f of unit norm are `logit_scale * class_features @ f`. With a head
+    they are its own, in which the words are one part.
 
     Attributes:
         context: the tuned vectors in front of the class names [n, m].
@@ -51,7 +52,7 @@ class Prompt:
         folders: K names of the class folders.
         logit_scale: the factor that turns cosines into logits.
         template: the text with one `{}` that was tuned.
-        head: the classifier that is added to the text's, or None.
+        head: the classifier that was learned from images beside the words, or None.
     """
 
     context: mx.array
@@ -66,8 +67,9 @@ class Prompt:
 
     def logits(self, embeddings: mx.array) -> mx.array:
         """Return the logits [N, K] of image features [N, D] of unit norm, the head included."""
-        text = self.text_logits(embeddings)
-        return text if self.head is None else self.head.add_to(text, embeddings)
+        if self.head is None:
+            return self.text_logits(embeddings)
+        return self.head.join(self.zero_shot_logits(embeddings), embeddings)
 
     def text_logits(self, embeddings: mx.array) -> mx.array:
         """Return the logits [N, K] of the tuned words alone."""

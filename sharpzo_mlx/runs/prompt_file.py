@@ -1,6 +1,7 @@
 """Write a tuned prompt to one safetensors file and read it back.
 
-The file is a classifier that works without this library: the arrays are tensors, the words are JSON in the metadata.
+The file is a classifier that works without this library: the arrays are tensors, the words and numbers are JSON in the
+metadata. docs/reference/files.md has the formula.
 
     write_prompt(folder / "prompt.safetensors", prompt)
     prompt = read_prompt(folder / "prompt.safetensors")
@@ -17,10 +18,15 @@ import mlx.core as mx
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_path
+from sharpzo_mlx.heads.guard import Guard
 from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.prompts.prompt import Prompt
 
 ARRAYS = ("context", "w", "class_features", "zero_shot_features")
+HEAD_ARRAYS = {"head_weight": "weight", "head_bias": "bias", "head_distances": "distances", "head_scores": "scores"}
+GUARD_ARRAYS = {"guard_whitening": "whitening", "guard_means": "means"}
+HEAD_NUMBERS = ("text_share", "image_share", "named_share")
+GUARD_NUMBERS = {"guard_centre": "centre", "guard_spread": "spread"}
 
 
 def write_prompt(path: Path, prompt: Prompt) -> None:
@@ -40,12 +46,12 @@ def write_prompt(path: Path, prompt: Prompt) -> None:
     }
     if prompt.head is not None:
         assert isinstance(prompt.head, Head), "no other kind of head can be read back"
-        arrays |= {"head_weight": prompt.head.weight, "head_bias": prompt.head.bias}
-        words |= {
-            "head": prompt.head.kind,
-            "text_share": repr(prompt.head.text_share),
-            "image_share": repr(prompt.head.image_share),
-        }
+        head, guard = prompt.head, prompt.head.guard
+        arrays |= {name: getattr(head, field) for name, field in HEAD_ARRAYS.items()}
+        arrays |= {name: getattr(guard, field) for name, field in GUARD_ARRAYS.items()}
+        words |= {"head": head.kind}
+        words |= {name: repr(getattr(head, name)) for name in HEAD_NUMBERS}
+        words |= {name: repr(getattr(guard, field)) for name, field in GUARD_NUMBERS.items()}
     with atomic_path(path) as temporary:
         mx.save_safetensors(str(temporary), arrays, metadata=words)
 
@@ -74,10 +80,13 @@ def _read_head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head
     """Return the head in a prompt's file, or None where it has none."""
     if "head" not in words:
         return None
+    guard = Guard(
+        **{field: arrays[name] for name, field in GUARD_ARRAYS.items()},
+        **{field: float(words[name]) for name, field in GUARD_NUMBERS.items()},
+    )
     return Head(
         kind=words["head"],
-        weight=arrays["head_weight"],
-        bias=arrays["head_bias"],
-        text_share=float(words["text_share"]),
-        image_share=float(words["image_share"]),
+        guard=guard,
+        **{field: arrays[name] for name, field in HEAD_ARRAYS.items()},
+        **{name: float(words[name]) for name in HEAD_NUMBERS},
     )

@@ -83,18 +83,27 @@ class RunRecord(JsonRecord):
 
 
 @dataclass(frozen=True)
-class HeadShares(JsonRecord):
-    """The weight of each classifier in the sum of logits of a run with a head.
+class HeadResult(JsonRecord):
+    """What the head of a run is made of, and whether the search for words beside it was worth keeping.
 
     Attributes:
         kind: the head, as `--head` names it.
-        text: share of the tuned words.
+        text: share of the words.
         image: share of the closed-form classifier.
+        named: share of the words in the metric of the closed-form classifier.
+        words_kept: whether the words were tuned; else they are the plain ones.
+        words_gain: fall of the loss by the tuned words on validation images that neither they nor the head had seen,
+            in nats an image; None where no search was made.
+        words_error: standard error of that.
     """
 
     kind: str
     text: float
     image: float
+    named: float
+    words_kept: bool
+    words_gain: float | None = None
+    words_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,17 +113,18 @@ class RunResults(JsonRecord):
     Attributes:
         zero_shot: accuracy before tuning; on the test images once the run is finished and where there are any, on the
             validation images otherwise.
-        val: accuracy of the tuned prompt on the validation images, with its head where it has one.
+        val: accuracy of the tuned prompt on the validation images; with a head that of the whole classifier on the
+            labelled images, each judged by a head that was fitted without it (where the words were tuned too, on the
+            validation images alone).
         test: the same on the test images; None before the end, or without test images.
-        zero_shot_val: accuracy before tuning on the validation images.
+        zero_shot_val: accuracy before tuning on the same images.
         queries: evaluations of the training loss.
         val_queries: evaluations on the validation images.
         seconds: time of the search.
         peak_memory_mb: largest memory of MLX's arrays, MiB.
         process_memory_mb: largest memory of the process, MiB.
-        val_text: with a head: `val` of the tuned words alone.
-        test_text: with a head: `test` of the tuned words alone.
-        head: with a head: the weight of each classifier.
+        test_text: with a head: `test` of the words alone.
+        head: with a head: what it is made of.
     """
 
     zero_shot: float
@@ -126,6 +136,5 @@ class RunResults(JsonRecord):
     seconds: float
     peak_memory_mb: float
     process_memory_mb: float
-    val_text: float | None = None
     test_text: float | None = None
-    head: HeadShares | None = None
+    head: HeadResult | None = None

@@ -46,7 +46,7 @@ def stage1_share(config: TuneConfig) -> float:
 def affordable_generations(config: TuneConfig) -> int:
     """Return the generations of stage 1 at most, under the query budget."""
     affordable = stage1_share(config) * (config.query_budget or math.inf) / generation_cost(config)
-    return int(min(config.generations, affordable))
+    return int(min(config.most_generations, affordable))
 
 
 def affordable_steps(config: TuneConfig, queries: int) -> int:
@@ -67,7 +67,9 @@ def planned_queries(config: TuneConfig, step_seconds: float | None = None) -> in
     if config.time_budget and step_seconds:
         steps = min(steps, int(config.time_budget / step_seconds))
     new_masks = -(-steps // config.pruning.interval)
-    total = config.generations * generation_cost(config) + steps * step_cost(config) + new_masks * mask_cost(config)
+    total = (
+        config.most_generations * generation_cost(config) + steps * step_cost(config) + new_masks * mask_cost(config)
+    )
     return min(total, config.query_budget or total)
 
 
@@ -78,7 +80,7 @@ def check_budget(config: TuneConfig) -> None:
         UserError: with the least budget that does.
     """
     choices = [step_cost(config) + mask_cost(config)] if config.most_steps else []
-    choices += [generation_cost(config)] if config.generations else []
+    choices += [generation_cost(config)] if config.most_generations else []
     if config.query_budget and choices and config.query_budget < min(choices):
         raise UserError(
             f"query-budget {config.query_budget}: the search needs at least {min(choices)}; raise it to that"

@@ -17,13 +17,13 @@ from dataclasses import replace
 import mlx.core as mx
 
 from sharpzo_mlx.files import atomic_write
-from sharpzo_mlx.objective.build import Problem
 from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
 from sharpzo_mlx.runs.record import RunResults
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import SETTINGS, as_toml
 from sharpzo_mlx.runs.step_log import StepLog
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search, TuneStep
 from sharpzo_mlx.tuning.search_state import SearchState
 
@@ -39,15 +39,16 @@ class Recorder:
         search: a new search; it takes on the checkpoint if there is one.
     """
 
-    def __init__(self, run: Run, problem: Problem, search: Search) -> None:
+    def __init__(self, run: Run, problem: TuningProblem, search: Search) -> None:
         self.run, self.problem, self.search = run, problem, search
         saved = load_checkpoint(run.folder)
         if saved:
             search.restore(*saved)
         else:
             search.begin()
-            # w = 0 is the first candidate
-            run.record = replace(run.record, zero_shot_val=search.best_score.accuracy)
+            # w = 0 is the first candidate, and zero-shot if there is no head
+            zero_shot = search.best_score.accuracy if problem.head is None else problem.head.zero_shot_accuracy
+            run.record = replace(run.record, zero_shot_val=zero_shot)
         self.kept = saved[1]["log_size"] if saved else 0
         self.saved_best: mx.array | None = None
 

@@ -1,7 +1,8 @@
 """Tune CLIP's prompt to a folder of images: `tune_steps` yields a record a step, `tune` runs it to the end.
 
-Images are drawn and encoded once, the search runs through both stages (SharpZO, arXiv 2506.20990), and the prompt with
-the best validation accuracy is kept. The test split is read when the search is over, not before. The run's folder is
+Images are drawn and encoded once. A head is fitted to their features, and a search looks for words that add to it; with
+`head="none"` the search is SharpZO alone, through both stages (arXiv 2506.20990), and the prompt with the best
+validation accuracy is kept. The test split is read when the search is over, not before. The run's folder is
 written as the search proceeds: a run that is stopped, by Ctrl-C or by force, continues with `resume=True` to the same
 result.
 
@@ -11,7 +12,7 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,21 +22,28 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import PLAIN
-from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.errors import notify
+from sharpzo_mlx.features.extract import Features, relay
 from sharpzo_mlx.files import refuse_empty
-from sharpzo_mlx.heads.head import join_head
 from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
-from sharpzo_mlx.runs.record import HeadShares
+from sharpzo_mlx.runs.record import HeadResult, RunResults
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
 from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.tuning.beside_head import (
+    WordsGain,
+    count_views,
+    encode_all_views,
+    make_problem_beside_head,
+    measure_gain,
+)
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split, encode_test
-from sharpzo_mlx.tuning.problem import make_problem
+from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 from sharpzo_mlx.tuning.search import Search, TuneStep
 from sharpzo_mlx.tuning.timing import measure_seconds, plan_queries, plan_seconds
 
@@ -146,11 +154,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     check_classes(train)
     val = yield from encode_split(clip, images["val"], "val")
     check_content(run, train, val)
-    clip.release_vision()
-    memory.reset_mlx_peak()  # from here on the peak is that of tuning
-    templates = run.record.templates
-    zero_shot = template_features(clip, templates, names) if templates else None
-    problem = make_problem(clip, train, val, run.config, zero_shot=zero_shot)
+    problem = yield from _make_problem(clip, run, train, val)
     search = Search(problem.config, problem.objective, problem.validate)
     seconds = measure_seconds(problem, search)
     search.step_seconds = seconds.step
@@ -166,25 +170,73 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
             zero_shot_val=run.record.zero_shot_val or 0.0,
         )
         yield from recorder.steps()
-    if run.config.head != "none":  # before the test images are read
-        run.keep_prompt(join_head(run.prompt, run.config.head, train, val))
+    results = costs(search.state(), run)  # what is chosen is chosen before the test images are read
+    results = results if problem.head is None else _choose_words(run, problem, search, results)
     test = (yield from encode_test(clip, run, images["test"])) if "test" in images else None
     clip.release_vision()
-    _finish(run, search, val=val, test=test)
+    _finish(run, results, test)
     yield Done(run)
 
 
-def _finish(run: Run, search: Search, *, val: Features, test: Features | None) -> None:
+def _make_problem(clip: Clip, run: Run, train: Features, val: Features) -> Generator[Encoding, None, TuningProblem]:
+    """Return what the run searches, beside its head where it has one."""
+    config, templates = run.config, run.record.templates
+    views = None
+    if config.head != "none":
+        steps = encode_all_views(clip, train, val, count_views(config, train, val))
+        views = yield from relay(steps, lambda p: Encoding("views of", p.done, p.total, p.cached))
+    clip.release_vision()
+    memory.reset_mlx_peak()  # from here on the peak is that of tuning
+    if config.head != "none":
+        return make_problem_beside_head(clip, train, val, config, templates=templates, views=views)
+    zero_shot = template_features(clip, templates, train.class_names) if templates else None
+    return make_problem(clip, train, val, config, zero_shot=zero_shot)
+
+
+def _choose_words(run: Run, problem: TuningProblem, search: Search, results: RunResults) -> RunResults:
+    """Keep the tuned words if they add to the head, else the plain ones; return the results of the whole classifier."""
+    w, gain = search.best_w, None
+    if mx.any(w != 0).item():
+        gain = measure_gain(problem, w)
+        w = w if gain.worth_keeping else mx.zeros_like(w)
+        run.keep_prompt(problem.prompt(w))
+    elif problem.config.most_steps or problem.config.most_generations:
+        gain = WordsGain(0.0, 0.0, 0.0)
+    prompt = run.prompt
+    fitted = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
+    assert fitted is not None, "the problem has a head"
+    head = fitted.head
+    result = HeadResult(
+        kind=head.kind,
+        text=head.text_share,
+        image=head.image_share,
+        named=head.named_share,
+        words_kept=bool(mx.any(w != 0).item()),
+        words_gain=gain.mean if gain else None,
+        words_error=gain.error if gain else None,
+    )
+    return replace(
+        results,
+        zero_shot=fitted.zero_shot_accuracy,
+        zero_shot_val=fitted.zero_shot_accuracy,
+        val=fitted.accuracy,
+        head=result,
+    )
+
+
+def _finish(run: Run, results: RunResults, test: Features | None) -> None:
     """Write the results; the checkpoint is needed no longer."""
-    prompt, results = run.prompt, costs(search.state(), run)
-    if (head := prompt.head) is not None:
-        shares = HeadShares(head.kind, head.text_share, head.image_share)
-        results = replace(results, val=_accuracy(prompt.logits, val), val_text=results.val, head=shares)
+    prompt = run.prompt
+    if results.val <= results.zero_shot_val:
+        notify(
+            f"{run.folder}: not above zero-shot on images it had not seen ({100 * results.val:.1f} %, zero-shot "
+            f"{100 * results.zero_shot_val:.1f} %); more images a class are the surest remedy"
+        )
     if test is not None:
         results = replace(
             results, zero_shot=_accuracy(prompt.zero_shot_logits, test), test=_accuracy(prompt.logits, test)
         )
-        if head is not None:
+        if results.head is not None:
             results = replace(results, test_text=_accuracy(prompt.text_logits, test))
     run.current_results = results
     run.record = replace(run.record, status="finished")

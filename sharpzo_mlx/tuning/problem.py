@@ -20,7 +20,9 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.heads.fit import FittedHead
 from sharpzo_mlx.objective.build import Problem, build_problem
+from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.prompts.ensemble import template_features
 from sharpzo_mlx.prompts.prompt import Prompt
 
@@ -29,23 +31,43 @@ _log = logging.getLogger("sharpzo_mlx")
 
 @dataclass(frozen=True)
 class TuningProblem(Problem):
-    """A problem, the configuration as it is carried out, and the zero-shot classifier if it is not the template's.
+    """A problem, the configuration as it is carried out, and what stands beside the words of one template.
 
     Attributes:
         config: with estimators that the device is precise enough for.
         zero_shot: the class features of several templates [K, D], or None.
+        head: the head that was fitted to all labelled images, or None.
     """
 
     config: TuneConfig
     zero_shot: mx.array | None
+    head: FittedHead | None = None
 
     def prompt(self, w: mx.array) -> Prompt:
-        """Return the prompt that w [d] stands for; with several templates its classifier is E + T(w) - T(0)."""
+        """Return the prompt that w [d] stands for, with its head.
+
+        With several templates the words are E + T(w) - T(0).
+        """
         prompt = super().prompt(w)
-        if self.zero_shot is None:
-            return prompt
-        shift = prompt.class_features - prompt.zero_shot_features
-        return replace(prompt, class_features=self.zero_shot + shift, zero_shot_features=self.zero_shot)
+        change = prompt.class_features - prompt.zero_shot_features
+        if self.zero_shot is not None:
+            prompt = replace(prompt, class_features=self.zero_shot + change, zero_shot_features=self.zero_shot)
+        head = self.fitted_head(w, change)
+        return prompt if head is None else replace(prompt, head=head.head)
+
+    def fitted_head(self, w: mx.array, change: mx.array) -> FittedHead | None:
+        """Return the head beside the words of w [d], whose class features differ by `change` [K, D] from the plain."""
+        tuned = self.head is not None and bool(mx.any(w != 0).item())
+        return self.head.with_words(change) if self.head is not None and tuned else self.head
+
+    def validate(self, w: mx.array) -> Score:
+        """Return the accuracy and the calibrated loss of w [d] on the validation images.
+
+        Without validation images, where nothing is searched, it is the accuracy of the head on left-out images.
+        """
+        if len(self.val.labels) or self.head is None:
+            return super().validate(w)
+        return Score(self.head.accuracy, 0.0, len(self.head.judged))
 
 
 def make_problem(
@@ -58,6 +80,7 @@ def make_problem(
     logit_scale: float | None = None,
     offsets: mx.array | None = None,
     val_offsets: mx.array | None = None,
+    head: FittedHead | None = None,
 ) -> TuningProblem:
     """Build the problem that a configuration describes.
 
@@ -71,6 +94,7 @@ def make_problem(
         logit_scale: the factor from cosines to logits of losses and scores; None: the checkpoint's.
         offsets: logits [N, K] that are added to those of the training images, or None.
         val_offsets: the same for the validation images.
+        head: the head that prompts get, or None.
 
     Raises:
         UserError: a template or a class name that does not work, or a memory budget below one candidate's need.
@@ -94,7 +118,8 @@ def make_problem(
         offsets=offsets,
         val_offsets=val_offsets,
     )
-    return TuningProblem(**vars(problem), config=replace_differences(config, problem.coarse), zero_shot=zero_shot)
+    changed = replace_differences(config, problem.coarse)
+    return TuningProblem(**vars(problem), config=changed, zero_shot=zero_shot, head=head)
 
 
 def _shift_logits(offsets: mx.array | None, images: Features, weights: mx.array) -> mx.array:

@@ -2,8 +2,9 @@
 
 Four validation images a class often tell accuracies apart by chance. So accuracies within `slack` standard errors of
 the highest count as equal, and the loss decides; slack 0 is the plain rule, best accuracy, ties by loss (SharpZO, arXiv
-2506.20990, section 5). A candidate is compared with the one that is kept when it comes, and a candidate that is not
-kept is forgotten. Every method of a comparison chooses by this rule.
+2506.20990, section 5). A candidate below the first one, which is zero-shot, is never kept. A candidate is compared with
+the one that is kept when it comes, and a candidate that is not kept is forgotten. Every method of a comparison chooses
+by this rule.
 
 >>> best = Selection(slack=0.0)
 >>> best.consider(Score(0.5, 1.0, 8)), best.consider(Score(0.4, 0.9, 8))
@@ -25,10 +26,11 @@ ROUNDING = 1e-9  # accuracies are quotients of whole numbers
 
 @dataclass(frozen=True)
 class SelectionState:
-    """The kept candidate's score, None before the first, and the highest accuracy so far."""
+    """The kept candidate's score, None before the first, the highest accuracy so far and that of the first."""
 
     best: Score | None = None
     top: float = 0.0
+    first: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain values."""
@@ -37,7 +39,7 @@ class SelectionState:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SelectionState:
         """Return the state that `to_json` wrote."""
-        return cls(Score(**content["best"]) if content["best"] else None, content["top"])
+        return cls(Score(**content["best"]) if content["best"] else None, content["top"], content["first"])
 
 
 class Selection:
@@ -51,6 +53,7 @@ class Selection:
         self.slack = slack
         self._best: Score | None = None
         self._top = 0.0  # the highest accuracy so far
+        self._first = 0.0  # the accuracy of the first candidate
 
     @property
     def empty(self) -> bool:
@@ -71,9 +74,9 @@ class Selection:
         finite = math.isfinite(score.loss)
         if self._best is None:
             self._best = score if finite else Score(score.accuracy, math.inf, score.images)
-            self._top = score.accuracy
+            self._top = self._first = score.accuracy
             return True
-        if not finite:
+        if not finite or score.accuracy < self._first - ROUNDING:
             return False
         self._top = max(self._top, score.accuracy)
         if better := self._is_better(score, self._best):
@@ -88,11 +91,11 @@ class Selection:
 
     def state(self) -> SelectionState:
         """Return the state, for a checkpoint."""
-        return SelectionState(self._best, self._top)
+        return SelectionState(self._best, self._top, self._first)
 
     def restore(self, state: SelectionState) -> None:
         """Take on a state."""
-        self._best, self._top = state.best, state.top
+        self._best, self._top, self._first = state.best, state.top, state.first
 
 
 def _standard_error(accuracy: float, images: int) -> float:

@@ -1,0 +1,276 @@
+"""Fit a head to all labelled images: the Gaussians, their shares beside the words, and the guard.
+
+    learned(f) = a s <f, t_k> + b (Gaussians' log-density) + c <f, t_k> in the Gaussians' metric
+
+Everything that is chosen (the shares a, b, c, the shrinkage, the guard's scale, the thresholds) is chosen on left-out
+images: each labelled image is judged by Gaussians that were fitted to all others. So training and validation images
+alike are learned from, and one or two images a class need no others. Test images are not used.
+
+>>> fitted = fit_head(words, 100.0, train, val)  # doctest: +SKIP
+>>> fitted.head.text_share, fitted.accuracy, fitted.zero_shot_accuracy  # doctest: +SKIP
+(0.31, 0.93, 0.88)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.heads.closed_form import Array, Linear
+from sharpzo_mlx.heads.gaussians import GaussianFit
+from sharpzo_mlx.heads.guard import Guard, make_guard, open_by_distance
+from sharpzo_mlx.heads.head import Head
+from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
+from sharpzo_mlx.objective.loss import mark_right
+
+SHRINKAGES = (0.25, 0.5, 1.0, 2.0, 4.0)
+ENTRIES = 1_000_000  # of the logits that the shares are chosen on: more images would not change them
+APART = 3.0  # standard errors by which validation images are farther than training images if those are averages
+FEWEST = 50  # validation images from which that can be told
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """All labelled images of a run.
+
+    Attributes:
+        embeddings: [N, D] float32, training images first.
+        labels: [N].
+        training: how many of them are training images.
+        averages: the mean of each image and of its views [N, D], which the Gaussians are fitted to; None: the images.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.integer]
+    training: int
+    averages: npt.NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, train: Features, val: Features, views: mx.array | None = None) -> LabelledSet:
+        """Return the images of both splits as one set.
+
+        Args:
+            train: training images.
+            val: validation images.
+            views: the unit-norm means of the views of all of them [N, D], or None.
+        """
+        embeddings = np.concatenate([np.array(train.embeddings), np.array(val.embeddings)])
+        averages = None if views is None else embeddings + np.array(views)
+        if averages is not None:
+            averages = averages / np.linalg.norm(averages, axis=1, keepdims=True)
+        return cls(embeddings, np.concatenate([train.labels, val.labels]), len(train.labels), averages)
+
+    def fit(self, classes: int, shrinkage: float = 1.0) -> GaussianFit:
+        """Return Gaussians of the images."""
+        fitted = self.embeddings if self.averages is None else self.averages
+        return GaussianFit(fitted, self.labels, classes, shrinkage, judged=self.embeddings)
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head, and what its parts say of the labelled images when they are left out.
+
+    Attributes:
+        head: the classifier.
+        images: the labelled images.
+        words: class features of the plain words [K, D].
+        logit_scale: s, the factor that turns cosines into logits.
+        rest: the learned classifier without the words' own logits.
+        left_out: the logits of `rest` for each labelled image when it is left out, [N, K] float32. Where an image is
+            the only one of its class, the column of that class is minus infinity.
+        distances: the guard's distance of each image when it is left out [N].
+        judged: the rows of the labelled images that are like the images to be classified, for accuracies.
+        accuracy: of the whole classifier on those, left out, 0..1.
+        zero_shot_accuracy: of the plain words on the same images.
+    """
+
+    head: Head
+    images: LabelledSet
+    words: Array
+    logit_scale: float
+    rest: Linear
+    left_out: npt.NDArray[np.float32]
+    distances: Array
+    judged: npt.NDArray[np.integer]
+    accuracy: float
+    zero_shot_accuracy: float
+
+    @property
+    def offsets(self) -> npt.NDArray[np.float32]:
+        """What is added to the words' logits of each labelled image when it is left out, [N, K], of mean 0.
+
+        It is 0 where an image is the only one of its class, since nothing but the words can name it.
+        """
+        known = np.isfinite(self.left_out).all(axis=1)
+        centred = self.left_out - np.where(known, self.left_out.mean(axis=1), 0)[:, None]
+        found: npt.NDArray[np.float32] = np.where(known[:, None], centred, 0).astype(np.float32)
+        return found
+
+    def with_words(self, change: mx.array) -> FittedHead:
+        """Return the head beside tuned words.
+
+        The words saw the training images, so that from here on only the validation images count as left out.
+
+        Args:
+            change: the tuned class features minus the plain ones [K, D].
+        """
+        added = self.head.text_share * self.logit_scale * np.array(change, np.float64)
+        rows = np.arange(self.images.training, len(self.images.labels))
+        embeddings, labels = self.images.embeddings[rows].astype(np.float64), self.images.labels[rows]
+        plain = self.logit_scale * embeddings @ self.words.T
+        learned = self.head.text_share * plain + embeddings @ added.T + self.left_out[rows]
+        summed = guarded_logits(plain, learned, self.distances[rows], self.head.guard)
+        head = replace(
+            self.head,
+            weight=self.head.weight + mx.array(added.astype(np.float32)),
+            scores=_sort(own_probabilities(summed, labels)),
+        )
+        return replace(
+            self,
+            head=head,
+            judged=rows,
+            accuracy=float(mark_right(summed, labels).mean()),
+            zero_shot_accuracy=float(mark_right(plain, labels).mean()),
+        )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One shrinkage with its best shares."""
+
+    gaussians: GaussianFit
+    shares: Array  # [3]: of the words, of the Gaussians, of the words in their metric
+    loss: float
+
+
+def fit_head(
+    words: mx.array, logit_scale: float, train: Features, val: Features, *, views: mx.array | None = None
+) -> FittedHead:
+    """Fit a head beside the plain words.
+
+    Args:
+        words: class features of the plain words [K, D].
+        logit_scale: s, the factor that turns cosines into logits.
+        train: training images, every class present.
+        val: further labelled images of the same classes; may be empty.
+        views: the unit-norm mean feature of augmented views of each image [N, D], training images first; None: none.
+    """
+    images = LabelledSet.of(train, val, views)
+    text = np.array(words, np.float64)
+    counts = np.bincount(images.labels, minlength=len(text))
+    judged = _find_representative(images, len(text))
+    rows = _spread_rows(judged[counts[images.labels[judged]] > 1], images.labels, len(text))
+    choice = _choose(images, text, logit_scale, rows)
+    return _assemble(choice, images, text, logit_scale, judged)
+
+
+def _find_representative(images: LabelledSet, classes: int) -> npt.NDArray[np.integer]:
+    """Return the rows that are like the images to be classified: all, or those for validation.
+
+    Training features may be averages over views of an image, and then lie closer to the class means than an image
+    does. That shows in the distances of left-out images.
+    """
+    everything, number = np.arange(len(images.labels)), len(images.labels) - images.training
+    if number < FEWEST or images.averages is not None:
+        return everything
+    distances = images.fit(classes).leave_out(everything).distances
+    train, val = distances[: images.training], distances[images.training :]
+    error = np.sqrt(train.var() / len(train) + val.var() / len(val))
+    return everything[images.training :] if val.mean() - train.mean() > APART * error else everything
+
+
+def _spread_rows(
+    rows: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], classes: int
+) -> npt.NDArray[np.integer]:
+    """Return the rows, or, where there are very many, as many of each class as share the choice's cost."""
+    most = max(classes, ENTRIES // classes)
+    if len(rows) <= most:
+        return rows
+    by_class = rows[np.argsort(labels[rows], kind="stable")]
+    return np.sort(by_class[np.linspace(0, len(rows) - 1, most).astype(int)])
+
+
+def _choose(images: LabelledSet, text: Array, logit_scale: float, rows: npt.NDArray[np.integer]) -> _Choice:
+    """Return the shrinkage and the shares with the highest posterior probability."""
+    prior, labels = make_prior(len(images.labels) / len(text)), images.labels[rows]
+    plain = logit_scale * images.embeddings[rows].astype(np.float64) @ text.T
+    if not len(rows):
+        return _choose_without_left_out(images, text, logit_scale, prior)
+    tried = []
+    for shrinkage in SHRINKAGES:
+        gaussians = images.fit(len(text), shrinkage)
+        left_out = gaussians.leave_out(rows, text)
+        found = choose_shares(np.stack([plain, left_out.logits, left_out.text]), labels, prior)
+        tried.append(_Choice(gaussians, found.values, found.loss))
+    return min(tried, key=lambda choice: choice.loss)
+
+
+def _choose_without_left_out(images: LabelledSet, text: Array, logit_scale: float, prior: Prior) -> _Choice:
+    """Choose where every class has one image: the words' shares by their own loss, that of the Gaussians by prior."""
+    gaussians = images.fit(len(text))
+    plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
+    named = gaussians.text_classifier(text).logits(images.embeddings)
+    words = Prior(prior.centres[[0, 2]], prior.widths[[0, 2]])
+    found = choose_shares(np.stack([plain, named]), images.labels, words)
+    return _Choice(gaussians, np.array([found.values[0], prior.centres[1], found.values[1]]), found.loss)
+
+
+def _assemble(
+    choice: _Choice, images: LabelledSet, text: Array, logit_scale: float, judged: npt.NDArray[np.integer]
+) -> FittedHead:
+    """Return the head of a choice, with what it says of left-out images."""
+    gaussians, (share, image, named) = choice.gaussians, choice.shares.tolist()
+    found = gaussians.leave_out(np.arange(len(images.labels)), text)
+    left_out = (image * found.logits + named * found.text).astype(np.float32)
+    density, by_text = gaussians.classifier(), gaussians.text_classifier(text)
+    rest = Linear(image * density.weights + named * by_text.weights, image * density.bias + named * by_text.bias)
+    guard = make_guard(gaussians, found.distances[judged])
+    plain = logit_scale * images.embeddings[judged].astype(np.float64) @ text.T
+    summed = guarded_logits(plain, share * plain + left_out[judged], found.distances[judged], guard)
+    labels = images.labels[judged]
+    head = Head(
+        kind="gda",
+        weight=mx.array((share * logit_scale * text + rest.weights).astype(np.float32)),
+        bias=mx.array(rest.bias.astype(np.float32)),
+        guard=guard,
+        text_share=share,
+        image_share=image,
+        named_share=named,
+        distances=_sort(found.distances[judged]),
+        scores=_sort(own_probabilities(summed, labels)),
+    )
+    return FittedHead(
+        head=head,
+        images=images,
+        words=text,
+        logit_scale=logit_scale,
+        rest=rest,
+        left_out=left_out,
+        distances=found.distances,
+        judged=judged,
+        accuracy=float(mark_right(summed, labels).mean()),
+        zero_shot_accuracy=float(mark_right(plain, labels).mean()),
+    )
+
+
+def _sort(values: Array) -> mx.array:
+    return mx.array(np.sort(values).astype(np.float32))
+
+
+def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:
+    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known."""
+    opening = open_by_distance(distances, guard)[:, None]
+    finite = np.where(np.isfinite(learned), learned, plain.min() - 1e3)  # a class whose only image was left out
+    mixed: Array = (1 - opening) * plain + opening * finite
+    return mixed
+
+
+def own_probabilities(logits: Array, labels: npt.NDArray[np.integer]) -> Array:
+    """Return the probability of each image's own class, [N, K], [N] -> [N]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Array = powers[np.arange(len(labels)), labels] / powers.sum(axis=1)
+    return found
