@@ -207,7 +207,7 @@ def keep_evaluations(run: Run, report: Report) -> None:
     A run in a place that cannot be written to gets a notice.
     """
     entries: dict[tuple[bool, str], EvaluationEntry | ForeignEntry] = {}
-    for entry in _read_all(run):
+    for entry in read_entries(run):
         entries[isinstance(entry, ForeignEntry), entry.path] = entry
     results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
     for result in results:
@@ -223,15 +223,11 @@ def keep_evaluations(run: Run, report: Report) -> None:
 
 def read_evaluations(run: Run) -> list[EvaluationEntry]:
     """Return the folders that `keep_evaluations` wrote; damaged entries are left out with a notice."""
-    return [entry for entry in _read_all(run) if isinstance(entry, EvaluationEntry)]
+    return [entry for entry in read_entries(run) if isinstance(entry, EvaluationEntry)]
 
 
-def read_foreign(run: Run) -> list[ForeignEntry]:
-    """Return the foreign folders that `keep_evaluations` wrote, like `read_evaluations`."""
-    return [entry for entry in _read_all(run) if isinstance(entry, ForeignEntry)]
-
-
-def _read_all(run: Run) -> list[EvaluationEntry | ForeignEntry]:
+def read_entries(run: Run) -> list[EvaluationEntry | ForeignEntry]:
+    """Return the folders that `keep_evaluations` wrote, foreign ones too; damaged ones are left out with a notice."""
     path = run.folder / EVALUATIONS
     if not path.is_file():
         return []
