@@ -29,8 +29,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def run(finished_run: Path) -> sz.Run:
-    return sz.Run.load(finished_run)
+def run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
+    return sz.Run.load(shutil.copytree(finished_run, tmp_path_factory.mktemp("runs") / "run"))
 
 
 @pytest.fixture(scope="module")
