@@ -185,10 +185,10 @@ def write_features(path: Path, *, shift: float, text: bool) -> Path:
         x = np.eye(6)[labels] + shift * np.eye(6)[2] + 0.1 * rng.normal(size=(2 * count, 6))
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16), labels
 
-    arrays = {}
+    arrays: dict[str, Any] = {"text": np.eye(6)[:2]} if text else {}
     for name, count in {"train1": 1, "train4": 4, "val": 9, "test": 40}.items():
         arrays[f"{name}_x"], arrays[f"{name}_y"] = draw(count)
-    np.savez(path, **arrays, **({"text": np.eye(6)[:2]} if text else {}))
+    np.savez(path, **arrays)
     return path
 
 
