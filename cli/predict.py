@@ -24,7 +24,9 @@ from sharpzo_mlx.errors import UserError
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.prediction import Prediction
 
-REJECT_HELP = "Say `none of them` of images unlike the labelled ones; at most this share of others is turned away."
+REJECT_HELP = (
+    "Say `none of them` of images unlike the labelled ones; about this share of the labelled kind is turned away too."
+)
 COVERAGE_HELP = "Labels per image: as many as needed to hold the right one this often; --top does not count then."
 
 

@@ -7,9 +7,11 @@ and Shafer, "Algorithmic Learning in a Random World", 2005; Angelopoulos and Bat
     set of labels   {k : p_k(f) >= the floor((1 - c) (M + 1))-th smallest probability of the own class}
 
 A new image that is exchangeable with the left-out ones is turned away with probability r at most, and its own class is
-in the set with probability c at least, whatever the distributions are. Images of another kind are not exchangeable: for
-them neither rate holds. Few images allow few statements: if M < 1/r - 1 no image is turned away, and if
-M < 1/(1 - c) - 1 all labels are in each set.
+in the set with probability c at least, whatever the distributions are. Here each left-out image is judged by a head of
+all others, instead of one head that saw none of them (the jackknife in place of a split), and the shares were chosen on
+the same images: the rates hold nearly, not strictly. Images of another kind are not exchangeable: for them neither rate
+holds. Few images allow few statements: if M < 1/r - 1 no image is turned away, and if M < 1/(1 - c) - 1 all labels are
+in each set.
 
 >>> distance_limit(np.arange(1.0, 20.0), 0.05), distance_limit(np.arange(1.0, 20.0), 0.04)
 (19.0, inf)
