@@ -124,11 +124,7 @@ def evaluate_steps(
     for folder, parts in sets:
         results.append((yield from _evaluate_folder(clip, run, folder, parts, answers)))
         yield results[-1]
-    found = []
-    for folder, images in strangers:
-        assert answers is not None, "foreign folders were refused without a head"
-        found.append((yield from _measure_foreign(clip, answers, folder, images, own=_own_distances(results))))
-        yield found[-1]
+    found = [] if answers is None else (yield from _measure_foreign(clip, answers, strangers, results))
     report = Report.of(results, found)
     keep_evaluations(run, report)
     yield report
@@ -146,17 +142,19 @@ def _make_answers(run: Run, reject: float | None, coverage: float | None, *, ask
     return make_answers(run.prompt, run.folder, reject, coverage)
 
 
-def _own_distances(results: Sequence[FolderResult]) -> np.ndarray:
-    """Return the distances of the images in distribution, or of all if none is in distribution."""
-    chosen = [result for result in results if result.in_distribution] or results
-    return np.concatenate([result.distances for result in chosen if result.distances is not None])
-
-
 def _measure_foreign(
-    clip: Clip, answers: Answers, folder: Path, images: ImageSet, *, own: np.ndarray
-) -> Generator[FolderProgress, None, ForeignResult]:
-    steps = measure_foreign(clip, answers, images, own, path=folder, chunk=CHUNK)
-    return (yield from relay(steps, lambda done: FolderProgress(folder, done, len(images))))
+    clip: Clip, answers: Answers, sets: Sequence[tuple[Path, ImageSet]], results: Sequence[FolderResult]
+) -> Generator[FolderProgress | ForeignResult, None, list[ForeignResult]]:
+    """Measure foreign folders beside the images in distribution, or beside all if none is in distribution."""
+    chosen = [result for result in results if result.in_distribution] or results
+    own = np.concatenate([result.distances for result in chosen if result.distances is not None])
+    found = []
+    for folder, images in sets:
+        steps = measure_foreign(clip, answers, images, own, path=folder, chunk=CHUNK)
+        place = FolderProgress(folder, 0, len(images))
+        found.append((yield from relay(steps, lambda done, place=place: replace(place, done=done))))  # type: ignore[misc]
+        yield found[-1]
+    return found
 
 
 @dataclass(frozen=True)
