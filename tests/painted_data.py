@@ -17,7 +17,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 
 CLASSES = {"red": (220, 30, 30), "green_leaf": (30, 200, 30), "blue": (30, 30, 220)}
-QUICK = ["--query-budget", "60", *EIGHT_FLAGS, "--steps", "10", "--seed", "0", "--no-report"]
+QUICK = ["--query-budget", "60", *EIGHT_FLAGS, "--steps", "10", "--head", "none", "--seed", "0", "--no-report"]
 
 
 def tokenizer_json() -> str:
@@ -57,4 +57,15 @@ def paint_photos(folder: Path) -> Path:
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(place / f"{number}.png")
     (folder / "test" / "blue" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+def paint_overlapping(folder: Path) -> Path:
+    """Three classes of fifteen images that are told apart with errors: colours that overlap."""
+    draw = np.random.default_rng(1)
+    for name, colour in (("cat", (150, 110, 100)), ("dog", (110, 150, 105)), ("barn owl", (105, 110, 150))):
+        (folder / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = np.array(colour) + draw.integers(-60, 60, 3) + draw.integers(-40, 40, (20, 26, 3))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{number}.png")
     return folder

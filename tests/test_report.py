@@ -42,7 +42,7 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("runs")
     data = shutil.copytree(photos, folder / "a <b>& photos")
     (data / "cat").rename(data / "<i>cat")
-    config = sz.TuneConfig(shots=4, generations=6, steps=20).with_settings({**TINY, **STEPS})
+    config = sz.TuneConfig(shots=4, head="none", generations=6, steps=20).with_settings({**TINY, **STEPS})
     return tune(sz.load(tiny_model), data, config, output=folder / "run")
 
 
@@ -190,7 +190,7 @@ def test_a_hundred_classes_stay_readable(tiny_model: Path, tmp_path: Path) -> No
         place.mkdir(parents=True)
         for name in ("a", "b", "c"):
             Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(place / f"{name}.png")
-    config = sz.TuneConfig(shots=1, generations=4, steps=0).with_settings(
+    config = sz.TuneConfig(shots=1, head="none", generations=4, steps=0).with_settings(
         {"space.dimension": 8, "stage1.population": 6, "space.relative_scale": 30.0}
     )
     run = tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")

@@ -105,9 +105,9 @@ class FittedHead:
 
         It is 0 where an image is the only one of its class, since nothing but the words can name it.
         """
-        known = np.isfinite(self.left_out).all(axis=1)
-        centred = self.left_out - np.where(known, self.left_out.mean(axis=1), 0)[:, None]
-        found: npt.NDArray[np.float32] = np.where(known[:, None], centred, 0).astype(np.float32)
+        known = np.isfinite(self.left_out).all(axis=1, keepdims=True)
+        centred = self.left_out - np.where(known, self.left_out.mean(axis=1, keepdims=True), 0)
+        found: npt.NDArray[np.float32] = np.where(known, centred, 0).astype(np.float32)
         return found
 
     def with_words(self, change: mx.array) -> FittedHead:
@@ -262,10 +262,13 @@ def _sort(values: Array) -> mx.array:
 
 
 def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:
-    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known."""
-    opening = open_by_distance(distances, guard)[:, None]
-    finite = np.where(np.isfinite(learned), learned, plain.min() - 1e3)  # a class whose only image was left out
-    mixed: Array = (1 - opening) * plain + opening * finite
+    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known.
+
+    Logits of the plain words are all that counts where a learned one is infinite.
+    """
+    known = np.isfinite(learned).all(axis=1)  # else it was the only image of its class: the words alone can name it
+    opening = np.where(known, open_by_distance(distances, guard), 0)[:, None]
+    mixed: Array = (1 - opening) * plain + opening * np.where(known[:, None], learned, 0)
     return mixed
 
 

@@ -2,10 +2,11 @@
 
     logits = sum_p share_p * logits_p,   share_p > 0
 
-The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the prior
-of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few labels
-would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md): the
-weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means falls.
+The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the
+prior of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few
+labels would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md):
+the weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means
+falls.
 
 >>> rng = np.random.default_rng(0)
 >>> labels = rng.integers(0, 3, 60)
@@ -18,6 +19,7 @@ True
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +56,7 @@ class Chosen:
 
 def image_share(shots: float) -> float:
     """Return the centre of the prior of the Gaussians' share, for so many images a class."""
-    return 0.0075 * shots**1.25 / (1 + (shots / 25) ** 1.25)
+    return 0.0075 * math.pow(shots, 1.25) / (1 + math.pow(shots / 25, 1.25))
 
 
 def make_prior(shots: float) -> Prior:
