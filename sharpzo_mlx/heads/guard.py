@@ -61,7 +61,7 @@ def make_guard(gaussians: GaussianFit, distances: Array) -> Guard:
         gaussians: fitted to all labelled images.
         distances: of left-out images, which set the scale; at least one.
     """
-    root = np.linalg.cholesky(gaussians.precision)
+    root = gaussians.root
     means = (gaussians.means + gaussians.mean) @ root
     centre = float(distances.mean())
     return Guard(
