@@ -37,9 +37,7 @@ class World:
     noise: float
 
     @classmethod
-    def draw(
-        cls, classes: int, dimension: int, *, seed: int = 0, noise: float = 1.0, apart: float = 0.35
-    ) -> World:
+    def draw(cls, classes: int, dimension: int, *, seed: int = 0, noise: float = 1.0, apart: float = 0.35) -> World:
         """Return a world whose class directions are `apart` from the common direction in each coordinate."""
         rng = np.random.default_rng([seed, 1])
         return cls(rng.normal(size=dimension) + apart * rng.normal(size=(classes, dimension)), noise)

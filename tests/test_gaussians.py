@@ -176,7 +176,9 @@ def test_features_of_any_type_are_counted_in_float64(kind: type) -> None:
     x, texts = x.astype(kind), texts.astype(kind)
     found = GaussianFit(x, labels, len(texts)).leave_out(np.arange(len(x)), texts)
     assert found.logits.dtype == found.text.dtype == found.distances.dtype == np.float64
-    wanted = leave_out_plainly(*(a.astype(np.float64) for a in (x,)), labels, *(a.astype(np.float64) for a in (texts, x)), 1.0)
+    wanted = leave_out_plainly(
+        *(a.astype(np.float64) for a in (x,)), labels, *(a.astype(np.float64) for a in (texts, x)), 1.0
+    )
     assert_same(found, wanted)
 
 

@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads.closed_form import Array, Linear
 from sharpzo_mlx.heads.gaussians import GaussianFit
@@ -28,6 +29,8 @@ from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
 from sharpzo_mlx.objective.loss import mark_right
 
 SHRINKAGES = (0.25, 0.5, 1.0, 2.0, 4.0)
+PLAIN = SHRINKAGES.index(1.0)
+TIE = 1e-3  # nats by which another shrinkage must be better: where all are right, rounding would choose
 ENTRIES = 1_000_000  # of the logits that the shares are chosen on: more images would not change them
 APART = 3.0  # standard errors by which validation images are farther than training images if those are averages
 FEWEST = 50  # validation images from which that can be told
@@ -158,7 +161,12 @@ def fit_head(
         train: training images, every class present.
         val: further labelled images of the same classes; may be empty.
         views: the unit-norm mean feature of augmented views of each image [N, D], training images first; None: none.
+
+    Raises:
+        UserError: the feature of an image is not of finite numbers.
     """
+    _check_finite(train)
+    _check_finite(val)
     images = LabelledSet.of(train, val, views)
     text = np.array(words, np.float64)
     gaussians = images.fit(len(text))
@@ -166,6 +174,15 @@ def fit_head(
     rows = _spread_rows(judged[gaussians.counts[images.labels[judged]] > 1], images.labels, len(text))
     choice = _choose(images, gaussians, text, logit_scale, rows)
     return _assemble(choice, images, text, logit_scale, judged)
+
+
+def _check_finite(images: Features) -> None:
+    finite = np.isfinite(np.array(images.embeddings)).all(axis=1)
+    if not finite.all():
+        path = images.paths[int(finite.argmin())]
+        raise UserError(
+            f"{path}: the checkpoint turns this image into numbers that are not finite; remove it, or convert the checkpoint anew with --dtype float32"
+        )
 
 
 def _find_representative(images: LabelledSet, gaussians: GaussianFit) -> npt.NDArray[np.integer]:
@@ -208,7 +225,9 @@ def _choose(
         left_out = shrunk.leave_out(rows, text)
         found = choose_shares(np.stack([plain, left_out.logits, left_out.text]), labels, prior)
         tried.append(_Choice(shrunk, found.values, found.loss))
-    return min(tried, key=lambda choice: choice.loss)
+    lowest = min(choice.loss for choice in tried)
+    equal = [choice.loss <= lowest + TIE for choice in tried]
+    return tried[min(np.flatnonzero(equal), key=lambda place: abs(place - PLAIN))]
 
 
 def _choose_without_left_out(
@@ -265,10 +284,13 @@ def _sort(values: Array) -> mx.array:
 
 
 def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:
-    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known."""
-    opening = open_by_distance(distances, guard)[:, None]
-    finite = np.where(np.isfinite(learned), learned, plain.min() - 1e3)  # a class whose only image was left out
-    mixed: Array = (1 - opening) * plain + opening * finite
+    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known.
+
+    Logits of the plain words are all that counts where a learned one is infinite.
+    """
+    known = np.isfinite(learned).all(axis=1)  # else it was the only image of its class: the words alone can name it
+    opening = np.where(known, open_by_distance(distances, guard), 0)[:, None]
+    mixed: Array = (1 - opening) * plain + opening * np.where(known[:, None], learned, 0)
     return mixed
 
 

@@ -1,10 +1,10 @@
 """Fit Gaussians of one covariance to the classes, and say of each image what the fit to all other images says of it.
 
-The covariance is shrunk towards a multiple of the identity; its inverse is the empirical-Bayes ridge-type estimate of "A
-Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section 3.2), with the
-identity counted as `shrinkage` x D images. The fit without one image differs from the whole fit by a rank-one change of
-the scatter and a shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out
-image is farther from the mean of its own class than a new image will be, because that mean lacks it: its squared
+The covariance is shrunk towards a multiple of the identity; its inverse is the empirical-Bayes ridge-type estimate of
+"A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section 3.2), with the
+identity counted as `shrinkage` x D images. In the axes of the scatter its inverse is diagonal for every shrinkage, so
+that they are found once. The fit without one image differs from the whole fit by a rank-one change of the scatter and a
+shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out image is farther from the mean of its own class than a new image will be, because that mean lacks it: its squared
 distance is corrected by the factor of the two expectations, (1 + 1/n) / (1 + 1/(n - 1)) = 1 - 1/n^2.
 
 >>> rng = np.random.default_rng(0)

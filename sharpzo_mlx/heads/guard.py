@@ -3,8 +3,8 @@
     d(f) = min_k || f A - m_k ||                  least Mahalanobis distance to a class mean of the Gaussians
     g(f) = sigmoid((2 - (d(f) - mu) / sigma) / 0.5)
 
-mu and sigma are the mean and the standard deviation of d over images that the Gaussians were not fitted to. So g is near
-1 for images like the training images, and near 0 for others, such as drawings where photographs were learned. Logits of
+mu and sigma are the mean and the standard deviation of d over images that the Gaussians were not fitted to. So g is
+near 1 for images like the training images, and near 0 for others, such as drawings where photographs were learned. Logits of
 learned classifiers count g, those of the plain words 1 - g: where all is foreign, the answer is that of zero-shot.
 
 >>> guard = Guard(mx.eye(2), mx.array([[0.0, 0.0]]), centre=1.0, spread=0.5)
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.heads.closed_form import Array
+from sharpzo_mlx.heads.closed_form import FLAT, Array
 from sharpzo_mlx.heads.gaussians import GaussianFit
 
 THRESHOLD = 2.0  # standard deviations beyond the mean distance at which the guard is half open
@@ -68,7 +68,7 @@ def make_guard(gaussians: GaussianFit, distances: Array) -> Guard:
         whitening=mx.array(root.astype(np.float32)),
         means=mx.array(means.astype(np.float32)),
         centre=centre,
-        spread=max(float(distances.std()), LEAST_SPREAD * centre),
+        spread=max(float(distances.std()), LEAST_SPREAD * centre, FLAT),
     )
 
 

@@ -2,10 +2,11 @@
 
     logits = sum_p share_p * logits_p,   share_p > 0
 
-The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the prior
-of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few labels
-would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md): the
-weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means falls.
+The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the
+prior of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few
+labels would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md):
+the weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means
+falls.
 
 >>> rng = np.random.default_rng(0)
 >>> labels = rng.integers(0, 3, 60)
