@@ -35,7 +35,8 @@ def fitted(world: World, words: mx.array) -> FittedHead:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def test_the_head_is_the_sum_of_its_parts(fitted: FittedHead, world: World, words: mx.array) -> None:

@@ -52,7 +52,7 @@ def leave_out_plainly(
 ) -> LeftOut:
     """Fit without each image in turn; the own squared distance times 1 - 1/n^2."""
     classes = len(texts)
-    ridge, origin = ridge_of_all(x, labels, classes, shrinkage), 0.0
+    ridge = ridge_of_all(x, labels, classes, shrinkage)
     origin = np.stack([x[labels == k].mean(axis=0) for k in range(classes)]).mean(axis=0)
     logits, named, distances = [], [], []
     for i, own in enumerate(labels):
@@ -176,9 +176,8 @@ def test_features_of_any_type_are_counted_in_float64(kind: type) -> None:
     x, texts = x.astype(kind), texts.astype(kind)
     found = GaussianFit(x, labels, len(texts)).leave_out(np.arange(len(x)), texts)
     assert found.logits.dtype == found.text.dtype == found.distances.dtype == np.float64
-    wanted = leave_out_plainly(
-        *(a.astype(np.float64) for a in (x,)), labels, *(a.astype(np.float64) for a in (texts, x)), 1.0
-    )
+    x, texts = x.astype(np.float64), texts.astype(np.float64)
+    wanted = leave_out_plainly(x, labels, texts, x, 1.0)
     assert_same(found, wanted)
 
 

@@ -15,7 +15,8 @@ def plain_distances(fit: GaussianFit, x: np.ndarray) -> np.ndarray:
     """The least Mahalanobis distance to a class mean in float64, one class at a time."""
     means = fit.means + fit.mean
     squares = [((x - mean) @ fit.precision * (x - mean)).sum(axis=1) for mean in means]
-    return np.sqrt(np.min(squares, axis=0))
+    found: np.ndarray = np.sqrt(np.min(squares, axis=0))
+    return found
 
 
 def drawn(images: int = 60, classes: int = 4, dimension: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,8 @@ def slope(logs: np.ndarray, logits: np.ndarray, labels: np.ndarray, prior: Prior
     """The gradient by central differences."""
     steps = 1e-5 * np.eye(len(logs))
     ahead, behind = ([posterior(logs + sign * step, logits, labels, prior) for step in steps] for sign in (1, -1))
-    return (np.array(ahead) - np.array(behind)) / 2e-5
+    found: np.ndarray = (np.array(ahead) - np.array(behind)) / 2e-5
+    return found
 
 
 @pytest.mark.parametrize("images", [1, 6, 80, 1000])

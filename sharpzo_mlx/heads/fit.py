@@ -108,9 +108,9 @@ class FittedHead:
 
         It is 0 where an image is the only one of its class, since nothing but the words can name it.
         """
-        known = np.isfinite(self.left_out).all(axis=1)
-        centred = self.left_out - np.where(known, self.left_out.mean(axis=1), 0)[:, None]
-        found: npt.NDArray[np.float32] = np.where(known[:, None], centred, 0).astype(np.float32)
+        known = np.isfinite(self.left_out).all(axis=1, keepdims=True)
+        centred = self.left_out - np.where(known, self.left_out.mean(axis=1, keepdims=True), 0)
+        found: npt.NDArray[np.float32] = np.where(known, centred, 0).astype(np.float32)
         return found
 
     def with_words(self, change: mx.array) -> FittedHead:
@@ -177,12 +177,11 @@ def fit_head(
 
 
 def _check_finite(images: Features) -> None:
-    finite = np.isfinite(np.array(images.embeddings)).all(axis=1)
+    finite = np.all(np.isfinite(np.array(images.embeddings)), axis=1)
     if not finite.all():
         path = images.paths[int(finite.argmin())]
-        raise UserError(
-            f"{path}: the checkpoint turns this image into numbers that are not finite; remove it, or convert the checkpoint anew with --dtype float32"
-        )
+        problem = "the checkpoint turns this image into numbers that are not finite"
+        raise UserError(f"{path}: {problem}; remove it, or convert the checkpoint anew with --dtype float32")
 
 
 def _find_representative(images: LabelledSet, gaussians: GaussianFit) -> npt.NDArray[np.integer]:
@@ -288,9 +287,9 @@ def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard)
 
     Logits of the plain words are all that counts where a learned one is infinite.
     """
-    known = np.isfinite(learned).all(axis=1)  # else it was the only image of its class: the words alone can name it
-    opening = np.where(known, open_by_distance(distances, guard), 0)[:, None]
-    mixed: Array = (1 - opening) * plain + opening * np.where(known[:, None], learned, 0)
+    known = np.isfinite(learned).all(axis=1, keepdims=True)  # else nothing but the words can name it
+    opening = np.where(known, open_by_distance(distances, guard)[:, None], 0)
+    mixed: Array = (1 - opening) * plain + opening * np.where(known, learned, 0)
     return mixed
 
 

@@ -4,8 +4,9 @@ The covariance is shrunk towards a multiple of the identity; its inverse is the 
 "A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section 3.2), with the
 identity counted as `shrinkage` x D images. In the axes of the scatter its inverse is diagonal for every shrinkage, so
 that they are found once. The fit without one image differs from the whole fit by a rank-one change of the scatter and a
-shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out image is farther from the mean of its own class than a new image will be, because that mean lacks it: its squared
-distance is corrected by the factor of the two expectations, (1 + 1/n) / (1 + 1/(n - 1)) = 1 - 1/n^2.
+shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out image is farther from
+the mean of its own class than a new image will be, because that mean lacks it: its squared distance is corrected by the
+factor of the two expectations, (1 + 1/n) / (1 + 1/(n - 1)) = 1 - 1/n^2.
 
 >>> rng = np.random.default_rng(0)
 >>> x, labels = rng.normal(size=(8, 3)) + np.repeat(np.eye(2, 3) * 9, 4, axis=0), np.repeat([0, 1], 4)
@@ -197,5 +198,6 @@ class _Products:
 
 
 def _centre_texts(text: npt.NDArray[np.floating]) -> Array:
-    found: Array = np.asarray(text, np.float64)
-    return found - found.mean(axis=0)
+    texts = np.asarray(text, np.float64)
+    centred: Array = texts - texts.mean(axis=0)
+    return centred

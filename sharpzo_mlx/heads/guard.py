@@ -4,12 +4,13 @@
     g(f) = sigmoid((2 - (d(f) - mu) / sigma) / 0.5)
 
 mu and sigma are the mean and the standard deviation of d over images that the Gaussians were not fitted to. So g is
-near 1 for images like the training images, and near 0 for others, such as drawings where photographs were learned. Logits of
-learned classifiers count g, those of the plain words 1 - g: where all is foreign, the answer is that of zero-shot.
+near 1 for images like the training images, and near 0 for others, such as drawings where photographs were learned.
+Logits of learned classifiers count g, those of the plain words 1 - g: where all is foreign, the answer is that of
+zero-shot.
 
 >>> guard = Guard(mx.eye(2), mx.array([[0.0, 0.0]]), centre=1.0, spread=0.5)
 >>> [round(x, 3) for x in guard.opening(mx.array([[1.0, 0.0], [0.0, 9.0]])).tolist()]
-[0.989, 0.0]
+[0.982, 0.0]
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ True
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class Chosen:
 
 def image_share(shots: float) -> float:
     """Return the centre of the prior of the Gaussians' share, for so many images a class."""
-    return 0.0075 * shots**1.25 / (1 + (shots / 25) ** 1.25)
+    return 0.0075 * math.pow(shots, 1.25) / (1 + math.pow(shots / 25, 1.25))
 
 
 def make_prior(shots: float) -> Prior:
