@@ -37,7 +37,7 @@ def pool_images(dataset: Path, target: Path) -> Path:
 
 def measure(clip: sz.Clip, dataset: Path, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Tune once and return the run's results."""
-    run = tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed).with_settings(options), output=folder)
+    run = tune(clip, dataset, sz.TuneConfig(shots=16, seed=seed, head="none").with_settings(options), output=folder)
     return {"seed": seed, **run.results.to_json()}
 
 

@@ -95,7 +95,7 @@ def measure_tune_peak(dtype: str, graph: bool, population: int, steps: int) -> d
         use_graph()
     # few queries in batches of the usual size: memory does not depend on the number of batches
     few = {"selection.every": 20, "stage2.draws": 1, "pruning.directions": 4, "stage1.population": population}
-    config = sz.TuneConfig(shots=SHOTS, generations=2, steps=steps).with_settings(few)
+    config = sz.TuneConfig(shots=SHOTS, head="none", generations=2, steps=steps).with_settings(few)
     with tempfile.TemporaryDirectory() as scratch:
         run = tune(sz.load(model), data, config, output=Path(scratch) / "run")
     return {"mlx_mb": memory.mlx_peak() / 1e6, "process_mb": memory.process_peak() / 1e6, **_read_cost(run)}

@@ -171,7 +171,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Run one cell: search from zero-shot, and evaluate the result on the test images."""
     source = Source.read(**cell.source)
     train, val, test = draw(source, cell.dataset, cell.seed)
-    config = sz.TuneConfig(seed=cell.seed, query_budget=cell.budget).with_settings(cell.options)
+    config = sz.TuneConfig(seed=cell.seed, head="none", query_budget=cell.budget).with_settings(cell.options)
     problem = make_problem(checkpoint(source.model), train, val, config)
     started = time.process_time()
     search = Search(problem.config, problem.objective, problem.validate)

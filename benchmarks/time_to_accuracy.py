@@ -48,7 +48,7 @@ PARTS = ("paper", "rates", "default")
 def configuration(part: str, seed: int) -> sz.TuneConfig:
     """Return the configuration of one run."""
     if part == "default":
-        return sz.preset(seed=seed)
+        return sz.preset(seed=seed, head="none")
     paper = sz.preset("paper", seed=seed, generations=GENERATIONS, steps=0)
     return paper.with_settings({"stage1.patience": GENERATIONS})
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 INTRODUCTION = """
 A very small CLIP knows drawings of everything, and photographs of man-made things by day. It was tuned on
-{shots} photographs each of {classes} animals and plants at dusk. Only the words before their names were tuned,
-"a photo of a {{}}." at first. The pictures below are none of those photographs.
+{shots} photographs each of {classes} animals and plants at dusk, by forward passes alone. The pictures below are
+none of those photographs. What is unlike them is left to the words "a photo of a {{}}." alone.
 """
 WORDS = {
     "test": "photographs at dusk",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,9 +13,20 @@ import pytest
 
 from sharpzo_mlx.clip import cpu_layers
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runs.step_log import StepRecord
 
-SCRIPTS = ("estimators", "heads", "memory", "queries", "scaling", "time_to_accuracy")
+SCRIPTS = (
+    "estimators",
+    "head_features",
+    "head_tables",
+    "heads",
+    "json_lines",
+    "memory",
+    "queries",
+    "scaling",
+    "time_to_accuracy",
+)
 
 
 @pytest.fixture
@@ -106,18 +118,102 @@ def test_arithmetic_of_scale_covers_weights_and_features(scripts: dict[str, Modu
     assert fixed == 4 * (3 * layer + 4 * 32 * 8 + 64 * 24)
 
 
-def test_means_over_sets_count_the_tuned_draws_alone(scripts: dict[str, ModuleType]) -> None:
-    """A set is the mean of its draws, whatever their number; a draw without a search is in no mean."""
-    heads = scripts["heads"]
-    draws = [("a", "a", 0, 0.2), ("a", "a", 1, 0.4), ("b", "b", 0, 0.5), ("b", "c", 0, 0.1), ("b", "b", 1, 0.9)]
+def make_result(script: ModuleType, trained: str, target: str, method: str, **changes: Any) -> Any:
+    values = {"shots": 1, "seed": 0, "accuracy": 0.5, "ece": 0.1, "floor": 0.05, "opening": None, "seconds": 2.0}
+    return script.Measured(trained=trained, target=target, method=method, **{**values, **changes})
+
+
+def test_a_pair_counts_once_in_a_mean_and_the_worst_draw_is_shown(scripts: dict[str, ModuleType]) -> None:
+    tables, draws = scripts["head_tables"], [("a", 0, 0.2), ("a", 1, 0.4), ("b", 0, 0.5)]
     found = [
-        heads.Measured(trained, target, shots, seed, method, accuracy + 0.01 * shots, ece=0.5 * accuracy)
-        for trained, target, seed, accuracy in draws
-        for shots in heads.SHOTS
-        for method in heads.METHODS
-        if "SharpZO" not in method or (trained, seed) != ("b", 1)
+        make_result(tables, name, name, method, seed=seed, shots=shots, accuracy=accuracy + gain * (1 - 2 * seed))
+        for name, seed, accuracy in draws
+        for shots in (1, 4)
+        for method, gain in (("zero-shot", 0.0), ("head", 0.06))
     ]
-    same, away = (heads.format_means_table(found, shifted=shifted) for shifted in (False, True))
-    assert same[0].count("|") == same[2].count("|")
-    assert same[2] == "| zero-shot | 41.0 | 42.0 | 44.0 | 48.0 | 56.0 | 46.2 | 20.0 |"
-    assert away[2] == "| zero-shot | 11.0 | 12.0 | 14.0 | 18.0 | 26.0 | 16.2 | 5.0 |"
+    lines = tables.format_table(found)
+    assert lines[0].count("|") == lines[2].count("|")
+    assert lines[2] == "| Zero-shot | 40.0 | 40.0 | +0.0 | 10.0 | 5.0 | - | 2.0 |"
+    assert lines[3] == "| Words + Gaussians + guard | 43.0 | 43.0 | -6.0 | 10.0 | 5.0 | - | 2.0 |"
+    alone = tables.format_table([one for one in found if one.trained == "a"])
+    assert alone[2].startswith("| Zero-shot | 30.0 ± 14.1 | 30.0 ± 14.1 | +0.0 |")
+
+
+def test_means_are_over_the_draws_that_all_methods_have(scripts: dict[str, ModuleType]) -> None:
+    tables = scripts["head_tables"]
+    found = [make_result(tables, "a", "a", method, seed=seed) for method in tables.METHODS for seed in (0, 1)]
+    found += [make_result(tables, "a", "b", method) for method in tables.METHODS]
+    found += [make_result(tables, "a", "a", method) for method in tables.TUNED]
+    common = tables.select_common(found, tables.METHODS + tables.TUNED)
+    assert {one.draw for one in common} == {("a", "a", 1, 0)}
+    text = tables.format_tables(found)
+    assert text.count("In distribution, means over the sets") == 2  # of all seeds without SharpZO, of seed 0 with it
+    assert text.count("Under shift, means over the sets") == 1
+
+
+def test_the_floor_of_the_calibration_error(scripts: dict[str, ModuleType]) -> None:
+    """Right probabilities are at the floor, which falls with the number of images; others are above it."""
+    heads, rng = scripts["heads"], np.random.default_rng(0)
+    floors = []
+    for images in (200, 20_000):
+        logits = rng.normal(size=(images, 3)) * 2
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        labels = (rng.random((images, 1)) > shares.cumsum(axis=1)).sum(axis=1)
+        right, sure = (heads.find_outcomes(mx.array(factor * logits), labels) for factor in (1, 3))
+        floors.append(heads.simulate_floor(right))
+        assert heads.calibration_error(right) == pytest.approx(floors[-1], rel=0.6)
+        assert heads.calibration_error(sure) > 2 * heads.simulate_floor(sure)
+    assert floors[1] < floors[0] / 5
+
+
+def test_results_survive_an_interruption(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    lines, path = scripts["json_lines"], tmp_path / "new" / "a.jsonl"
+    assert lines.read_lines(path) == []
+    lines.append_lines(path, [{"a": 1}, {"a": 2}])
+    with path.open("a") as file:
+        file.write('{"a": 3')  # cut off
+    lines.append_lines(path, [{"a": 4}])
+    assert lines.read_lines(path) == [{"a": 1}, {"a": 2}, {"a": 4}]
+
+
+def write_features(path: Path, *, shift: float, text: bool) -> Path:
+    """A file of two classes around the axes 0 and 1, shifted along axis 2."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(2), count)
+        x = np.eye(6)[labels] + shift * np.eye(6)[2] + 0.1 * rng.normal(size=(2 * count, 6))
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16), labels
+
+    arrays: dict[str, Any] = {"text": np.eye(6)[:2]} if text else {}
+    for name, count in {"train1": 1, "train4": 4, "val": 9, "test": 40}.items():
+        arrays[f"{name}_x"], arrays[f"{name}_y"] = draw(count)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_stored_features(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    script = scripts["head_features"]
+    paths = [
+        write_features(tmp_path / f"{name}.npz", shift=shift, text=name == "words")
+        for name, shift in (("words", 0.0), ("far", 3.0))
+    ]
+    found = list(script.measure_files(paths, 2, {("words", 1, 0)}))
+    assert [(one.file, one.shots, one.seed) for one in found] == [
+        ("words", 1, 1), ("words", 4, 0), ("words", 4, 1), ("far", 1, 0), ("far", 1, 1), ("far", 4, 0), ("far", 4, 1)
+    ]  # fmt: skip
+    one, without = found[1], found[-1]
+    assert (one.accuracies["head"], one.auroc) == (1.0, {"far": 1.0})
+    assert one.lost == one.accuracies["unguarded"] - one.accuracies["head"]
+    assert (without.accuracies["joined"], without.lost) == (None, None)
+    assert 0.8 < one.opened <= 1
+    assert "| 4 | 100.0 | - | 100.0 | 100.0 |" in script.format_tables(found)
+    np.savez(tmp_path / "a.npz", val_x=np.eye(2))
+    with pytest.raises(UserError, match=r"a\.npz: no file of features"):
+        script.FeatureFile.read(tmp_path / "a.npz")
+
+
+def test_auroc(scripts: dict[str, ModuleType]) -> None:
+    auroc = scripts["head_features"].measure_auroc
+    own, foreign = np.array([1.0, 2.0, 3.0]), np.array([2.0, 9.0])
+    assert auroc(own, foreign) == pytest.approx(np.mean([(f > o) + 0.5 * (f == o) for f in foreign for o in own]))

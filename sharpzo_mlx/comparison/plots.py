@@ -35,6 +35,7 @@ NOW = {"accuracy": "validation, now, %"}
 POINTS = 200  # of a line
 OWN = registry.method("sharpzo").title  # this tool's method: its line is stronger and lies above the others
 COLOURS = [matplotlib.colormaps["tab20"](place) for place in (*range(0, 20, 2), *range(1, 20, 2))]  # strong ones first
+COLOURS += [matplotlib.colormaps["tab20b"](place) for place in range(0, 20, 4)]
 
 
 def write_curves(comparison: Comparison) -> list[Path]:

@@ -126,12 +126,16 @@ def write_comparison(comparison: Comparison) -> None:
 
 
 def _with_budget(config: TuneConfig) -> TuneConfig:
-    """Return the configuration with a query budget; refuse one with a time budget or several templates."""
+    """Return the configuration with a query budget and no head, which some methods add; refuse what cannot be compared.
+
+    Raises:
+        UserError: a time budget, or several templates.
+    """
     if config.time_budget:
         raise UserError("time-budget: methods are compared at equal queries; give a query budget instead")
     if config.templates is not None:
         raise UserError(f"templates {config.templates}: methods are compared with one template; leave it out")
-    return config if config.query_budget else replace(config, query_budget=QUERIES)
+    return replace(config, head="none", query_budget=config.query_budget or QUERIES)
 
 
 def _find_sources(

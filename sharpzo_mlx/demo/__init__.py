@@ -27,7 +27,7 @@ __all__ = ["LIVING", "MODEL_FOLDER", "Amounts", "Finished", "Rendered", "Shown",
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 AMOUNTS = Amounts()
-CONFIG = sz.TuneConfig(steps=60)  # half of the default, so that slow machines also take less than a minute
+CONFIG = sz.TuneConfig()
 SHOWN = LIVING[::2]  # the first test picture of these classes is shown with its predicted labels
 
 

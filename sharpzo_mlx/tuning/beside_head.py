@@ -4,9 +4,9 @@ The words are tuned beside a head that was fitted to the training images alone, 
 both. Whether the tuned words are kept is decided there: their loss must be lower by more than its standard error.
 Otherwise the plain words stay, which cost nothing and hold under shift.
 
-    problem = yield from make_problem_beside_head(clip, train, val, config, templates)
-    gain = measure_gain(problem, search.best_w)
-    words = search.best_w if gain.worth_keeping else 0 * search.best_w
+    problem = make_problem_beside_head(clip, train, val, config, views=views)
+    chosen = choose_words(problem, search.best_w)
+    prompt = problem.prompt(chosen.w)
 """
 
 from __future__ import annotations
@@ -50,6 +50,19 @@ class WordsGain:
     def worth_keeping(self) -> bool:
         """Whether the loss falls by more than its standard error, and the accuracy does not."""
         return self.mean > self.error and self.accuracy >= 0
+
+
+@dataclass(frozen=True)
+class ChosenWords:
+    """The words that a head keeps.
+
+    Attributes:
+        w: the vector of the words [d]; zeros are the plain words.
+        gain: what the words that the search found add; None where nothing was searched.
+    """
+
+    w: mx.array
+    gain: WordsGain | None
 
 
 def count_views(config: TuneConfig, train: Features, val: Features) -> int:
@@ -135,6 +148,20 @@ def can_search(config: TuneConfig, train: Features, val: Features) -> bool:
     if reason and (config.steps or config.generations or config.query_budget or config.time_budget):
         notify(f"there is {reason}, so the words are not tuned: the head learns from the images alone")
     return not reason
+
+
+def choose_words(problem: TuningProblem, w: mx.array) -> ChosenWords:
+    """Keep the words of w [d] if they add to the head, else the plain ones.
+
+    Args:
+        problem: beside a head.
+        w: the best vector of the search; zeros if it found none, or there was none.
+    """
+    if mx.any(w != 0).item():
+        gain = measure_gain(problem, w)
+        return ChosenWords(w if gain.worth_keeping else mx.zeros_like(w), gain)
+    searched = problem.config.most_steps or problem.config.most_generations
+    return ChosenWords(w, WordsGain(0.0, 0.0, 0.0) if searched else None)
 
 
 def measure_gain(problem: TuningProblem, w: mx.array) -> WordsGain:

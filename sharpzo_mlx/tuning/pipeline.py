@@ -34,11 +34,10 @@ from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
 from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.tuning.beside_head import (
-    WordsGain,
+    choose_words,
     count_views,
     encode_all_views,
     make_problem_beside_head,
-    measure_gain,
 )
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
@@ -195,13 +194,9 @@ def _make_problem(clip: Clip, run: Run, train: Features, val: Features) -> Gener
 
 def _choose_words(run: Run, problem: TuningProblem, search: Search, results: RunResults) -> RunResults:
     """Keep the tuned words if they add to the head, else the plain ones; return the results of the whole classifier."""
-    w, gain = search.best_w, None
-    if mx.any(w != 0).item():
-        gain = measure_gain(problem, w)
-        w = w if gain.worth_keeping else mx.zeros_like(w)
-        run.keep_prompt(problem.prompt(w))
-    elif problem.config.most_steps or problem.config.most_generations:
-        gain = WordsGain(0.0, 0.0, 0.0)
+    chosen = choose_words(problem, search.best_w)
+    w, gain = chosen.w, chosen.gain
+    run.keep_prompt(problem.prompt(w))
     prompt = run.prompt
     fitted = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
     assert fitted is not None, "the problem has a head"

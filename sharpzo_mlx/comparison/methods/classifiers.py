@@ -1,4 +1,4 @@
-"""The predictors that read image features alone: class features against them, or a linear classifier of them.
+"""The predictors that read image features alone: class features against them, a linear classifier, or a head.
 
 >>> CosineClassifier(mx.eye(2), 100.0).class_features.shape
 (2, 2)
@@ -13,6 +13,7 @@ import numpy as np
 
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads import closed_form
+from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.objective.build import Problem
 
 
@@ -44,3 +45,17 @@ class LinearClassifier:
         """Return the logits [N, K]."""
         found = self.share * self.linear.logits(np.array(features.embeddings))
         return mx.array(found.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class HeadClassifier:
+    """A head beside plain words, whose class features are `words` [K, D]."""
+
+    head: Head
+    words: mx.array
+    logit_scale: float
+
+    def logits(self, features: Features) -> mx.array:
+        """Return the logits [N, K]."""
+        plain = self.logit_scale * (features.embeddings @ self.words.T)
+        return self.head.join(plain, features.embeddings)

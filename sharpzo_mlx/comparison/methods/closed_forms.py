@@ -1,12 +1,12 @@
 """Closed-form classifiers of the cached image features, alone or joined with a text classifier.
 
-Nearest class mean and ridge regression on one-hot targets use images alone. Gaussian discriminant analysis is joined
-with the zero-shot classifier ("A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation", ICLR 2024, arXiv
-2402.04087) or with SharpZO's tuned one. Fitting makes no query. Free parameters are chosen on the validation images, or
-by leave-one-out errors of the training images.
+Nearest class mean, ridge regression on one-hot targets and Gaussian discriminant analysis use images alone. The last is
+also joined with the zero-shot classifier ("A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation", ICLR 2024,
+arXiv 2402.04087) or with SharpZO's tuned one. Fitting makes no query. Free parameters are chosen on the validation
+images, or by leave-one-out errors of the training images.
 
 >>> [method.name for method in METHODS]
-['ncm', 'ridge', 'gda', 'sharpzo-gda']
+['ncm', 'ridge', 'gda-alone', 'gda', 'sharpzo-gda']
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ TRIALS: tuple[Mapping[str, Any], ...] = ({"mixture": "loss"}, {"mixture": "accur
 METHODS = (
     Method("ncm", "Nearest class mean", "-", partial(fit_alone, fit=closed_form.fit_nearest_mean)),
     Method("ridge", "Ridge regression", "-", partial(fit_alone, fit=closed_form.fit_ridge)),
+    Method("gda-alone", "GDA", BASELINE, partial(fit_alone, fit=closed_form.fit_discriminant)),
     Method(
         name="gda",
         title="Zero-shot + GDA",
@@ -116,7 +117,7 @@ METHODS = (
     Method(
         name="sharpzo-gda",
         title="SharpZO + GDA",
-        source=f"`tune --head gda`; {BASELINE}",
+        source=f"the search of `tune --head none`, joined as in {BASELINE}",
         start=partial(join_with_words, words=partial(search, stages=keep_settings)),
         check=lambda config, options: check_search(config, _of_words(options), stages=keep_settings),
         published={"mixture": "accuracy"},

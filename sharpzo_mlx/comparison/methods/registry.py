@@ -26,7 +26,8 @@ HOMES: dict[str, dict[str, str]] = {  # group -> name -> module, in the order of
     "sharpness": {"sam-cma": "searches", "sharpzo": "searches", "sharpzo-sgd": "searches"},
     "paper": {"sharpzo-paper": "searches"},
     "black-box": {"zip": "zip_tuning", "blackvip": "blackvip"},
-    "closed-forms": dict.fromkeys(("ncm", "ridge", "gda", "sharpzo-gda"), "closed_forms"),
+    "closed-forms": dict.fromkeys(("ncm", "ridge", "gda-alone", "gda", "sharpzo-gda"), "closed_forms"),
+    "heads": dict.fromkeys(("head-unguarded", "head", "default"), "guarded_heads"),
     "backpropagation": {"coop": "coop"},
 }
 

@@ -1,25 +1,26 @@
 """Run SharpZO's two stages, or one of them, as a method of `compare`.
 
-`search` runs the search of `tune` with some settings and yields a record at each validation. The functions after it
-return the settings that turn the search into one of its parts: stage 1 alone or stage 2 alone, as long as the query
-budget, so that every method may spend all of it.
+`search` runs the search of `tune` with some settings and yields a record at each validation; its part `follow` serves
+other methods too. The functions after them return the settings that turn the search into one of its parts: stage 1
+alone or stage 2 alone, as long as the query budget, so that every method may spend all of it.
 
     steps = search(task, {"stage1.sigma": 1.0}, stages=choose_plain_stage1)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 import mlx.core as mx
 
 from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
-from sharpzo_mlx.comparison.methods.method import Progress, Steps, Task
+from sharpzo_mlx.comparison.methods.method import Predictor, Progress, Steps, Task
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.tuning.budget import check_budget
+from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
 
 Options: TypeAlias = Mapping[str, Any]  # settings of TuneConfig by name
@@ -42,6 +43,23 @@ def search(task: Task, options: Options, *, stages: Callable[[int], Options]) ->
         UserError: the budget does not buy a step.
     """
     problem = task.problem({**options, **stages(task.query_budget), "query_budget": task.query_budget})
+    w = yield from follow(problem, partial(CosineClassifier.at, problem))
+    return CosineClassifier.at(problem, w)
+
+
+def follow(
+    problem: TuningProblem, classify: Callable[[mx.array], Predictor], *, image_passes: int = 0
+) -> Generator[Progress, None, mx.array]:
+    """Run the search of a problem to its end; yield a record whenever a candidate was validated, and return the best.
+
+    Args:
+        problem: with its configuration.
+        classify: returns what w [d] stands for.
+        image_passes: images that were passed through the image tower before.
+
+    Raises:
+        UserError: the budget does not buy a step.
+    """
     scores: list[Score] = []
 
     def validate(w: mx.array) -> Score:
@@ -49,8 +67,8 @@ def search(task: Task, options: Options, *, stages: Callable[[int], Options]) ->
         return scores[-1]
 
     def record(queries: int) -> Progress:
-        kept = partial(CosineClassifier.at, problem, running.best_w)
-        return Progress(queries, scores[-1], running.best_score, kept)
+        kept = partial(classify, running.best_w)
+        return Progress(queries, scores[-1], running.best_score, kept, image_passes=image_passes)
 
     running = Search(problem.config, problem.objective, validate)
     check_budget(problem.config)
@@ -63,7 +81,7 @@ def search(task: Task, options: Options, *, stages: Callable[[int], Options]) ->
             yield record(step.queries)
     if len(scores) > seen:  # the budget ended between two validations
         yield record(problem.objective.queries)
-    return CosineClassifier.at(problem, running.best_w)
+    return running.best_w
 
 
 def choose_stage1(budget: int) -> Options:
