@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.heads.closed_form import Array
+from sharpzo_mlx.heads.closed_form import FLAT, Array
 from sharpzo_mlx.heads.gaussians import GaussianFit
 
 THRESHOLD = 2.0  # standard deviations beyond the mean distance at which the guard is half open
@@ -62,14 +62,14 @@ def make_guard(gaussians: GaussianFit, distances: Array) -> Guard:
         gaussians: fitted to all labelled images.
         distances: of left-out images, which set the scale; at least one.
     """
-    root = np.linalg.cholesky(gaussians.precision)
+    root = gaussians.root
     means = (gaussians.means + gaussians.mean) @ root
     centre = float(distances.mean())
     return Guard(
         whitening=mx.array(root.astype(np.float32)),
         means=mx.array(means.astype(np.float32)),
         centre=centre,
-        spread=max(float(distances.std()), LEAST_SPREAD * centre),
+        spread=max(float(distances.std()), LEAST_SPREAD * centre, FLAT),
     )
 
 
