@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from page_reader import read
 from PIL import Image
 from tiny_settings import TINY
 
@@ -51,30 +51,6 @@ def page(run: sz.Run, photos: Path) -> Path:
     data = Path(run.record.dataset)
     assert main.run(["evaluate", str(run.folder), str(data)]) == 0
     return write_report(run, png=True)
-
-
-class Reader(HTMLParser):
-    """Collects words, and everything that could be fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.sources: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        fetching = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
-        self.sources += [value or "" for name, value in attrs if name in fetching]
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def read(page: Path) -> Reader:
-    reader = Reader()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return reader
 
 
 def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
