@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads.closed_form import Array, Linear
 from sharpzo_mlx.heads.gaussians import GaussianFit
@@ -28,6 +29,8 @@ from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
 from sharpzo_mlx.objective.loss import mark_right
 
 SHRINKAGES = (0.25, 0.5, 1.0, 2.0, 4.0)
+PLAIN = SHRINKAGES.index(1.0)
+TIE = 1e-3  # nats by which another shrinkage must be better: where all are right, rounding would choose
 ENTRIES = 1_000_000  # of the logits that the shares are chosen on: more images would not change them
 APART = 3.0  # standard errors by which validation images are farther than training images if those are averages
 FEWEST = 50  # validation images from which that can be told
@@ -64,10 +67,10 @@ class LabelledSet:
             averages = averages / np.linalg.norm(averages, axis=1, keepdims=True)
         return cls(embeddings, np.concatenate([train.labels, val.labels]), len(train.labels), averages)
 
-    def fit(self, classes: int, shrinkage: float = 1.0) -> GaussianFit:
+    def fit(self, classes: int) -> GaussianFit:
         """Return Gaussians of the images."""
         fitted = self.embeddings if self.averages is None else self.averages
-        return GaussianFit(fitted, self.labels, classes, shrinkage, judged=self.embeddings)
+        return GaussianFit(fitted, self.labels, classes, judged=None if self.averages is None else self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,9 @@ class FittedHead:
 
         It is 0 where an image is the only one of its class, since nothing but the words can name it.
         """
-        known = np.isfinite(self.left_out).all(axis=1)
-        centred = self.left_out - np.where(known, self.left_out.mean(axis=1), 0)[:, None]
-        found: npt.NDArray[np.float32] = np.where(known[:, None], centred, 0).astype(np.float32)
+        known = np.isfinite(self.left_out).all(axis=1, keepdims=True)
+        centred = self.left_out - np.where(known, self.left_out.mean(axis=1, keepdims=True), 0)
+        found: npt.NDArray[np.float32] = np.where(known, centred, 0).astype(np.float32)
         return found
 
     def with_words(self, change: mx.array) -> FittedHead:
@@ -158,17 +161,30 @@ def fit_head(
         train: training images, every class present.
         val: further labelled images of the same classes; may be empty.
         views: the unit-norm mean feature of augmented views of each image [N, D], training images first; None: none.
+
+    Raises:
+        UserError: the feature of an image is not of finite numbers.
     """
+    _check_finite(train)
+    _check_finite(val)
     images = LabelledSet.of(train, val, views)
     text = np.array(words, np.float64)
-    counts = np.bincount(images.labels, minlength=len(text))
-    judged = _find_representative(images, len(text))
-    rows = _spread_rows(judged[counts[images.labels[judged]] > 1], images.labels, len(text))
-    choice = _choose(images, text, logit_scale, rows)
+    gaussians = images.fit(len(text))
+    judged = _find_representative(images, gaussians)
+    rows = _spread_rows(judged[gaussians.counts[images.labels[judged]] > 1], images.labels, len(text))
+    choice = _choose(images, gaussians, text, logit_scale, rows)
     return _assemble(choice, images, text, logit_scale, judged)
 
 
-def _find_representative(images: LabelledSet, classes: int) -> npt.NDArray[np.integer]:
+def _check_finite(images: Features) -> None:
+    finite = np.all(np.isfinite(np.array(images.embeddings)), axis=1)
+    if not finite.all():
+        path = images.paths[int(finite.argmin())]
+        problem = "the checkpoint turns this image into numbers that are not finite"
+        raise UserError(f"{path}: {problem}; remove it, or convert the checkpoint anew with --dtype float32")
+
+
+def _find_representative(images: LabelledSet, gaussians: GaussianFit) -> npt.NDArray[np.integer]:
     """Return the rows that are like the images to be classified: all, or those for validation.
 
     Training features may be averages over views of an image, and then lie closer to the class means than an image
@@ -177,7 +193,7 @@ def _find_representative(images: LabelledSet, classes: int) -> npt.NDArray[np.in
     everything, number = np.arange(len(images.labels)), len(images.labels) - images.training
     if number < FEWEST or images.averages is not None:
         return everything
-    distances = images.fit(classes).leave_out(everything).distances
+    distances = gaussians.leave_out(everything).distances
     train, val = distances[: images.training], distances[images.training :]
     error = np.sqrt(train.var() / len(train) + val.var() / len(val))
     return everything[images.training :] if val.mean() - train.mean() > APART * error else everything
@@ -194,24 +210,29 @@ def _spread_rows(
     return np.sort(by_class[np.linspace(0, len(rows) - 1, most).astype(int)])
 
 
-def _choose(images: LabelledSet, text: Array, logit_scale: float, rows: npt.NDArray[np.integer]) -> _Choice:
+def _choose(
+    images: LabelledSet, gaussians: GaussianFit, text: Array, logit_scale: float, rows: npt.NDArray[np.integer]
+) -> _Choice:
     """Return the shrinkage and the shares with the highest posterior probability."""
     prior, labels = make_prior(len(images.labels) / len(text)), images.labels[rows]
     plain = logit_scale * images.embeddings[rows].astype(np.float64) @ text.T
     if not len(rows):
-        return _choose_without_left_out(images, text, logit_scale, prior)
+        return _choose_without_left_out(images, gaussians, text, logit_scale, prior)
     tried = []
     for shrinkage in SHRINKAGES:
-        gaussians = images.fit(len(text), shrinkage)
-        left_out = gaussians.leave_out(rows, text)
+        shrunk = gaussians.with_shrinkage(shrinkage)
+        left_out = shrunk.leave_out(rows, text)
         found = choose_shares(np.stack([plain, left_out.logits, left_out.text]), labels, prior)
-        tried.append(_Choice(gaussians, found.values, found.loss))
-    return min(tried, key=lambda choice: choice.loss)
+        tried.append(_Choice(shrunk, found.values, found.loss))
+    lowest = min(choice.loss for choice in tried)
+    equal = [choice.loss <= lowest + TIE for choice in tried]
+    return tried[min(np.flatnonzero(equal), key=lambda place: abs(place - PLAIN))]
 
 
-def _choose_without_left_out(images: LabelledSet, text: Array, logit_scale: float, prior: Prior) -> _Choice:
+def _choose_without_left_out(
+    images: LabelledSet, gaussians: GaussianFit, text: Array, logit_scale: float, prior: Prior
+) -> _Choice:
     """Choose where every class has one image: the words' shares by their own loss, that of the Gaussians by prior."""
-    gaussians = images.fit(len(text))
     plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
     named = gaussians.text_classifier(text).logits(images.embeddings)
     words = Prior(prior.centres[[0, 2]], prior.widths[[0, 2]])
@@ -262,10 +283,13 @@ def _sort(values: Array) -> mx.array:
 
 
 def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:
-    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known."""
-    opening = open_by_distance(distances, guard)[:, None]
-    finite = np.where(np.isfinite(learned), learned, plain.min() - 1e3)  # a class whose only image was left out
-    mixed: Array = (1 - opening) * plain + opening * finite
+    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known.
+
+    Logits of the plain words are all that counts where a learned one is infinite.
+    """
+    known = np.isfinite(learned).all(axis=1, keepdims=True)  # else nothing but the words can name it
+    opening = np.where(known, open_by_distance(distances, guard)[:, None], 0)
+    mixed: Array = (1 - opening) * plain + opening * np.where(known, learned, 0)
     return mixed
 
 

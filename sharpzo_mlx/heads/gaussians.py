@@ -1,11 +1,12 @@
 """Fit Gaussians of one covariance to the classes, and say of each image what the fit to all other images says of it.
 
-The covariance is shrunk towards a multiple of the identity; its inverse is the empirical-Bayes ridge-type estimate of "A
-Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section 3.2), with the
-identity counted as `shrinkage` x D images. The fit without one image differs from the whole fit by a rank-one change of
-the scatter and a shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out
-image is farther from the mean of its own class than a new image will be, because that mean lacks it: its squared
-distance is corrected by the factor of the two expectations, (1 + 1/n) / (1 + 1/(n - 1)) = 1 - 1/n^2.
+The covariance is shrunk towards a multiple of the identity; its inverse is the empirical-Bayes ridge-type estimate of
+"A Hard-to-Beat Baseline for Training-Free CLIP-based Adaptation" (ICLR 2024, arXiv 2402.04087, section 3.2), with the
+identity counted as `shrinkage` x D images. In the axes of the scatter its inverse is diagonal for every shrinkage, so
+that they are found once. The fit without one image differs from the whole fit by a rank-one change of the scatter and a
+shift of one mean, so that all N of them cost about as much as one (Sherman-Morrison). A left-out image is farther from
+the mean of its own class than a new image will be, because that mean lacks it: its squared distance is corrected by the
+factor of the two expectations, (1 + 1/n) / (1 + 1/(n - 1)) = 1 - 1/n^2.
 
 >>> rng = np.random.default_rng(0)
 >>> x, labels = rng.normal(size=(8, 3)) + np.repeat(np.eye(2, 3) * 9, 4, axis=0), np.repeat([0, 1], 4)
@@ -15,6 +16,7 @@ distance is corrected by the factor of the two expectations, (1 + 1/n) / (1 + 1/
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +59,6 @@ class GaussianFit:
         counts: images of each class [K].
         mean: the mean of the class means [D]; it is the origin of what follows.
         means: the class means [K, D].
-        precision: the inverse of the covariance [D, D].
     """
 
     def __init__(
@@ -69,30 +70,51 @@ class GaussianFit:
         *,
         judged: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        x = np.asarray(embeddings, np.float64)
         self.labels = np.asarray(labels)
         self.counts = np.bincount(self.labels, minlength=classes)
-        means, self._deviations = centre_classes(x, self.labels, classes)
+        means, deviations = centre_classes(np.asarray(embeddings, np.float64), self.labels, classes)
         self.mean = means.mean(axis=0)
-        self.means, self._x = means - self.mean, (x if judged is None else np.asarray(judged, np.float64)) - self.mean
-        self._scatter_inverse, self._freedom = self._invert_scatter(shrinkage)
-        self.precision = self._scatter_inverse * self._freedom
+        self.means = means - self.mean
+        values, self._axes = np.linalg.eigh(deviations.T @ deviations)  # of the scatter
+        self._values = np.maximum(values, 0)
+        self._deviations, self._turned_means = deviations @ self._axes, self.means @ self._axes
+        self._judged = None if judged is None else (np.asarray(judged, np.float64) - self.mean) @ self._axes
+        self._shrink(shrinkage)
 
-    def _invert_scatter(self, shrinkage: float) -> tuple[Array, float]:
-        """Return the inverse of the shrunk scatter [D, D], and the number of images it stands for."""
-        images, dimension = self._x.shape
+    def with_shrinkage(self, shrinkage: float) -> GaussianFit:
+        """Return the Gaussians of the same images with another shrinkage, at next to no cost."""
+        other = copy.copy(self)
+        other._shrink(shrinkage)
+        return other
+
+    def _shrink(self, shrinkage: float) -> None:
+        """Set the inverse of the shrunk scatter in its own axes [D], and the number of images it stands for."""
+        images, dimension = self._deviations.shape
         free = images - len(self.counts)
-        scatter = self._deviations.T @ self._deviations
-        variance = float(np.trace(scatter)) / (max(free, 1) * dimension)
-        if free < 1 or variance < FLAT:  # no spread within the classes: that between them takes its place
+        variance = float(self._values.sum()) / (max(free, 1) * dimension)
+        self._flat = free < 1 or variance < FLAT
+        if self._flat:  # no spread within the classes: that between them takes its place
             variance = max(float(self.means.var(axis=0).mean()), FLAT)
-            return np.eye(dimension) / variance, 1.0
-        weight = shrinkage * dimension
-        return np.linalg.inv(scatter + weight * variance * np.eye(dimension)), free + weight
+            self._inverse, self._freedom = np.full(dimension, 1 / variance), 1.0
+        else:
+            weight = shrinkage * dimension
+            self._inverse, self._freedom = 1 / (self._values + weight * variance), free + weight
+
+    @property
+    def root(self) -> Array:
+        """A root of the precision [D, D]: the inverse of the covariance is A A^T."""
+        root: Array = self._axes * np.sqrt(self._inverse * self._freedom)
+        return root
+
+    @property
+    def precision(self) -> Array:
+        """The inverse of the covariance [D, D]."""
+        root = self.root
+        return root @ root.T
 
     def classifier(self) -> Linear:
         """Return the log-densities of features as a linear classifier, up to a term that all classes share."""
-        weights = self.means @ self.precision
+        weights = self._weigh(self.means)
         return Linear(weights, -0.5 * (weights * self.means).sum(axis=1) - weights @ self.mean)
 
     def text_classifier(self, text: npt.NDArray[np.floating]) -> Linear:
@@ -101,8 +123,13 @@ class GaussianFit:
         With the texts as prior means of the class means, the posterior log-densities are, up to shares, the sum of
         this classifier and of `classifier`.
         """
-        weights = _centre_texts(text) @ self.precision
+        weights = self._weigh(_centre_texts(text))
         return Linear(weights, -weights @ self.mean)
+
+    def _weigh(self, rows: Array) -> Array:
+        """Return rows times the precision, [K, D] -> [K, D]."""
+        root = self.root
+        return (rows @ root) @ root.T
 
     def leave_out(self, rows: npt.NDArray[np.integer], text: npt.NDArray[np.floating] | None = None) -> LeftOut:
         """Return what the fit without it says of each image.
@@ -114,41 +141,63 @@ class GaussianFit:
         Returns:
             Arrays of M rows, in the order of `rows`.
         """
-        texts = np.zeros_like(self.means) if text is None else _centre_texts(text)
-        parts = [self._leave_out(rows[start : start + ROWS], texts) for start in range(0, len(rows), ROWS)]
+        means = self._multiply(self._turned_means)
+        texts = None if text is None else self._multiply(_centre_texts(text) @ self._axes)
+        starts = range(0, max(len(rows), 1), ROWS)
+        parts = [self._leave_out(rows[start : start + ROWS], means, texts) for start in starts]
         return LeftOut(
             np.concatenate([part.logits for part in parts]),
             np.concatenate([part.text for part in parts]),
             np.concatenate([part.distances for part in parts]),
         )
 
-    def _leave_out(self, rows: npt.NDArray[np.integer], texts: Array) -> LeftOut:
-        x, own, place = self._x[rows], self.labels[rows], np.arange(len(rows))
+    def _multiply(self, turned: Array) -> _Products:
+        """Return what products of images with some vectors [K, D], given in the scatter's axes, are made from."""
+        weighted = turned * self._inverse
+        return _Products(weighted, self._turned_means @ weighted.T)
+
+    def _leave_out(self, rows: npt.NDArray[np.integer], means: _Products, texts: _Products | None) -> LeftOut:
+        own, place, deviations = self.labels[rows], np.arange(len(rows)), self._deviations[rows]
+        x = self._turned_means[own] + deviations if self._judged is None else self._judged[rows]
         count = self.counts[own].astype(np.float64)
         alone = count == 1
         moved = np.where(alone, 0.0, 1 / np.maximum(count - 1, 1))  # the mean of the own class moves by -moved d
         loss = moved * count  # the scatter loses loss d d^T, where d is the deviation from the class mean
-        turned = self._deviations[rows] @ self._scatter_inverse  # [M, D]
-        leverage = (turned * self._deviations[rows]).sum(axis=1)
+        leverage = deviations**2 @ self._inverse
         change = loss / np.maximum(1 - loss * leverage, LEAST_RATIO)
-        freedom = self._freedom - ~alone
+        freedom = self._freedom - (0.0 if self._flat else 1.0) * ~alone
 
-        along = (x * turned).sum(axis=1)
-        means_along = turned @ self.means.T  # [M, K]
-        cross = x @ (self._scatter_inverse @ self.means.T) + (change * along)[:, None] * means_along
-        norms = (self.means @ self._scatter_inverse * self.means).sum(axis=1) + change[:, None] * means_along**2
+        along = (x * deviations) @ self._inverse
+        means_along = deviations @ means.weighted.T  # [M, K]
+        cross = means_along + means.of_means[own] if self._judged is None else x @ means.weighted.T
+        cross += (change * along)[:, None] * means_along
+        norms = means.of_means.diagonal() + change[:, None] * means_along**2
         grown = 1 + change * leverage
         cross[place, own] -= along * grown * moved
         norms[place, own] += (leverage * grown * moved - 2 * means_along[place, own] * grown) * moved
-        self_product = (x @ self._scatter_inverse * x).sum(axis=1) + change * along**2
+        self_product = x**2 @ self._inverse + change * along**2
 
         squared = np.maximum((self_product[:, None] - 2 * cross + norms) * freedom[:, None], 0)
         squared[place, own] = np.where(alone, np.inf, squared[place, own] * (1 - 1 / count**2))
-        named = x @ (self._scatter_inverse @ texts.T) + (change * along)[:, None] * (turned @ texts.T)
         nearest = squared.min(axis=1)
-        return LeftOut(-0.5 * (squared - nearest[:, None]), named * freedom[:, None], np.sqrt(nearest))
+        logits = -0.5 * (squared - nearest[:, None])
+        if texts is None:
+            return LeftOut(logits, np.zeros_like(logits), np.sqrt(nearest))
+        named = deviations @ texts.weighted.T
+        plain = named + texts.of_means[own] if self._judged is None else x @ texts.weighted.T
+        named *= (change * along)[:, None]
+        return LeftOut(logits, (named + plain) * freedom[:, None], np.sqrt(nearest))
+
+
+@dataclass(frozen=True)
+class _Products:
+    """Vectors times the inverse of the scatter, in its axes [K, D], and their products with the class means [K, K]."""
+
+    weighted: Array
+    of_means: Array
 
 
 def _centre_texts(text: npt.NDArray[np.floating]) -> Array:
-    found: Array = np.asarray(text, np.float64)
-    return found - found.mean(axis=0)
+    texts = np.asarray(text, np.float64)
+    centred: Array = texts - texts.mean(axis=0)
+    return centred

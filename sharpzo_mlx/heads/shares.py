@@ -2,10 +2,11 @@
 
     logits = sum_p share_p * logits_p,   share_p > 0
 
-The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the prior
-of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few labels
-would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md): the
-weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means falls.
+The shares have the highest posterior probability: the likelihood is that of the labels of left-out images, and the
+prior of each logarithm is normal. With many images the prior says nothing; with one or two images a class, where a few
+labels would decide by chance, it does. Its centres and widths come from a study over ten sets (docs/results/heads.md):
+the weight that log-densities of Gaussians deserve grows with the images a class, because the error of the class means
+falls.
 
 >>> rng = np.random.default_rng(0)
 >>> labels = rng.integers(0, 3, 60)
@@ -18,6 +19,7 @@ True
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +30,7 @@ from sharpzo_mlx.heads.closed_form import Array
 ROUNDS = 60  # Newton steps, at most
 HALVINGS = 40  # of a step that raises the loss, at most
 LONGEST = 2.0  # change of a logarithm in one step, at most
+BLOCK = 1 << 15  # logits of a classifier that are looked at together: they stay in the processor's cache
 SMALL = 1e-8  # decrease of the loss in nats at which the steps end
 
 
@@ -54,7 +57,7 @@ class Chosen:
 
 def image_share(shots: float) -> float:
     """Return the centre of the prior of the Gaussians' share, for so many images a class."""
-    return 0.0075 * shots**1.25 / (1 + (shots / 25) ** 1.25)
+    return 0.0075 * math.pow(shots, 1.25) / (1 + math.pow(shots / 25, 1.25))
 
 
 def make_prior(shots: float) -> Prior:
@@ -76,18 +79,25 @@ def choose_shares(logits: Array, labels: npt.NDArray[np.integer], prior: Prior) 
     """
     posterior = _Posterior(logits, labels, prior)
     at = np.log(prior.centres)
-    value = posterior.value(at)
+    now = posterior.look(at)
     for _ in range(ROUNDS):
-        slope, curvature = posterior.derivatives(at)
-        step = np.clip(np.linalg.solve(curvature, slope), -LONGEST, LONGEST)
+        step = np.clip(np.linalg.solve(now.curvature, now.slope), -LONGEST, LONGEST)
         length = 1.0
-        while posterior.value(at - length * step) > value and length > 2.0**-HALVINGS:
+        while (then := posterior.look(at - length * step)).value > now.value and length > 2.0**-HALVINGS:
             length /= 2
-        before, now = value, posterior.value(at - length * step)
-        if before - now < SMALL:
+        if now.value - then.value < SMALL:
             break
-        at, value = at - length * step, now
-    return Chosen(np.exp(at), value)
+        at, now = at - length * step, then
+    return Chosen(np.exp(at), now.value)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The posterior at one point: its value, its gradient [P], and a positive definite bound of its Hessian [P, P]."""
+
+    value: float
+    slope: Array
+    curvature: Array
 
 
 class _Posterior:
@@ -95,27 +105,27 @@ class _Posterior:
 
     def __init__(self, logits: Array, labels: npt.NDArray[np.integer], prior: Prior) -> None:
         self.logits = logits - logits.mean(axis=2, keepdims=True)
-        self.own = self.logits[:, np.arange(len(labels)), labels]  # [P, N]
+        self.own = self.logits[:, np.arange(len(labels)), labels].sum(axis=1)  # [P]
         self.centres, self.widths = np.log(prior.centres), prior.widths
 
-    def value(self, at: Array) -> float:
+    def look(self, at: Array) -> _Place:
+        """Return value, gradient and curvature, from one block of the images after another."""
         shares = np.exp(at)
-        summed = np.tensordot(shares, self.logits, 1)  # [N, K]
-        top = summed.max(axis=1) if len(summed) else np.zeros(0)
-        likelihood = (top + np.log(np.exp(summed - top[:, None]).sum(axis=1))).sum() - (shares @ self.own).sum()
-        return float(likelihood + 0.5 * (((at - self.centres) / self.widths) ** 2).sum())
-
-    def derivatives(self, at: Array) -> tuple[Array, Array]:
-        """Return the gradient [P] and a positive definite bound of the Hessian [P, P]."""
-        shares = np.exp(at)
-        summed = np.tensordot(shares, self.logits, 1)
-        powers = np.exp(summed - summed.max(axis=1, keepdims=True)) if len(summed) else summed
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
-        means = (probabilities * self.logits).sum(axis=2)  # [P, N]
-        slope = shares * (means - self.own).sum(axis=1)
-        centred = self.logits - means[:, :, None]
-        weighted = centred * probabilities
-        parts = len(shares)
-        curvature = np.array([[np.vdot(weighted[i], centred[j]) for j in range(parts)] for i in range(parts)])
+        parts, images, classes = self.logits.shape
+        value, slope, curvature = -float(shares @ self.own), -self.own, np.zeros((parts, parts))
+        rows = max(1, BLOCK // classes)
+        for start in range(0, images, rows):
+            logits = self.logits[:, start : start + rows]
+            powers = np.tensordot(shares, logits, 1)  # [n, K]: the summed logits at first
+            top = powers.max(axis=1)
+            np.exp(powers - top[:, None], out=powers)
+            total = powers.sum(axis=1)
+            powers /= total[:, None]
+            weighted = logits * powers
+            means = weighted.sum(axis=2)  # [P, n]
+            value += float((top + np.log(total)).sum())
+            slope = slope + means.sum(axis=1)
+            curvature += weighted.reshape(parts, -1) @ logits.reshape(parts, -1).T - means @ means.T
+        slope, away = shares * slope, (at - self.centres) / self.widths
         curvature = curvature * np.outer(shares, shares) + np.diag(np.maximum(slope, 0) + 1 / self.widths**2)
-        return slope + (at - self.centres) / self.widths**2, curvature
+        return _Place(value + 0.5 * float((away**2).sum()), slope + away / self.widths, curvature)

@@ -24,7 +24,7 @@ from sharpzo_mlx.runtime.threads import spread
 A = TypeVar("A", mx.array, np.ndarray)
 
 TEMPERATURE_ROUNDS = 50  # Newton steps, at most
-TEMPERATURE_GAIN = 1e-9  # decrease of the loss in nats at which they end
+TEMPERATURE_CHANGE = 1e-6  # relative change of the temperature at which they end
 
 
 @dataclass(frozen=True)
@@ -152,15 +152,31 @@ def score_calibrated(logits: mx.array, labels: mx.array) -> Score:
     images, classes = z.shape
     z -= z.mean(axis=1, keepdims=True)
     own = float(z[np.arange(images), y].mean()) * images / (images + 1)  # the smoothed labels' mean logit
-    inverse, lowest = 1.0, math.inf
-    for _ in range(TEMPERATURE_ROUNDS):
-        value, slope, curvature = _tempered(z, inverse)
-        if value - inverse * own >= lowest - TEMPERATURE_GAIN:
-            break
-        lowest = value - inverse * own
-        inverse = min(max(inverse - (slope - own) / max(curvature, TEMPERATURE_GAIN), inverse / 10), inverse * 10)
     right = int(mark_right(z, y).sum())
-    return Score(right / images, min(lowest, math.log(classes)), images)
+    if own <= 0:  # no finite temperature is better than equal probabilities
+        return Score(right / images, math.log(classes), images)
+    return Score(right / images, _lowest_loss(z, own), images)
+
+
+def _lowest_loss(logits: np.ndarray, own: float) -> float:
+    """Return the loss at the best temperature: Newton steps on a convex function, kept between known bounds.
+
+    Args:
+        logits: [N, K] of mean 0 in each row.
+        own: the mean logit of the smoothed labels, above 0.
+    """
+    inverse, low, high, lowest = 1.0, 0.0, math.inf, math.inf
+    for _ in range(TEMPERATURE_ROUNDS):
+        value, slope, curvature = _tempered(logits, inverse)
+        lowest = min(lowest, value - inverse * own)
+        low, high = (low, inverse) if slope > own else (inverse, high)
+        step = inverse - (slope - own) / curvature if curvature > 0 else math.nan
+        if not max(low, inverse / 10) < step < min(high, inverse * 10):
+            step = math.sqrt(low * high) if low and math.isfinite(high) else inverse * (10 if slope < own else 0.1)
+        if abs(step - inverse) < TEMPERATURE_CHANGE * inverse:
+            break
+        inverse = step
+    return lowest
 
 
 def _tempered(logits: np.ndarray, inverse: float) -> tuple[float, float, float]:
