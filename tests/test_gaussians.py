@@ -47,6 +47,18 @@ def ridge_of_all(x: np.ndarray, labels: np.ndarray, classes: int, shrinkage: flo
     return shrinkage * float(((x - means[labels]) ** 2).sum()) / (len(x) - classes)
 
 
+def allow_plainly(x: np.ndarray, labels: np.ndarray, classes: int, shrinkage: float) -> np.ndarray:
+    """A quarter of the squared distance to a mean without error, over the images of the class."""
+    ridge, exact = ridge_of_all(x, labels, classes, shrinkage), []
+    counts = np.bincount(labels)
+    for i, own in enumerate(labels):
+        if counts[own] > 1:
+            rest = np.arange(len(x)) != i
+            means, precision = fit_plainly(x[rest], labels[rest], classes, ridge, shrinkage)
+            exact.append((1 - 1 / counts[own]) * (x[i] - means[own]) @ precision @ (x[i] - means[own]))
+    return np.mean(exact) / (4 * counts)
+
+
 def leave_out_plainly(
     x: np.ndarray, labels: np.ndarray, texts: np.ndarray, judged: np.ndarray, shrinkage: float
 ) -> LeftOut:
@@ -55,6 +67,7 @@ def leave_out_plainly(
     ridge = ridge_of_all(x, labels, classes, shrinkage)
     origin = np.stack([x[labels == k].mean(axis=0) for k in range(classes)]).mean(axis=0)
     logits, named, distances = [], [], []
+    allowances = allow_plainly(x, labels, classes, shrinkage)
     for i, own in enumerate(labels):
         rest = np.arange(len(x)) != i
         means, precision = fit_plainly(x[rest], labels[rest], classes, ridge, shrinkage)
@@ -63,7 +76,7 @@ def leave_out_plainly(
             if np.isfinite(means[k]).all():
                 squared[k] = (judged[i] - means[k]) @ precision @ (judged[i] - means[k])
         squared[own] *= 1 - 1 / max((labels == own).sum(), 2) ** 2
-        logits.append(-0.5 * (squared - squared.min()))
+        logits.append(allowances - 0.5 * (squared - squared.min()))
         named.append((texts - texts.mean(axis=0)) @ precision @ (judged[i] - origin))
         distances.append(np.sqrt(squared.min()))
     return LeftOut(np.array(logits), np.array(named), np.array(distances))
@@ -111,6 +124,15 @@ def test_blocks_and_parts_of_the_rows_change_nothing() -> None:
     assert (nothing.logits.shape, nothing.text.shape, nothing.distances.shape) == ((0, 3), (0, 3), (0,))
 
 
+def test_only_unequal_classes_get_unequal_allowances() -> None:
+    x, labels, texts, _ = drawn("balanced")
+    assert np.ptp(GaussianFit(x, labels, len(texts)).allowances) < 1e-12
+    rest = np.flatnonzero((labels != 1) | (np.cumsum(labels == 1) <= 2))  # two images of class 1 stay
+    fit = GaussianFit(x[rest], labels[rest], len(texts))
+    assert fit.allowances.argmax() == 1
+    assert fit.with_shrinkage(4.0).allowances[1] != fit.allowances[1]
+
+
 def test_without_texts_their_logits_are_zero() -> None:
     x, labels, texts, _ = drawn("balanced")
     found = GaussianFit(x, labels, len(texts)).leave_out(np.arange(len(x)))
@@ -127,6 +149,7 @@ def test_the_classifiers_are_log_densities_and_texts_in_their_metric(kind: str, 
     np.testing.assert_allclose(fit.means + fit.mean, means, atol=1e-12)
     densities = np.array([[-0.5 * (row - mean) @ precision @ (row - mean) for mean in means] for row in others])
     found = fit.classifier().logits(others)
+    densities += allow_plainly(x, labels, len(texts), shrinkage)
     np.testing.assert_allclose(found - found[:, :1], densities - densities[:, :1], rtol=1e-8, atol=1e-8)
     named = fit.text_classifier(texts).logits(others)
     wanted = (others - means.mean(axis=0)) @ precision @ (texts - texts.mean(axis=0)).T
