@@ -56,7 +56,7 @@ class RunAnalysis:
         after: [K] the same of the tuned prompt.
         gained: images whose class became more probable, the largest change first.
         lost: images whose class became less probable, likewise.
-        landscape: the loss around the result; None where it was not asked for.
+        landscape: the loss around the result; None where it was not asked for, or where no words were tuned.
     """
 
     split: str
@@ -79,7 +79,7 @@ def analyse_run(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6
     Args:
         run: a run with a prompt.
         clip: the checkpoint that it was tuned on.
-        landscape: whether to compute the loss around the result, some 150 queries.
+        landscape: whether to compute the loss around tuned words, some 150 queries.
         images: how many gained and how many lost images to name.
 
     Raises:
@@ -100,8 +100,15 @@ def analyse_run(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6
         after=class_accuracies(second == labels, labels, classes),
         gained=tuple(one for one in changed[:images] if one.after > one.before),
         lost=tuple(one for one in changed[images:] if one.after < one.before),
-        landscape=compute_landscape(run, clip, encode(clip, _drawn_images(run, "train"))) if landscape else None,
+        landscape=_search_landscape(run, clip) if landscape else None,
     )
+
+
+def _search_landscape(run: Run, clip: Clip) -> Landscape | None:
+    """Return the loss around the words of a run, or None where its head kept the plain words."""
+    if run.prompt.head is not None and not mx.any(run.prompt.w != 0).item():
+        return None
+    return compute_landscape(run, clip, encode(clip, _drawn_images(run, "train")))
 
 
 def _drawn_images(run: Run, split: str) -> ImageSet:
