@@ -32,6 +32,7 @@ from sharpzo_mlx.options import NONE, Option, check, declared, nearest, option
 from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
 DEFAULT_GENERATIONS, DEFAULT_STEPS = 60, 120
+PATIENCE_BESIDE_HEAD = 10
 STEPS_BESIDE_HEAD = 24  # the words then learn only what the head cannot say, which the first steps find
 MOST_FULL = 4096  # coordinates of a full covariance: beyond, its matrices take gigabytes and its roots minutes
 OPTIMISER = "stage2.optimiser"
@@ -86,6 +87,9 @@ class SelectionParams:
         1.0, "validation accuracies this many standard errors apart are equal, and the loss decides", minimum=0
     )
     every: int = option(2, "steps of stage 2 between two validations", minimum=1, maximum=LONGEST)
+    patience: int | None = option(
+        None, "steps of stage 2 without a better prompt that end it [beside a head 10]", minimum=1, maximum=LONGEST
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -144,6 +148,14 @@ class TuneConfig:
         if self.query_budget or self.time_budget:
             return LONGEST
         return DEFAULT_STEPS if self.head == "none" else STEPS_BESIDE_HEAD
+
+    @property
+    def patience(self) -> int | None:
+        """Steps of stage 2 without a better prompt that end it; None: they do not."""
+        if self.selection.patience is not None:
+            return self.selection.patience
+        asked = self.steps is not None or self.query_budget or self.time_budget
+        return None if asked or self.head == "none" else PATIENCE_BESIDE_HEAD
 
     @property
     def most_generations(self) -> int:

@@ -56,7 +56,7 @@ def allow_plainly(x: np.ndarray, labels: np.ndarray, classes: int, shrinkage: fl
             rest = np.arange(len(x)) != i
             means, precision = fit_plainly(x[rest], labels[rest], classes, ridge, shrinkage)
             exact.append((1 - 1 / counts[own]) * (x[i] - means[own]) @ precision @ (x[i] - means[own]))
-    return np.mean(exact) / (4 * counts)
+    return np.asarray(np.mean(exact) / (4 * counts))
 
 
 def leave_out_plainly(

@@ -94,7 +94,7 @@ class Search:
             yield self._record(*self._generation(), started)
         if self.now.stage == 1:
             self._begin_stage2()
-        while self.now.step < self.now.total_steps and not self._is_out_of_budget():
+        while self.now.step < self.now.total_steps and not self._is_out_of_patience() and not self._is_out_of_budget():
             yield self._record(*self._step(), started)
         if self.now.step > self.now.validated:  # a budget ended the stage between two validations
             self._validate_descent()
@@ -179,6 +179,7 @@ class Search:
         self.now.val_queries += 1
         if self.selection.consider(score):
             self.best_w = w
+            self.now.kept = self.now.step if self.now.stage == 2 else 0
         return score
 
     def _stage1_is_over(self) -> bool:
@@ -203,6 +204,9 @@ class Search:
     def _buys(self, queries: int) -> bool:
         """Whether the query budget has so many left."""
         return not self.config.query_budget or self.loss.queries + queries <= self.config.query_budget
+
+    def _is_out_of_patience(self) -> bool:
+        return self.config.patience is not None and self.now.step - self.now.kept >= self.config.patience
 
     def _is_out_of_budget(self) -> bool:
         if not self._buys(self.optimiser.step_cost(self.loss.dimension)):

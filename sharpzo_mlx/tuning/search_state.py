@@ -38,6 +38,7 @@ class Counters:
         mark: the validation accuracy that stage 1 has to improve on.
         stale: generations since it did.
         validated: the step of stage 2 that was validated last.
+        kept: the step of stage 2 whose candidate was kept last.
     """
 
     stage: int = 1
@@ -49,6 +50,7 @@ class Counters:
     mark: float = 0.0
     stale: int = 0
     validated: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
