@@ -17,7 +17,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 
 CLASSES = {"red": (220, 30, 30), "green_leaf": (30, 200, 30), "blue": (30, 30, 220)}
-QUICK = ["--query-budget", "60", *EIGHT_FLAGS, "--steps", "10", "--seed", "0", "--no-report"]
+QUICK = ["--query-budget", "60", *EIGHT_FLAGS, "--steps", "10", "--head", "none", "--seed", "0", "--no-report"]
 
 
 def tokenizer_json() -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.runs.record import DrawnImages, HeadShares, ModelRecord, RunRecord, RunResults
+from sharpzo_mlx.runs.record import DrawnImages, HeadResult, ModelRecord, RunRecord, RunResults
 from sharpzo_mlx.runs.run import RECORD, Run
 
 RUN_RECORD = RunRecord(
@@ -24,7 +24,9 @@ RESULTS = RunResults(
     zero_shot=0.5, val=0.75, test=0.625, zero_shot_val=0.25, queries=5000, val_queries=30, seconds=1.5,
     peak_memory_mb=60.0, process_memory_mb=200.0,
 )  # fmt: skip
-WITH_HEAD = replace(RESULTS, val_text=0.5, test_text=0.5, head=HeadShares("gda", text=0.25, image=0.5))
+HEAD = HeadResult("gda", text=0.25, image=0.5, named=0.125, words_kept=False)
+WITH_HEAD = replace(RESULTS, test_text=0.5, head=HEAD)
+TUNED_BESIDE = replace(WITH_HEAD, head=replace(HEAD, words_kept=True, words_gain=0.25, words_error=0.125))
 
 
 @pytest.mark.parametrize("record", [RUN_RECORD, replace(RUN_RECORD, content=None, images=DrawnImages((), ()))])
@@ -32,7 +34,7 @@ def test_a_record_comes_back_from_json(record: RunRecord) -> None:
     assert RunRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-@pytest.mark.parametrize("results", [RESULTS, WITH_HEAD, replace(RESULTS, test=None)])
+@pytest.mark.parametrize("results", [RESULTS, WITH_HEAD, TUNED_BESIDE, replace(RESULTS, test=None)])
 def test_results_come_back_from_json(results: RunResults) -> None:
     assert RunResults.from_json(json.loads(json.dumps(results.to_json()))) == results
 
@@ -41,10 +43,10 @@ def test_only_what_a_run_has_is_written() -> None:
     """Without a head nothing is said of one; a test accuracy that is missing is null."""
     content = replace(RESULTS, test=None).to_json()
     assert content["test"] is None
-    assert {"val_text", "test_text", "head"} & content.keys() == set()
-    assert WITH_HEAD.to_json()["head"] == {"kind": "gda", "text": 0.25, "image": 0.5}
-    assert RUN_RECORD.images.chosen_on == "validation"
-    assert replace(RUN_RECORD.images, val=()).chosen_on == "training, left out"
+    assert {"test_text", "head"} & content.keys() == set()
+    own = {"kind": "gda", "text": 0.25, "image": 0.5, "named": 0.125, "words_kept": False}
+    assert WITH_HEAD.to_json()["head"] == own  # no search, so nothing of a gain
+    assert (RESULTS.chosen_on, WITH_HEAD.chosen_on) == ("validation", "left out")
     assert list(RUN_RECORD.images.by_split()) == ["train", "val", "test"]
     assert list(replace(RUN_RECORD.images, test=None).by_split()) == ["train", "val"]
 
