@@ -40,7 +40,7 @@ def show_settings(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @cloup.command("tune", align_option_groups=True)
 @click.argument("dataset", type=PATH)
-@cloup.option_group("What to learn", *config_options("shots", "seed", "template", "templates", "head"))
+@cloup.option_group("What to learn", *config_options("shots", "seed", "template", "templates", "head", "views"))
 @cloup.option_group(
     "How to search",
     cloup.option("--preset", metavar="NAME", help="Named settings: default, paper, paper:DATASET."),

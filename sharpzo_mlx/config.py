@@ -103,14 +103,12 @@ class TuneConfig:
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
     templates: str | None = option(None, "average zero-shot over templates: imagenet, small, or a file with one a line")
     head: HeadKind = option("gda", "classifier learned from the images beside the words; none: SharpZO alone")
-    views: int | None = option(
-        None, "augmented views of an image, for the head [10 up to 8 images a class, else 0]", minimum=0, maximum=100
-    )
+    views: int | None = option(None, "augmented views an image [10 up to 8 images a class]", minimum=0, maximum=100)
     generations: int | None = option(
         None, "generations of stage 1 at most [60, beside a head 0]", minimum=0, maximum=LONGEST
     )
     steps: int | None = option(
-        None, "steps of stage 2 [120, beside a head 24, or what a budget buys]", minimum=0, maximum=LONGEST
+        None, "steps of stage 2 [120, with a head 24, or a budget's]", minimum=0, maximum=LONGEST
     )
     query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", minimum=1)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")

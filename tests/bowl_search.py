@@ -67,9 +67,9 @@ def accuracy_of(w: mx.array) -> Score:
 def config(**changes: Any) -> TuneConfig:
     """A short search with the paper's steps; `stage2__mu` stands for the setting `stage2.mu`."""
     values: dict[str, Any] = {
-        "space.dimension": D, "generations": 6, "stage1.population": 8, "stage1.sigma": 0.3, "sharpness.rho": 0.0,
-        "stage1.patience": 100, "steps": 30, "pruning.interval": 10, "pruning.directions": 4, "selection.every": 5,
-        "stage1.covariance": "full", "pruning.keep": 0.5,
+        "head": "none", "space.dimension": D, "generations": 6, "stage1.population": 8, "stage1.sigma": 0.3,
+        "sharpness.rho": 0.0, "stage1.patience": 100, "steps": 30, "pruning.interval": 10, "pruning.directions": 4,
+        "selection.every": 5, "stage1.covariance": "full", "pruning.keep": 0.5,
     }  # fmt: skip
     given = {name.replace("__", "."): value for name, value in changes.items()}
     if given.setdefault("stage2.optimiser", "zo-sgd") == "zo-sgd":

@@ -15,7 +15,7 @@ from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.method import Method, Progress, Steps, Task
 from sharpzo_mlx.comparison.results import Curve, Measurements, MethodResult
 
-CONFIG = sz.TuneConfig(shots=4, query_budget=40).with_settings(
+CONFIG = sz.TuneConfig(shots=4, head="none", query_budget=40).with_settings(
     {"space.dimension": 8, "space.relative_scale": 20.0, "stage1.population": 6}
 )
 

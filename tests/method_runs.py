@@ -17,14 +17,16 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.features.extract import encode
 
-SMALL: dict[str, Any] = {"shots": 4, "space.dimension": 16, "space.relative_scale": 20.0, "pruning.directions": 2}
+SMALL: dict[str, Any] = {
+    "head": "none", "shots": 4, "space.dimension": 16, "space.relative_scale": 20.0, "pruning.directions": 2,
+}  # fmt: skip
 
 
 def small_task(model: Path, photos: Path, *, query_budget: int, config: TuneConfig | None = None) -> Task:
     """Four shots a class, seed 0; features are encoded anew."""
     clip, split = load(model), draw_split(photos, shots=4, seed=0)
     train, val = (encode(clip, images, cache=False) for images in (split.train, split.val))
-    return Task(clip, train, val, config or TuneConfig(shots=4, seed=0), query_budget)
+    return Task(clip, train, val, config or TuneConfig(shots=4, seed=0, head="none"), query_budget)
 
 
 def finished(steps: Steps) -> tuple[list[Progress], Predictor]:

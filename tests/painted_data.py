@@ -58,3 +58,14 @@ def paint_photos(folder: Path) -> Path:
                 Image.fromarray(pixels).save(place / f"{number}.png")
     (folder / "test" / "blue" / "broken.png").write_bytes(b"no image")
     return folder
+
+
+def paint_overlapping(folder: Path) -> Path:
+    """Three classes of fifteen images that are told apart with errors: colours that overlap."""
+    draw = np.random.default_rng(1)
+    for name, colour in (("cat", (150, 110, 100)), ("dog", (110, 150, 105)), ("barn owl", (105, 110, 150))):
+        (folder / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = np.array(colour) + draw.integers(-60, 60, 3) + draw.integers(-40, 40, (20, 26, 3))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder

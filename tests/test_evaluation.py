@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from plain_logits import classify
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
@@ -38,8 +39,7 @@ def expected(run: sz.Run, folder: Path, classes: list[str]) -> tuple[float, floa
     labels = np.array([run.prompt.folders.index(path.parent.name) for path in paths])
     features = np.array(sz.load(run.model_folder).encode_images(paths))
     zero, tuned = (
-        float(np.mean((features @ np.array(classifier).T).argmax(axis=1) == labels))
-        for classifier in (run.prompt.zero_shot_features, run.prompt.class_features)
+        float(np.mean(classify(run.folder, features, tuned=own).argmax(axis=1) == labels)) for own in (False, True)
     )
     return zero, tuned
 
@@ -169,12 +169,13 @@ def test_predictions_are_the_softmax_of_the_classifier(run: sz.Run, photos: Path
     assert broken.error
     assert broken.labels == ()
     for prediction in (first, last):
-        feature = np.array(sz.load(run.model_folder).encode_images([prediction.path]))[0]
-        logits = run.prompt.logit_scale * np.array(run.prompt.class_features) @ feature
+        (logits,) = classify(run.folder, np.array(sz.load(run.model_folder).encode_images([prediction.path])))
         probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         order = np.argsort(-probabilities)[:2]
-        assert [name for name, _ in prediction.labels] == [run.prompt.class_names[k] for k in order]
-        np.testing.assert_allclose([p for _, p in prediction.labels], probabilities[order], rtol=1e-3)
+        np.testing.assert_allclose([p for _, p in prediction.labels], probabilities[order], rtol=1e-3, atol=1e-6)
+        named = [probabilities[run.prompt.class_names.index(name)] for name, _ in prediction.labels]
+        np.testing.assert_allclose(named, probabilities[order], atol=1e-6)
+        assert prediction.labels[0][0] == run.prompt.class_names[order[0]]
     assert len(sz.predict(run, paths[:1], top=99)[0].labels) == 3
 
 

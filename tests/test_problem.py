@@ -12,6 +12,7 @@ import pytest
 from method_runs import small_task
 
 from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.objective.loss import score_calibrated
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 from sharpzo_mlx.tuning.problem import make_problem
 
@@ -41,16 +42,16 @@ def test_a_problem_beside_a_fixed_classifier(tiny_model: Path, photos: Path) -> 
     w = 0.1 * mx.random.normal((1, problem.objective.dimension), key=mx.random.key(5))
     text = np.array(problem.objective.class_features(w[0]), np.float64)
 
-    def plain(embeddings: mx.array, labels: np.ndarray, added: mx.array) -> tuple[float, float]:
-        logits = scale * np.array(embeddings, np.float64) @ text.T + np.array(added)
-        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-        return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
+    def plain(embeddings: mx.array, added: mx.array) -> np.ndarray:
+        result: np.ndarray = scale * np.array(embeddings, np.float64) @ text.T + np.array(added)
+        return result
 
-    assert problem.objective.losses(w).item() == pytest.approx(
-        plain(train.embeddings, train.labels, offsets)[0], rel=1e-4
-    )
+    logits = plain(train.embeddings, offsets)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(train.labels)), train.labels]
+    assert problem.objective.losses(w).item() == pytest.approx(losses.mean(), rel=1e-4)
     score = problem.validate(w[0])
-    assert (score.loss, score.accuracy) == pytest.approx(plain(val.embeddings, val.labels, val_offsets), rel=1e-4)
+    expected = score_calibrated(mx.array(plain(val.embeddings, val_offsets)), mx.array(val.labels))
+    assert (score.loss, score.accuracy) == pytest.approx((expected.loss, expected.accuracy), rel=1e-4)
     prompt, usual = problem.prompt(w[0]), task.problem().prompt(w[0])
     assert prompt.logit_scale == usual.logit_scale == own
     np.testing.assert_array_equal(prompt.text_logits(val.embeddings), usual.text_logits(val.embeddings))

@@ -17,7 +17,7 @@ from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.method import PUBLISHED, Progress, Task
 from sharpzo_mlx.comparison.methods.reference_bbt import ReferenceCMA
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.loss import score_features
+from sharpzo_mlx.objective.loss import score_calibrated
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import cma
 from sharpzo_mlx.rng import generator_for
@@ -63,7 +63,7 @@ def test_every_query_is_counted_and_every_generation_validated(task: Task, monke
     assert asked == [20] * 15
     assert [record.queries for record in records] == list(range(0, 301, 20))
     assert all(record.image_passes == record.backward_passes == 0 for record in records)
-    kept = score_features(predictor.class_features, task.val, predictor.logit_scale)
+    kept = score_calibrated(predictor.logits(task.val), mx.array(task.val.labels))
     assert kept == records[-1].best
 
 

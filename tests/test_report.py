@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from page_reader import read
 from PIL import Image
 from tiny_settings import TINY
 
@@ -42,7 +42,7 @@ def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("runs")
     data = shutil.copytree(photos, folder / "a <b>& photos")
     (data / "cat").rename(data / "<i>cat")
-    config = sz.TuneConfig(shots=4, generations=6, steps=20).with_settings({**TINY, **STEPS})
+    config = sz.TuneConfig(shots=4, head="none", generations=6, steps=20).with_settings({**TINY, **STEPS})
     return tune(sz.load(tiny_model), data, config, output=folder / "run")
 
 
@@ -51,30 +51,6 @@ def page(run: sz.Run, photos: Path) -> Path:
     data = Path(run.record.dataset)
     assert main.run(["evaluate", str(run.folder), str(data)]) == 0
     return write_report(run, png=True)
-
-
-class Reader(HTMLParser):
-    """Collects words, and everything that could be fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.sources: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        fetching = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
-        self.sources += [value or "" for name, value in attrs if name in fetching]
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def read(page: Path) -> Reader:
-    reader = Reader()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return reader
 
 
 def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
@@ -190,7 +166,7 @@ def test_a_hundred_classes_stay_readable(tiny_model: Path, tmp_path: Path) -> No
         place.mkdir(parents=True)
         for name in ("a", "b", "c"):
             Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(place / f"{name}.png")
-    config = sz.TuneConfig(shots=1, generations=4, steps=0).with_settings(
+    config = sz.TuneConfig(shots=1, head="none", generations=4, steps=0).with_settings(
         {"space.dimension": 8, "stage1.population": 6, "space.relative_scale": 30.0}
     )
     run = tune(sz.load(tiny_model), tmp_path / "data", config, output=tmp_path / "run")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_logits import classify
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
@@ -25,7 +26,6 @@ from sharpzo_mlx.evaluation.metrics import (
     measure,
     pooled_interval,
 )
-from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.tuning.pipeline import tune
 
 CLASSES = ("barn owl", "cat", "dog")
@@ -60,12 +60,7 @@ def shifted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logits(run: sz.Run, paths: list[Path], *, tuned: bool) -> np.ndarray:
-    features = np.array(sz.load(run.model_folder).encode_images(paths))
-    classifier = run.prompt.class_features if tuned else run.prompt.zero_shot_features
-    result: np.ndarray = run.prompt.logit_scale * features @ np.array(classifier).T
-    if tuned and isinstance(run.prompt.head, Head):
-        result += features @ np.array(run.prompt.head.weight).T + np.array(run.prompt.head.bias)
-    return result
+    return classify(run.folder, np.array(sz.load(run.model_folder).encode_images(paths)), tuned=tuned)
 
 
 def protocol(run: sz.Run, folder: Path, owner: dict[str, list[int]], compete: list[int], *, tuned: bool) -> float:

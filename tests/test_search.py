@@ -144,15 +144,23 @@ def test_a_loss_that_is_not_a_number_never_wins() -> None:
 
 def test_accuracies_within_a_standard_error_are_ties() -> None:
     # of 30 images at 0.5 the standard error is 0.09
+    zero_shot, high = Score(0.2, 3.0, 30), Score(0.5, 1.0, 30)
     near, far = Score(0.45, 0.5, 30), Score(0.3, 0.1, 30)
-    start = Score(0.5, 1.0, 30)
-    assert best_of(start, near, far) == near
-    assert best_of(start, near, far, selection__slack=0.0) == start
-    assert best_of(start, near, far, selection__slack=3.0) == far
+    assert best_of(zero_shot, high, near, far) == near
+    assert best_of(zero_shot, high, near, far, selection__slack=0.0) == high
+    assert best_of(zero_shot, high, near, far, selection__slack=3.0) == far
     # a new highest accuracy puts what was kept by its loss out of reach
-    assert best_of(start, near, Score(0.9, 2.0, 30)) == Score(0.9, 2.0, 30)
+    assert best_of(zero_shot, high, near, Score(0.9, 2.0, 30)) == Score(0.9, 2.0, 30)
     # more images, a smaller error: the same gap counts
-    assert best_of(Score(0.5, 1.0, 3000), Score(0.45, 0.5, 3000)) == Score(0.5, 1.0, 3000)
+    one, other = Score(0.5, 1.0, 3000), Score(0.45, 0.5, 3000)
+    assert best_of(Score(0.2, 3.0, 3000), one, other) == one
+
+
+def test_nothing_below_zero_shot_is_kept() -> None:
+    """Within a standard error its loss would decide; a candidate that is kept may fall to zero-shot's accuracy."""
+    zero_shot, below, equal = Score(0.5, 1.0, 30), Score(0.45, 0.1, 30), Score(0.5, 0.3, 30)
+    assert best_of(zero_shot, below, selection__slack=3.0) == zero_shot
+    assert best_of(zero_shot, Score(0.55, 0.5, 30), below, equal, below) == equal
 
 
 def test_an_exact_gain_counts_whatever_the_fractions() -> None:

@@ -16,7 +16,7 @@ from sharpzo_mlx.comparison.methods import registry, searches, staged_search
 from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.method import Progress, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.loss import score_features
+from sharpzo_mlx.objective.loss import score_calibrated
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers import cma, masks, sharpness
 from sharpzo_mlx.optimisers.params import ZOSGDParams
@@ -76,7 +76,7 @@ def test_the_budget_is_spent_and_never_passed(name: str, variant: str, task: Tas
     assert counts == sorted(counts)
     assert counts[0] == 0
     # what is returned is what was said to be kept
-    kept = score_features(classifier.class_features, task.val, classifier.logit_scale)
+    kept = score_calibrated(classifier.logits(task.val), mx.array(task.val.labels))
     assert kept == records[-1].best
 
 

@@ -20,7 +20,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import LARGEST, PLAIN, read_templates
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.objective.loss import score_logits
+from sharpzo_mlx.objective.loss import score_calibrated, score_logits
 from sharpzo_mlx.prompts.ensemble import CLASSES_AT_ONCE, check_lengths, template_features
 from sharpzo_mlx.report.landscape import compute_landscape
 from sharpzo_mlx.report.page import write_report
@@ -224,7 +224,7 @@ def test_the_search_sees_the_logits_of_the_prompt(tiny_model: Path, photos: Path
     for one in (zero, moved):
         expected = score_logits(mx.array(logits(one, task.train)), mx.array(task.train.labels))
         assert problem.objective.losses(one.w[None]).item() == pytest.approx(expected.loss, abs=1e-4)
-        expected = score_logits(mx.array(logits(one, task.val)), mx.array(task.val.labels))
+        expected = score_calibrated(mx.array(logits(one, task.val)), mx.array(task.val.labels))
         assert problem.validate(one.w).accuracy == expected.accuracy
         assert problem.validate(one.w).loss == pytest.approx(expected.loss, abs=1e-4)
 

@@ -16,7 +16,7 @@ from sharpzo_mlx.comparison.methods.method import AVERAGING, Predictor, Progress
 from sharpzo_mlx.comparison.methods.zip_space import ZipSpace
 from sharpzo_mlx.comparison.methods.zip_tuning import METHODS, ZipOptions, make_zip_problem
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.objective.loss import score_features
+from sharpzo_mlx.objective.loss import score_calibrated
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 
 N, M, P, R = 3, 10, 7, 2
@@ -133,7 +133,7 @@ def test_it_lowers_the_loss_and_a_seed_makes_one_result(task: Task) -> None:
 def test_what_is_returned_is_the_best_that_was_validated(task: Task) -> None:
     records, predictor = run(task, intrinsic=90, unit_columns=False, learning_rate=0.3)
     assert isinstance(predictor, CosineClassifier)
-    found = score_features(predictor.class_features, task.val, predictor.logit_scale)
+    found = score_calibrated(predictor.logits(task.val), mx.array(task.val.labels))
     assert found.accuracy == records[-1].best.accuracy
     assert found.loss == pytest.approx(records[-1].best.loss, rel=1e-5)
     assert found.loss < records[0].score.loss
@@ -141,7 +141,7 @@ def test_what_is_returned_is_the_best_that_was_validated(task: Task) -> None:
 
 def test_its_steps_are_averaged_as_the_options_say(task: Task) -> None:
     one = replace(task, query_budget=10)
-    with_it, without = (run(one, learning_rate=0.5, averaging=share)[0][-1].score for share in (0.9, 0.0))
+    with_it, without = (run(one, learning_rate=0.1, averaging=share)[0][-1].score for share in (0.9, 0.0))
     assert with_it != without
 
 

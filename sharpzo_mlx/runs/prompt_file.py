@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -80,13 +80,8 @@ def _read_head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head
     """Return the head in a prompt's file, or None where it has none."""
     if "head" not in words:
         return None
-    guard = Guard(
-        **{field: arrays[name] for name, field in GUARD_ARRAYS.items()},
-        **{field: float(words[name]) for name, field in GUARD_NUMBERS.items()},
-    )
-    return Head(
-        kind=words["head"],
-        guard=guard,
-        **{field: arrays[name] for name, field in HEAD_ARRAYS.items()},
-        **{name: float(words[name]) for name in HEAD_NUMBERS},
-    )
+    of_guard: dict[str, Any] = {field: arrays[name] for name, field in GUARD_ARRAYS.items()}
+    of_guard |= {field: float(words[name]) for name, field in GUARD_NUMBERS.items()}
+    of_head: dict[str, Any] = {field: arrays[name] for name, field in HEAD_ARRAYS.items()}
+    of_head |= {name: float(words[name]) for name in HEAD_NUMBERS}
+    return Head(kind=words["head"], guard=Guard(**of_guard), **of_head)

@@ -120,7 +120,8 @@ class Run:
             if content["format"] != FORMAT:
                 raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
             record = RunRecord.from_json(content)
-            return cls(folder, TuneConfig.from_json(content["config"]), record, _read_results(content, record))
+            config = TuneConfig.from_json({"head": "none", **content["config"]})  # the oldest runs had no head
+            return cls(folder, config, record, _read_results(content, record))
         except OSError as error:
             raise UserError(_explain_unreadable(folder, error)) from error
         except KeyError as error:

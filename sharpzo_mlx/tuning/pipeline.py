@@ -225,11 +225,7 @@ def _choose_words(run: Run, problem: TuningProblem, search: Search, results: Run
 def _finish(run: Run, results: RunResults, test: Features | None) -> None:
     """Write the results; the checkpoint is needed no longer."""
     prompt = run.prompt
-    if results.val <= results.zero_shot_val:
-        notify(
-            f"{run.folder}: not above zero-shot on images it had not seen ({100 * results.val:.1f} %, zero-shot "
-            f"{100 * results.zero_shot_val:.1f} %); more images a class are the surest remedy"
-        )
+    _report_no_gain(run, results)
     if test is not None:
         results = replace(
             results, zero_shot=_accuracy(prompt.zero_shot_logits, test), test=_accuracy(prompt.logits, test)
@@ -240,6 +236,18 @@ def _finish(run: Run, results: RunResults, test: Features | None) -> None:
     run.record = replace(run.record, status="finished")
     run.save()
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _report_no_gain(run: Run, results: RunResults) -> None:
+    """Notify the user of a result that is not above zero-shot, or that nothing can tell."""
+    drawn = run.record.images
+    if results.head is not None and len(drawn.train + drawn.val) == len(run.record.class_names):
+        notify(f"{run.folder}: with one image a class none can be left out, so the accuracy shown is that of zero-shot")
+    elif results.val <= results.zero_shot_val:
+        notify(
+            f"{run.folder}: not above zero-shot on images it had not seen ({100 * results.val:.1f} %, zero-shot "
+            f"{100 * results.zero_shot_val:.1f} %); more images a class are the surest remedy"
+        )
 
 
 def _accuracy(classifier: Callable[[mx.array], mx.array], images: Features) -> float:

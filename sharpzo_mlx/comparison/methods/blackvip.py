@@ -23,7 +23,6 @@ from sharpzo_mlx.comparison.methods.coordinator import Coordinator
 from sharpzo_mlx.comparison.methods.method import AVERAGING, Method, Steps, Task
 from sharpzo_mlx.comparison.methods.painted_images import MinibatchLoss, PaintedClassifier, PaintedImages, Painter
 from sharpzo_mlx.comparison.methods.spsa_search import Descent, check_draws, descend
-from sharpzo_mlx.objective.loss import score_features
 from sharpzo_mlx.optimisers.spsa import SPSAParams
 from sharpzo_mlx.rng import generator_for, key_for
 
@@ -59,8 +58,9 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
     """Return the generator of the search; see `method.Method`."""
     chosen = BlackVIPOptions(**options)
     clip, seed = task.clip, task.config.seed
-    plain = task.problem().objective
-    classifier = plain.class_features(mx.zeros(plain.dimension))
+    plain = task.problem()
+    words = mx.zeros(plain.objective.dimension)
+    classifier = plain.objective.class_features(words)
     coordinator = Coordinator(clip.config.vision.image_size, int(task.train.embeddings.shape[1]))
     painter = Painter(clip, coordinator, chosen.weight)
     train, val = (PaintedImages(painter, features, classifier) for features in (task.train, task.val))
@@ -80,7 +80,7 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
             averaging=chosen.averaging,
         ),
         start=silent if chosen.silent_start else first,
-        zero_shot=(silent, score_features(classifier, task.val, clip.logit_scale)),
+        zero_shot=(silent, plain.validate(words)),
         loss_at=minibatch,
         validate=val.score,
         predictor=lambda w: PaintedClassifier(painter, w, classifier),

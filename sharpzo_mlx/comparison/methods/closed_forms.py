@@ -24,7 +24,7 @@ from sharpzo_mlx.comparison.methods.method import Method, Predictor, Progress, S
 from sharpzo_mlx.comparison.methods.staged_search import check_search, keep_settings, search
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads import closed_form, ensemble
-from sharpzo_mlx.objective.loss import Score, score_logits
+from sharpzo_mlx.objective.loss import Score, score_calibrated
 
 BASELINE = "Wang et al., ICLR 2024, arXiv 2402.04087"
 MIXTURES: Mapping[str, Callable[..., ensemble.Shares]] = {
@@ -96,8 +96,8 @@ def _keep_zero_shot(task: Task, options: Mapping[str, Any]) -> Steps:
 
 
 def _score(classifier: Predictor, val: Features) -> Score:
-    """Return accuracy and loss of a predictor on validation images."""
-    return score_logits(classifier.logits(val), mx.array(val.labels))
+    """Return accuracy and loss, at the best temperature, of a predictor on validation images."""
+    return score_calibrated(classifier.logits(val), mx.array(val.labels))
 
 
 TRIALS: tuple[Mapping[str, Any], ...] = ({"mixture": "loss"}, {"mixture": "accuracy"})

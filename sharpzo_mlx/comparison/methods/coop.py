@@ -22,7 +22,7 @@ from mlx import optimizers
 from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.method import AVERAGING, Method, Progress, Steps, Task
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.objective.loss import Score, cross_entropies, score_features
+from sharpzo_mlx.objective.loss import Score, compute_logits, cross_entropies, score_calibrated
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.optimisers.averaging import average
 from sharpzo_mlx.rng import generator_for
@@ -66,7 +66,8 @@ def start(task: Task, options: Mapping[str, Any]) -> Steps:
 
     def validate(context: mx.array) -> tuple[mx.array, Score]:
         features = objective.backend.class_features(context[None])[0]
-        return features, score_features(features, problem.val, objective.logit_scale)
+        logits = compute_logits(features, problem.val.embeddings, objective.logit_scale)
+        return features, score_calibrated(logits, mx.array(problem.val.labels))
 
     context = mean = objective.space.initial
     selection = Selection(problem.config.selection.slack)

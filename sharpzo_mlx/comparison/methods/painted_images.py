@@ -24,7 +24,7 @@ from sharpzo_mlx.comparison.methods.coordinator import Coordinator
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.images.load import Batch, normalise, stream
-from sharpzo_mlx.objective.loss import Score, cross_entropies, score
+from sharpzo_mlx.objective.loss import Score, compute_logits, cross_entropies, score_calibrated
 
 
 class Painter:
@@ -87,9 +87,10 @@ class PaintedImages:
         return self.painter.clip.encode_pixels(painted).reshape(len(group), len(rows), -1)
 
     def score(self, parameters: mx.array) -> Score:
-        """Return accuracy and loss of all images under parameters [d]."""
+        """Return accuracy and loss, at the best temperature, of all images under parameters [d]."""
         (encoded,) = self.encode(parameters[None], mx.arange(len(self)))
-        return score(self.classifier, encoded, self.labels, self.painter.clip.logit_scale)
+        logits = compute_logits(self.classifier, encoded, self.painter.clip.logit_scale)
+        return score_calibrated(logits, self.labels)
 
 
 @dataclass(frozen=True)
