@@ -9,6 +9,7 @@ sketches for photographs, and painted lights and drawings for painted day, with 
     python benchmarks/heads.py --model m --testbed ../shared/testbed --work heads --output heads.jsonl
     python benchmarks/heads.py --model m --choice choice --output choice.jsonl     # sets made by choice_sets.py
     python benchmarks/heads.py --features a.npz b.npz --output features.jsonl      # see head_features.py
+    python benchmarks/heads.py --model m --unequal 2 --shots 16 --output unequal.jsonl
 
 Each result is a JSON line; what is in the output already is not measured again. Markdown tables are printed at the end.
 Seconds are a method's own: images and views are encoded before.
@@ -111,6 +112,7 @@ def make_task(
     split = draw_split(pool_set(name, given), shots=shots, seed=seed)
     assert split.test is not None
     train, val, test = (encode(clip, part) for part in (split.train, split.val, split.test))
+    train, val = (take_fewer(part, given.unequal) if given.unequal else part for part in (train, val))
     targets = {name: test}
     for other in {**CONFIRMATION, **CHOICE}[name]:
         shifted = read_folder(pool_set(other, given))
@@ -119,6 +121,12 @@ def make_task(
     finish(encode_all_views(clip, train, val, count_views(config, train, val)))  # into the cache
     clip.release_vision()
     return Task(clip, train, val, config, QUERIES), targets
+
+
+def take_fewer(images: Features, most: int) -> Features:
+    """Return the images with at most so many of every second class."""
+    places = [np.flatnonzero(images.labels == label) for label in range(len(images.class_names))]
+    return images.take(np.concatenate([rows[:most] if label % 2 else rows for label, rows in enumerate(places)]))
 
 
 def measure_method(task: Task, targets: dict[str, Features], name: str) -> Iterator[Measured]:
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", help="the sets to train on [all]")
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds, from 0")
+    parser.add_argument("--unequal", type=int, default=0, help="at most so many images of every second class")
     parser.add_argument("--tuned", type=int, default=0, help="seeds for SharpZO alone and with GDA, which are slow")
     parser.add_argument("--work", type=Path, default=Path("heads"), help="folder for pooled images")
     parser.add_argument("--output", type=Path, default=Path("heads.jsonl"))
