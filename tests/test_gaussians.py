@@ -48,15 +48,15 @@ def ridge_of_all(x: np.ndarray, labels: np.ndarray, classes: int, shrinkage: flo
 
 
 def allow_plainly(x: np.ndarray, labels: np.ndarray, classes: int, shrinkage: float) -> np.ndarray:
-    """Half of what the errors of the class means take from the log-densities: Q / (2 n), Q from left-out images."""
-    ridge, found = ridge_of_all(x, labels, classes, shrinkage), []
+    """A quarter of the squared distance to a mean without error, over the images of the class."""
+    ridge, exact = ridge_of_all(x, labels, classes, shrinkage), []
+    counts = np.bincount(labels)
     for i, own in enumerate(labels):
-        rest, count = np.arange(len(x)) != i, (labels == own).sum()
-        if count > 1:
+        if counts[own] > 1:
+            rest = np.arange(len(x)) != i
             means, precision = fit_plainly(x[rest], labels[rest], classes, ridge, shrinkage)
-            squared = (x[i] - means[own]) @ precision @ (x[i] - means[own])
-            found.append(squared * (1 - 1 / count))  # its expectation is Q (1 + 1 / (n - 1))
-    allowed: np.ndarray = 0.5 * np.mean(found) / (2 * np.bincount(labels, minlength=classes))
+            exact.append((1 - 1 / counts[own]) * (x[i] - means[own]) @ precision @ (x[i] - means[own]))
+    allowed: np.ndarray = np.mean(exact) / (4 * counts)
     return allowed
 
 
@@ -68,6 +68,7 @@ def leave_out_plainly(
     ridge = ridge_of_all(x, labels, classes, shrinkage)
     origin = np.stack([x[labels == k].mean(axis=0) for k in range(classes)]).mean(axis=0)
     logits, named, distances = [], [], []
+    allowances = allow_plainly(x, labels, classes, shrinkage)
     for i, own in enumerate(labels):
         rest = np.arange(len(x)) != i
         means, precision = fit_plainly(x[rest], labels[rest], classes, ridge, shrinkage)
@@ -76,11 +77,10 @@ def leave_out_plainly(
             if np.isfinite(means[k]).all():
                 squared[k] = (judged[i] - means[k]) @ precision @ (judged[i] - means[k])
         squared[own] *= 1 - 1 / max((labels == own).sum(), 2) ** 2
-        logits.append(-0.5 * (squared - squared.min()))
+        logits.append(allowances - 0.5 * (squared - squared.min()))
         named.append((texts - texts.mean(axis=0)) @ precision @ (judged[i] - origin))
         distances.append(np.sqrt(squared.min()))
-    allowed = allow_plainly(x, labels, classes, shrinkage)
-    return LeftOut(np.array(logits) + allowed, np.array(named), np.array(distances))
+    return LeftOut(np.array(logits), np.array(named), np.array(distances))
 
 
 def assert_same(found: LeftOut, wanted: LeftOut, tolerance: float = 1e-8) -> None:
@@ -125,6 +125,15 @@ def test_blocks_and_parts_of_the_rows_change_nothing() -> None:
     assert (nothing.logits.shape, nothing.text.shape, nothing.distances.shape) == ((0, 3), (0, 3), (0,))
 
 
+def test_only_unequal_classes_get_unequal_allowances() -> None:
+    x, labels, texts, _ = drawn("balanced")
+    assert np.ptp(GaussianFit(x, labels, len(texts)).allowances) < 1e-12
+    rest = np.flatnonzero((labels != 1) | (np.cumsum(labels == 1) <= 2))  # two images of class 1 stay
+    fit = GaussianFit(x[rest], labels[rest], len(texts))
+    assert fit.allowances.argmax() == 1
+    assert fit.with_shrinkage(4.0).allowances[1] != fit.allowances[1]
+
+
 def test_without_texts_their_logits_are_zero() -> None:
     x, labels, texts, _ = drawn("balanced")
     found = GaussianFit(x, labels, len(texts)).leave_out(np.arange(len(x)))
@@ -140,8 +149,8 @@ def test_the_classifiers_are_log_densities_and_texts_in_their_metric(kind: str, 
     np.testing.assert_allclose(fit.precision, precision, rtol=1e-9, atol=1e-9 * np.abs(precision).max())
     np.testing.assert_allclose(fit.means + fit.mean, means, atol=1e-12)
     densities = np.array([[-0.5 * (row - mean) @ precision @ (row - mean) for mean in means] for row in others])
-    densities += allow_plainly(x, labels, len(texts), shrinkage)
     found = fit.classifier().logits(others)
+    densities += allow_plainly(x, labels, len(texts), shrinkage)
     np.testing.assert_allclose(found - found[:, :1], densities - densities[:, :1], rtol=1e-8, atol=1e-8)
     named = fit.text_classifier(texts).logits(others)
     wanted = (others - means.mean(axis=0)) @ precision @ (texts - texts.mean(axis=0)).T
