@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,17 @@ def test_few_noisy_images_do_not_hurt_good_words(train: int, val: int) -> None:
     assert np.mean(joined) > np.mean(plain) - 0.01
 
 
-def test_a_large_problem_takes_seconds() -> None:
+def test_a_large_problem_takes_seconds_and_little_memory() -> None:
     """200 classes, 4000 images: a few seconds on two cores, with room for slow and busy machines."""
     world = World.draw(200, 64, noise=0.8)
     words, train, val = world.words(0.5), world.features(16, 1), world.features(4, 2)
     start = time.process_time()
+    tracemalloc.start()
     fitted = fit_head(words, SCALE, train, val)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert time.process_time() - start < 60
+    assert peak < 25 * 8 * 4000 * 200  # so many float64 arrays of logits; three are those of the shares
     assert fitted.left_out.shape == (4000, 200)
     assert fitted.accuracy > fitted.zero_shot_accuracy
 

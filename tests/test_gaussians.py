@@ -217,3 +217,15 @@ def test_nearly_collinear_features_stay_finite() -> None:
     found = GaussianFit(x, labels, 3, 1e-6).leave_out(np.arange(12))
     assert np.isfinite(found.logits).all()
     assert found.distances[0] > 10 * np.median(found.distances)
+
+
+def test_another_shrinkage_of_the_same_images_is_fitting_anew() -> None:
+    x, labels, texts, judged = drawn("more dimensions")
+    rows, fit = np.arange(len(x)), GaussianFit(x, labels, len(texts), judged=judged)
+    before = fit.leave_out(rows, texts)
+    for shrinkage in SHRINKAGES:
+        other, anew = fit.with_shrinkage(shrinkage), GaussianFit(x, labels, len(texts), shrinkage, judged=judged)
+        assert_same(other.leave_out(rows, texts), anew.leave_out(rows, texts), 1e-12)
+        np.testing.assert_allclose(other.root @ other.root.T, other.precision)
+        np.testing.assert_allclose(other.precision, anew.precision)
+    assert_same(fit.leave_out(rows, texts), before, 1e-15)

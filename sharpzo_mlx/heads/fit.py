@@ -23,15 +23,16 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.heads.closed_form import Array, Linear
 from sharpzo_mlx.heads.gaussians import GaussianFit
-from sharpzo_mlx.heads.guard import Guard, make_guard, open_by_distance
+from sharpzo_mlx.heads.guard import make_guard
 from sharpzo_mlx.heads.head import Head
+from sharpzo_mlx.heads.judgement import blocks, judge
 from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
-from sharpzo_mlx.objective.loss import mark_right
 
 SHRINKAGES = (0.25, 0.5, 1.0, 2.0, 4.0)
 PLAIN = SHRINKAGES.index(1.0)
 TIE = 1e-3  # nats by which another shrinkage must be better: where all are right, rounding would choose
 ENTRIES = 1_000_000  # of the logits that the shares are chosen on: more images would not change them
+PARTS = (1.0, 0.5, 0.25, 0.125)  # of the shares of what was learned, tried until the words alone are no better
 APART = 3.0  # standard errors by which validation images are farther than training images if those are averages
 FEWEST = 50  # validation images from which that can be told
 
@@ -123,21 +124,23 @@ class FittedHead:
         """
         added = self.head.text_share * self.logit_scale * np.array(change, np.float64)
         rows = np.arange(self.images.training, len(self.images.labels))
-        embeddings, labels = self.images.embeddings[rows].astype(np.float64), self.images.labels[rows]
-        plain = self.logit_scale * embeddings @ self.words.T
-        learned = self.head.text_share * plain + embeddings @ added.T + self.left_out[rows]
-        summed = guarded_logits(plain, learned, self.distances[rows], self.head.guard)
-        head = replace(
-            self.head,
-            weight=self.head.weight + mx.array(added.astype(np.float32)),
-            scores=_sort(own_probabilities(summed, labels)),
+        plain = self.logit_scale * self.words
+        told = judge(
+            self.images.embeddings[rows],
+            self.images.labels[rows],
+            plain,
+            self.head.text_share * plain + added,
+            left_out=self.left_out[rows],
+            distances=self.distances[rows],
+            guard=self.head.guard,
         )
+        weight = self.head.weight + _as_float32(added)
         return replace(
             self,
-            head=head,
+            head=replace(self.head, weight=weight, scores=_as_float32(told.scores)),
             judged=rows,
-            accuracy=float(mark_right(summed, labels).mean()),
-            zero_shot_accuracy=float(mark_right(plain, labels).mean()),
+            accuracy=told.accuracy,
+            zero_shot_accuracy=told.zero_shot_accuracy,
         )
 
 
@@ -154,6 +157,9 @@ def fit_head(
     words: mx.array, logit_scale: float, train: Features, val: Features, *, views: mx.array | None = None
 ) -> FittedHead:
     """Fit a head beside the plain words.
+
+    Where left-out images say that the sum is worse than the plain words, what was learned from images gets half of its
+    shares, a quarter and so on, until it is not.
 
     Args:
         words: class features of the plain words [K, D].
@@ -173,7 +179,12 @@ def fit_head(
     judged = _find_representative(images, gaussians)
     rows = _spread_rows(judged[gaussians.counts[images.labels[judged]] > 1], images.labels, len(text))
     choice = _choose(images, gaussians, text, logit_scale, rows)
-    return _assemble(choice, images, text, logit_scale, judged)
+    for part in PARTS:
+        weaker = replace(choice, shares=choice.shares * np.array([1.0, part, part]))
+        fitted = _assemble(weaker, images, text, logit_scale, judged)
+        if fitted.accuracy >= fitted.zero_shot_accuracy:
+            return fitted
+    return _assemble(_choose_words_alone(images, gaussians, text, logit_scale), images, text, logit_scale, judged)
 
 
 def _check_finite(images: Features) -> None:
@@ -240,29 +251,47 @@ def _choose_without_left_out(
     return _Choice(gaussians, np.array([found.values[0], prior.centres[1], found.values[1]]), found.loss)
 
 
+def _choose_words_alone(images: LabelledSet, gaussians: GaussianFit, text: Array, logit_scale: float) -> _Choice:
+    """Choose the words' share by their own loss, and none of what was learned from images."""
+    plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
+    prior = make_prior(len(images.labels) / len(text))
+    found = choose_shares(plain[None], images.labels, Prior(prior.centres[:1], prior.widths[:1]))
+    return _Choice(gaussians, np.array([found.values[0], 0.0, 0.0]), found.loss)
+
+
 def _assemble(
     choice: _Choice, images: LabelledSet, text: Array, logit_scale: float, judged: npt.NDArray[np.integer]
 ) -> FittedHead:
     """Return the head of a choice, with what it says of left-out images."""
     gaussians, (share, image, named) = choice.gaussians, choice.shares.tolist()
-    found = gaussians.leave_out(np.arange(len(images.labels)), text)
-    left_out = (image * found.logits + named * found.text).astype(np.float32)
+    left_out, distances = np.zeros((len(images.labels), len(text)), np.float32), np.zeros(len(images.labels))
+    for rows in blocks(len(images.labels)):
+        found = gaussians.leave_out(np.arange(rows.start, rows.stop), text)
+        distances[rows] = found.distances
+        if image:
+            left_out[rows] = image * found.logits + named * found.text
     density, by_text = gaussians.classifier(), gaussians.text_classifier(text)
     rest = Linear(image * density.weights + named * by_text.weights, image * density.bias + named * by_text.bias)
-    guard = make_guard(gaussians, found.distances[judged])
-    plain = logit_scale * images.embeddings[judged].astype(np.float64) @ text.T
-    summed = guarded_logits(plain, share * plain + left_out[judged], found.distances[judged], guard)
-    labels = images.labels[judged]
+    guard, plain = make_guard(gaussians, distances[judged]), logit_scale * text
+    told = judge(
+        images.embeddings[judged],
+        images.labels[judged],
+        plain,
+        share * plain,
+        left_out=left_out[judged],
+        distances=distances[judged],
+        guard=guard,
+    )
     head = Head(
         kind="gda",
-        weight=mx.array((share * logit_scale * text + rest.weights).astype(np.float32)),
-        bias=mx.array(rest.bias.astype(np.float32)),
+        weight=_as_float32(share * plain + rest.weights),
+        bias=_as_float32(rest.bias),
         guard=guard,
         text_share=share,
         image_share=image,
         named_share=named,
-        distances=_sort(found.distances[judged]),
-        scores=_sort(own_probabilities(summed, labels)),
+        distances=_as_float32(np.sort(distances[judged])),
+        scores=_as_float32(told.scores),
     )
     return FittedHead(
         head=head,
@@ -271,30 +300,12 @@ def _assemble(
         logit_scale=logit_scale,
         rest=rest,
         left_out=left_out,
-        distances=found.distances,
+        distances=distances,
         judged=judged,
-        accuracy=float(mark_right(summed, labels).mean()),
-        zero_shot_accuracy=float(mark_right(plain, labels).mean()),
+        accuracy=told.accuracy,
+        zero_shot_accuracy=told.zero_shot_accuracy,
     )
 
 
-def _sort(values: Array) -> mx.array:
-    return mx.array(np.sort(values).astype(np.float32))
-
-
-def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:
-    """Return (1 - g) plain + g learned, [N, K], of images whose distances [N] are known.
-
-    Logits of the plain words are all that counts where a learned one is infinite.
-    """
-    known = np.isfinite(learned).all(axis=1, keepdims=True)  # else nothing but the words can name it
-    opening = np.where(known, open_by_distance(distances, guard)[:, None], 0)
-    mixed: Array = (1 - opening) * plain + opening * np.where(known, learned, 0)
-    return mixed
-
-
-def own_probabilities(logits: Array, labels: npt.NDArray[np.integer]) -> Array:
-    """Return the probability of each image's own class, [N, K], [N] -> [N]."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: Array = powers[np.arange(len(labels)), labels] / powers.sum(axis=1)
-    return found
+def _as_float32(values: Array) -> mx.array:
+    return mx.array(values.astype(np.float32))

@@ -164,15 +164,13 @@ class GaussianFit:
         """
         means = self._multiply(self._turned_means)
         texts = None if text is None else self._multiply(_centre_texts(text) @ self._axes)
-        starts = range(0, max(len(rows), 1), ROWS)
-        parts = [self._leave_out(rows[start : start + ROWS], means, texts) for start in starts]
-        logits = np.concatenate([part.logits for part in parts])
-        logits += self.allowances
-        return LeftOut(
-            logits,
-            np.concatenate([part.text for part in parts]),
-            np.concatenate([part.distances for part in parts]),
-        )
+        found = LeftOut(*(np.zeros((len(rows), *shape)) for shape in ((len(self.counts),), (len(self.counts),), ())))
+        for start in range(0, len(rows), ROWS):
+            block = slice(start, start + ROWS)
+            part = self._leave_out(rows[block], means, texts)
+            found.logits[block], found.text[block], found.distances[block] = part.logits, part.text, part.distances
+        found.logits[:] += self.allowances
+        return found
 
     def _multiply(self, turned: Array) -> _Products:
         """Return what products of images with some vectors [K, D], given in the scatter's axes, are made from."""

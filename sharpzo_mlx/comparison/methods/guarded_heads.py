@@ -25,7 +25,8 @@ from sharpzo_mlx.comparison.methods.staged_search import follow
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.features.extract import finish
-from sharpzo_mlx.heads.fit import FittedHead, fit_head, guarded_logits, own_probabilities
+from sharpzo_mlx.heads.fit import FittedHead, fit_head
+from sharpzo_mlx.heads.judgement import guarded_logits, own_probabilities
 from sharpzo_mlx.objective.loss import Score, mark_right
 from sharpzo_mlx.prompts.ensemble import template_features
 from sharpzo_mlx.tuning.beside_head import choose_words, count_views, encode_all_views, make_problem_beside_head
