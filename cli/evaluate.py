@@ -2,15 +2,17 @@
 
 Prints a table with one row a folder and their mean, or `--json`, or `--csv`. Folders in the run's own dataset come
 first, and the mean is then that of the shifted ones. A folder on which tuning lowered the accuracy is marked. Several
-runs (seeds) are measured on the same folders and shown with mean and spread.
+runs (seeds) are measured on the same folders and shown with mean and spread. For a run with a head a second table says
+how many images are called none of the classes, also of `--foreign` folders, and what sets of labels are worth.
 
 >>> sharpzo-mlx evaluate runs/pets-clip-0 pets/test sketches/  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +23,7 @@ from sharpzo_mlx.errors import UserError
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.reports import Report
 
+FOREIGN_HELP = "Folder of images of none of the classes; may be repeated."
 SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 
 
@@ -31,6 +34,9 @@ SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 @click.option("--own-classes", is_flag=True, help="Only a folder's own classes compete.")
 @click.option("--all-classes", is_flag=True, help="All tuned classes compete, also on ImageNet-A and -R.")
 @click.option("--mapping", type=PATH, help="File that maps class folders to tuned classes.")
+@click.option("--foreign", type=PATH, multiple=True, help=FOREIGN_HELP)
+@click.option("--reject", type=float, metavar="RATE", help="Stated rate of wrong rejections.  [0.05]")
+@click.option("--set-coverage", "coverage", type=float, metavar="SHARE", help="Stated coverage of label sets.  [0.95]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a line for each run and folder on stdout.")
 def evaluate_command(
@@ -41,6 +47,9 @@ def evaluate_command(
     own_classes: bool,
     all_classes: bool,
     mapping: Path | None,
+    foreign: tuple[Path, ...],
+    reject: float | None,
+    coverage: float | None,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -52,7 +61,8 @@ def evaluate_command(
     style = at_most_one(json=as_json, csv=as_csv)
     scope = SCOPES[at_most_one(own_classes=own_classes, all_classes=all_classes)]
     runs, places = _split_arguments(run_folder, folders)
-    reports = {run: _evaluate(run, places, model=model, scope=scope, mapping=mapping) for run in runs}
+    options = {"scope": scope, "mapping": mapping, "foreign": foreign, "reject": reject, "coverage": coverage}
+    reports = {run: _evaluate(run, places, model, options) for run in runs}
     if style == "json":
         wording.echo_json(shift_tables.as_record(reports))
     elif style == "csv":
@@ -76,11 +86,11 @@ def _describe_heads(runs: list[Path]) -> list[str]:
     """Return a line for each run with a head: what its tuned column is made of."""
     from sharpzo_mlx.runs.run import Run
 
-    heads = [(run, Run.load(run).prompt.head) for run in runs]
-    return [f"{run}: {wording.head(head)}" for run, head in heads if head is not None]
+    found = [(run, Run.load(run).current_results) for run in runs]
+    return [f"{run}: {wording.head(results.head)}" for run, results in found if results and results.head]
 
 
-def _evaluate(run_folder: Path, folders: list[Path], *, model: Path | None, scope: str, mapping: Path | None) -> Report:
+def _evaluate(run_folder: Path, folders: list[Path], model: Path | None, options: Mapping[str, Any]) -> Report:
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip.handle import load
     from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
@@ -90,7 +100,7 @@ def _evaluate(run_folder: Path, folders: list[Path], *, model: Path | None, scop
     run = Run.load(run_folder)
     clip = None if model is None else load(model)
     with progress.open_painter() as draw:
-        for record in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
+        for record in evaluate_steps(run, folders, clip=clip, **options):
             if isinstance(record, Report):
                 return record
             if isinstance(record, FolderProgress):

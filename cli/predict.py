@@ -1,7 +1,8 @@
 """`sharpzo-mlx predict RUN IMAGE...`: prints the most probable labels of each image, with their probabilities.
 
-Prints a line an image, or `--json`, or `--csv` with a row a label. An image that cannot be read is named on stderr (and
-in the JSON and CSV) and does not stop the others.
+Prints a line an image, or `--json`, or `--csv` with a row a label. With `--reject` an image unlike the labelled ones is
+none of the classes. An image that cannot be read is named on stderr (and in the JSON and CSV) and does not stop the
+others.
 
 >>> sharpzo-mlx predict runs/pets-clip-0 a.jpg b.png --top 3  # doctest: +SKIP
 """
@@ -23,16 +24,31 @@ from sharpzo_mlx.errors import UserError
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.prediction import Prediction
 
+REJECT_HELP = (
+    "Say `none of them` of images unlike the labelled ones; about this share of the labelled kind is turned away too."
+)
+COVERAGE_HELP = "Labels per image: as many as needed to hold the right one this often; --top does not count then."
+
 
 @click.command("predict")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels per image.")
+@click.option("--reject", type=float, metavar="RATE", help=REJECT_HELP)
+@click.option("--set-coverage", "coverage", type=float, metavar="SHARE", help=COVERAGE_HELP)
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print path,label,probability,error on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print path,label,probability,error,rejected on stdout.")
 def predict_command(
-    run_folder: Path, images: tuple[Path, ...], *, top: int, model: Path | None, as_json: bool, as_csv: bool
+    run_folder: Path,
+    images: tuple[Path, ...],
+    *,
+    top: int,
+    reject: float | None,
+    coverage: float | None,
+    model: Path | None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Label each IMAGE with the run RUN."""
     from sharpzo_mlx.clip import handle
@@ -41,7 +57,8 @@ def predict_command(
 
     style = at_most_one(json=as_json, csv=as_csv)
     clip = None if model is None else handle.load(model)
-    predictions = prediction.predict(run.Run.load(run_folder), list(images), top=top, clip=clip)
+    found = run.Run.load(run_folder)
+    predictions = prediction.predict(found, list(images), top=top, clip=clip, reject=reject, coverage=coverage)
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
     for one in predictions:
         if one.error:
@@ -53,14 +70,16 @@ def predict_command(
 def as_record(prediction: Prediction) -> dict[str, Any]:
     """Return one image's labels for a script, the most probable first."""
     labels = [{"label": label, "probability": share} for label, share in prediction.labels]
-    return {"path": str(prediction.path), "labels": labels, "error": prediction.error}
+    return {"path": str(prediction.path), "labels": labels, "error": prediction.error, "rejected": prediction.rejected}
 
 
 def _print_lines(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
-        words = ", ".join(f"{label} {wording.percent(share)}" for label, share in prediction.labels)
+        words = [f"{label} {wording.percent(share)}" for label, share in prediction.labels]
         if words:
-            click.echo(f"{prediction.path}: {words}")
+            click.echo(
+                f"{prediction.path}: {f'none of them ({words[0]})' if prediction.rejected else ', '.join(words)}"
+            )
 
 
 def _print_json(predictions: Sequence[Prediction]) -> None:
@@ -69,9 +88,9 @@ def _print_json(predictions: Sequence[Prediction]) -> None:
 
 def _print_csv(predictions: Sequence[Prediction]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("path", "label", "probability", "error"))
+    writer.writerow(("path", "label", "probability", "error", "rejected"))
     for prediction in predictions:
         for label, share in prediction.labels:
-            writer.writerow((prediction.path, label, f"{share:.6f}", ""))
+            writer.writerow((prediction.path, label, f"{share:.6f}", "", int(prediction.rejected)))
         if prediction.error:
-            writer.writerow((prediction.path, "", "", prediction.error))
+            writer.writerow((prediction.path, "", "", prediction.error, 0))

@@ -114,10 +114,9 @@ def describe_plan(plan: Plan) -> str:
     """Return in words what a search will do, and how long it takes at most."""
     images = f"{plan.train_images} training images, none for validation"
     if plan.val_images:
-        images = (
-            f"{plan.train_images} training and {plan.val_images} validation images; "
-            f"zero-shot {percent(plan.zero_shot_val)} on validation"
-        )
+        images = f"{plan.train_images} training and {plan.val_images} validation images"
+    if plan.val_images or plan.head:
+        images += f"; zero-shot {percent(plan.zero_shot_val)} on {'them' if plan.head else 'validation'}"
     return f"{plan.classes} classes, {images}; at most {plan.queries} queries, about {duration(plan.seconds)}"
 
 

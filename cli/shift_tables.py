@@ -15,6 +15,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from sharpzo_mlx.cli import wording
+from sharpzo_mlx.cli.answer_tables import COLUMNS, answer_cells, make_answer_table, mean_answers
+from sharpzo_mlx.cli.answer_tables import share as _share
 
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.reports import FolderResult, Report
@@ -26,15 +28,16 @@ MARK, UNREADABLE = "", "unreadable"  # headings of columns that are shown only i
 HEADING = ("folder", "images", "zero-shot", "tuned", "change", "95 % interval", "top-5", "per class", "ECE", MARK,
            UNREADABLE)  # fmt: skip
 BELOW = "below zero-shot"
+FOREIGN = ("images", "rejected", "stated_rejection", "opening", "auroc")  # of the JSON of several runs
 CSV_HEADING = (
     "run", "path", "corruption", "severity", "kind", "in_distribution", "images", "unreadable", "zero_shot", "tuned",
     "low", "high", "zero_shot_top5", "tuned_top5", "zero_shot_per_class", "tuned_per_class", "zero_shot_ece",
-    "tuned_ece",
+    "tuned_ece", *COLUMNS,
 )  # fmt: skip
 
 
 def make_table(reports: Reports) -> str:
-    """Return one row a folder, their mean, and remarks; folders in distribution come first."""
+    """Return one row a folder, their mean, remarks, and the answers; folders in distribution come first."""
     first = next(iter(reports.values()))
     rows = [_make_row([report.folders[place] for report in reports.values()]) for place in range(len(first.folders))]
     body = [row for row, result in zip(rows, first.folders, strict=True) if result.in_distribution]
@@ -48,7 +51,8 @@ def make_table(reports: Reports) -> str:
         hidden.add(UNREADABLE)
     shown = [place for place, name in enumerate(HEADING) if name not in hidden]
     table = wording.aligned([[row[place] for place in shown] for row in (HEADING, *body)])
-    return "\n".join([table, *_make_remarks(reports)])
+    answers = make_answer_table(reports)
+    return "\n".join([table, *_make_remarks(reports), *(["", answers] if answers else [])])
 
 
 def _make_row(results: Sequence[FolderResult]) -> tuple[str, ...]:
@@ -84,12 +88,6 @@ def _make_mean_row(reports: Reports) -> tuple[str, ...]:
     change = wording.points(fmean(before), fmean(after))
     name = "mean of shifted" if apart else "mean"
     return (name, "", _share(before), _share(after), change, "", "", "", "", below, "")
-
-
-def _share(values: Sequence[float]) -> str:
-    """Return the mean over runs in per cent, with the standard deviation if there are several."""
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return wording.percent(fmean(values)) + spread
 
 
 def _interval(results: Sequence[FolderResult]) -> tuple[float, float]:
@@ -151,6 +149,10 @@ def as_record(reports: Reports) -> dict[str, Any]:
     return {
         "folders": [_mean_entry(results) for results in by_folder],
         "mean": {"zero_shot": fmean(one.zero_shot for one in found), "tuned": fmean(one.tuned for one in found)},
+        "foreign": [
+            {"path": str(results[0].path), **{name: fmean(getattr(one, name) for one in results) for name in FOREIGN}}
+            for results in zip(*(report.foreign for report in found), strict=True)
+        ],
         "runs": [{"run": str(run), **report.to_json()} for run, report in reports.items()],
     }
 
@@ -164,11 +166,12 @@ def _mean_entry(results: Sequence[FolderResult]) -> dict[str, Any]:
         "tuned": fmean(one.tuned for one in results),
         "tuned_sd": stdev(one.tuned for one in results),
         "interval": _interval(results),
+        **mean_answers(results),
     }
 
 
 def as_csv(reports: Reports) -> str:
-    """Return one line for each run and folder, and one for each corruption and severity of a tree."""
+    """Return one line for each run and folder, foreign or not, and one for each corruption and severity of a tree."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADING)
@@ -177,8 +180,11 @@ def as_csv(reports: Reports) -> str:
             both = (r.zero_shot_metrics, r.tuned_metrics)
             figures = [getattr(one, name) for name in ("top5", "per_class", "ece") for one in both]
             head = (run, r.path, "", "", r.kind, int(r.in_distribution), r.images, r.unreadable, r.zero_shot, r.tuned)
-            writer.writerow((*head, *r.interval, *figures))
+            writer.writerow((*head, *r.interval, *figures, *answer_cells(r)))
             for p in r.parts:
                 part = (run, r.path, p.corruption, p.severity, "", int(r.in_distribution), p.images, "")
                 writer.writerow((*part, p.zero_shot, p.tuned))
+        for f in report.foreign:
+            blank = ("",) * (len(CSV_HEADING) - len(COLUMNS) - 8)
+            writer.writerow((run, f.path, "", "", "foreign", 0, f.images, f.unreadable, *blank, *answer_cells(f)))
     return out.getvalue()

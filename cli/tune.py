@@ -158,12 +158,12 @@ def format_summary(run: Run, dataset: Path) -> str:
     """Return the result as text: accuracies, cost, the run's folder and the next command."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_format_row(run.record.images.chosen_on, results.zero_shot_val, results.val))
+    rows.append(_format_row(results.chosen_on, results.zero_shot_val, results.val))
     if results.test is not None:
         rows.append(_format_row("test", results.zero_shot, results.test))
         if results.test_text is not None:
             rows.append(_format_row("test, words alone", results.zero_shot, results.test_text))
-    head = f"{wording.head(run.prompt.head)}\n" if run.prompt.head is not None else ""
+    head = f"{wording.head(results.head)}\n" if results.head is not None else ""
     cost = (
         f"{results.queries} queries in {wording.duration(results.seconds)}, "
         f"{wording.amount(results.peak_memory_mb * 2**20)} of MLX memory"

@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sharpzo_mlx.report.formatting import aligned, amount, duration, percent, points
+from sharpzo_mlx.report.head_words import describe_head, describe_words
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.prompts.prompt import PromptHead
+    from sharpzo_mlx.runs.record import HeadResult
 
 __all__ = ["aligned", "amount", "duration", "echo_json", "head", "percent", "points"]
 
 
-def head(joined: PromptHead) -> str:
-    """Return the line that says what the tuned words were joined with, and the weight of each."""
-    return (
-        f"tuned: the words' logits x {joined.text_share:.3g} + those of {joined.kind} on the training images "
-        f"x {joined.image_share:.3g}, by validation loss"
-    )
+def head(result: HeadResult) -> str:
+    """Return the line that says what the tuned classifier is made of, and whether words were tuned."""
+    return f"tuned: {describe_head(result)}; {describe_words(result)}"
 
 
 def echo_json(record: Mapping[str, Any]) -> None:

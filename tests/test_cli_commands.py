@@ -80,7 +80,7 @@ def test_predict_in_all_styles(tuned: Path, photos: Path, capsys: Capture) -> No
     first, second = json.loads(out)["predictions"]
     assert [(row["label"], row["probability"]) for row in first["labels"]] == list(expected.labels)
     assert first["error"] is None
-    assert second == {"path": str(bad), "labels": [], "error": second["error"]}
+    assert second == {"path": str(bad), "labels": [], "error": second["error"], "rejected": False}
     assert f"note: {bad}: " in err
     assert main.run([*words, "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -94,6 +94,9 @@ def test_pipe_hears_the_plan_new_stages_and_new_bests_once(plan: Plan) -> None:
 
 def test_a_plan_without_validation_images_says_so(plan: Plan) -> None:
     assert "7 classes, 112 training and 28 validation images; zero-shot 28.6 % on" in progress.describe_plan(plan)
+    assert "112 training and 28 validation images; zero-shot 28.6 % on them" in progress.describe_plan(
+        replace(plan, head=True)
+    )
     words = progress.describe_plan(replace(plan, val_images=0))
     assert words == "7 classes, 112 training images, none for validation; at most 40000 queries, about 1 min 15 s"
 

@@ -275,14 +275,15 @@ def test_a_run_with_neither_validation_nor_test_images(run: sz.Run, tmp_path: Pa
     del record["images"]["test"]
     record["images"]["val"] = []
     record["results"]["test"] = None
+    record["results"]["head"] = {"kind": "gda", "text": 0.25, "image": 0.5, "named": 0.125, "words_kept": False}
     (folder / "run.json").write_text(json.dumps(record))
     analysis = analyse_run(sz.Run.load(folder), sz.load(run.model_folder))
     assert (analysis.images, analysis.gained, analysis.lost) == (0, (), ())
     assert np.isnan(analysis.after).all()
     assert analysis.landscape is not None
     words = " ".join(" ".join(read(write_report(folder)).words).split())
-    assert "its training images, each left out in turn, chose the result" in words
-    assert "measured on training, left out" in words
+    assert "the same images, each left out in turn, chose the result" in words
+    assert "measured on left out" in words
     assert "The loss around the result" in words
     assert "Accuracy on the" not in words
     assert "None" not in words

@@ -3,7 +3,8 @@
 Only the image tower is needed: the run holds the tuned and the zero-shot classifier as class features. A folder may
 hold a subset of the tuned classes; a class that was not tuned is an error. Features come from the cache that tuning
 fills, so an evaluation that was cut off continues there. Images are evaluated a chunk at a time and a few bytes of
-each are kept, so memory does not grow with their number.
+each are kept, so memory does not grow with their number. A run with a head also answers "none of them" and with sets of
+labels, at stated rates; foreign folders show what it says of images that belong to none of its classes.
 
 >>> report = evaluate("runs/photo-m-0", ["sketch/"])  # doctest: +SKIP
 >>> report.folders[0].tuned - report.folders[0].zero_shot  # doctest: +SKIP
@@ -19,7 +20,10 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.evaluation_sets import AUTO, EvaluationSet, recognise
+from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.evaluation.answered import AnswerOutcomes, answer_images, join_answers, measure_answers
+from sharpzo_mlx.evaluation.foreign import ForeignResult, find_images, measure_foreign
 from sharpzo_mlx.evaluation.metrics import (
     Outcomes,
     compare_classes,
@@ -31,6 +35,7 @@ from sharpzo_mlx.evaluation.metrics import (
 from sharpzo_mlx.evaluation.overlap import UsedImages, images_used_by
 from sharpzo_mlx.evaluation.reports import FolderResult, PartResult, Report, keep_evaluations
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
+from sharpzo_mlx.heads.answers import Answers, make_answers
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
@@ -54,6 +59,9 @@ def evaluate(
     clip: Clip | None = None,
     scope: str = AUTO,
     mapping: str | Path | None = None,
+    foreign: str | Path | Sequence[str | Path] = (),
+    reject: float | None = None,
+    coverage: float | None = None,
 ) -> Report:
     """Measure a run and zero-shot on folders of images, and keep the results in the run's `evaluations.json`.
 
@@ -63,14 +71,21 @@ def evaluate(
         clip: the checkpoint; None loads the one that the run names.
         scope: which classes compete: "own", "all", or "auto", see `sharpzo_mlx.datasets.evaluation_sets`.
         mapping: a file that says which tuned classes a class folder stands for.
+        foreign: one or several folders of images that belong to none of the classes, however they are arranged.
+        reject: the stated rate of wrong rejections, between 0 and 1; None for 0.05.
+        coverage: the stated coverage of sets of labels, between 0 and 1; None for 0.95.
 
     Returns:
         The results of each folder and their means.
 
     Raises:
-        UserError: a folder cannot be used, or holds classes that were not tuned.
+        UserError: a folder cannot be used, or holds classes that were not tuned; one of the last three is given, and
+            the run has no head; or a rate is not between 0 and 1.
     """
-    for event in evaluate_steps(run, folders, clip=clip, scope=scope, mapping=mapping):
+    steps = evaluate_steps(
+        run, folders, clip=clip, scope=scope, mapping=mapping, foreign=foreign, reject=reject, coverage=coverage
+    )
+    for event in steps:
         if isinstance(event, Report):
             return event
     raise AssertionError("evaluate_steps ends with the report")
@@ -83,16 +98,20 @@ def evaluate_steps(
     clip: Clip | None = None,
     scope: str = AUTO,
     mapping: str | Path | None = None,
-) -> Iterator[FolderProgress | FolderResult | Report]:
+    foreign: str | Path | Sequence[str | Path] = (),
+    reject: float | None = None,
+    coverage: float | None = None,
+) -> Iterator[FolderProgress | FolderResult | ForeignResult | Report]:
     """Do what `evaluate` does, a record at a time.
 
     Yields:
-        FolderProgress for each batch, FolderResult for each folder, and the Report at the end.
+        FolderProgress for each batch, FolderResult or ForeignResult for each folder, and the Report at the end.
     """
     run = run if isinstance(run, Run) else Run.load(run)
-    folders = [folders] if isinstance(folders, (str, Path)) else folders
+    folders, foreign = _as_list(folders), _as_list(foreign)
     if not folders:
         raise UserError("no folder to evaluate: name at least one folder of class folders")
+    answers = _make_answers(run, reject, coverage, asked=bool(foreign))
     prompt, clip = run.prompt, open_model(run, clip)
     table = None if mapping is None else Path(mapping)
     # all folders are checked before the first image is decoded
@@ -100,13 +119,42 @@ def evaluate_steps(
         (Path(folder), recognise(folder, prompt.class_names, prompt.folders, scope=scope, mapping=table))
         for folder in folders
     ]
+    strangers = [(Path(folder), find_images(folder)) for folder in foreign]
     results = []
     for folder, parts in sets:
-        results.append((yield from _evaluate_folder(clip, run, folder, parts)))
+        results.append((yield from _evaluate_folder(clip, run, folder, parts, answers)))
         yield results[-1]
-    report = Report.of(results)
+    found = [] if answers is None else (yield from _measure_foreign(clip, answers, strangers, results))
+    report = Report.of(results, found)
     keep_evaluations(run, report)
     yield report
+
+
+def _as_list(folders: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [folders] if isinstance(folders, (str, Path)) else folders
+
+
+def _make_answers(run: Run, reject: float | None, coverage: float | None, *, asked: bool) -> Answers | None:
+    """Return the answers at stated rates; None for a run without a head of which nothing of the kind is asked."""
+    asked = asked or reject is not None or coverage is not None
+    if run.prompt.head is None and not asked:
+        return None
+    return make_answers(run.prompt, run.folder, reject, coverage)
+
+
+def _measure_foreign(
+    clip: Clip, answers: Answers, sets: Sequence[tuple[Path, ImageSet]], results: Sequence[FolderResult]
+) -> Generator[FolderProgress | ForeignResult, None, list[ForeignResult]]:
+    """Measure foreign folders beside the images in distribution, or beside all if none is in distribution."""
+    chosen = [result for result in results if result.in_distribution] or results
+    own = np.concatenate([result.distances for result in chosen if result.distances is not None])
+    found = []
+    for folder, images in sets:
+        steps = measure_foreign(clip, answers, images, own, path=folder, chunk=CHUNK)
+        place = FolderProgress(folder, 0, len(images))
+        found.append((yield from relay(steps, lambda done, place=place: replace(place, done=done))))  # type: ignore[misc]
+        yield found[-1]
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,6 +164,7 @@ class _SetOutcomes:
     labels: np.ndarray  # [N]
     zero_shot: Outcomes
     tuned: Outcomes
+    answers: AnswerOutcomes | None  # None without a head
     skipped: tuple[tuple[Path, str], ...]  # unreadable files with the reason
     seen: int  # images that the run was trained or validated on
 
@@ -126,6 +175,7 @@ class _Evaluator:
 
     clip: Clip
     prompt: Prompt
+    answers: Answers | None
     used: UsedImages
 
     def evaluate_set(
@@ -146,11 +196,16 @@ class _Evaluator:
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
         steps = encode_steps(self.clip, chunk.images, whole=False)
         features = yield from relay(steps, lambda step: replace(before, done=before.done + step.done))
-        zero_shot, tuned = (
-            find_outcomes(np.array(logits(features.embeddings)), features.labels, chunk)
-            for logits in (self.prompt.zero_shot_logits, self.prompt.logits)
+        x, labels = features.embeddings, features.labels
+        logits = np.array(self.prompt.logits(x))
+        return _SetOutcomes(
+            labels=labels,
+            zero_shot=find_outcomes(np.array(self.prompt.zero_shot_logits(x)), labels, chunk),
+            tuned=find_outcomes(logits, labels, chunk),
+            answers=None if self.answers is None else answer_images(self.answers, x, logits, labels, chunk),
+            skipped=features.skipped,
+            seen=self.used.count(features.paths),
         )
-        return _SetOutcomes(features.labels, zero_shot, tuned, features.skipped, self.used.count(features.paths))
 
 
 def _join(parts: Sequence[_SetOutcomes]) -> _SetOutcomes:
@@ -158,16 +213,17 @@ def _join(parts: Sequence[_SetOutcomes]) -> _SetOutcomes:
         np.concatenate([part.labels for part in parts]),
         join_outcomes([part.zero_shot for part in parts]),
         join_outcomes([part.tuned for part in parts]),
+        join_answers([part.answers for part in parts]),
         tuple(one for part in parts for one in part.skipped),
         sum(part.seen for part in parts),
     )
 
 
 def _evaluate_folder(
-    clip: Clip, run: Run, folder: Path, sets: list[EvaluationSet]
+    clip: Clip, run: Run, folder: Path, sets: list[EvaluationSet], answers: Answers | None
 ) -> Generator[FolderProgress, None, FolderResult]:
     """Evaluate a folder: one set of images, or a set for each corruption and severity of a tree."""
-    evaluator = _Evaluator(clip, run.prompt, images_used_by(run))
+    evaluator = _Evaluator(clip, run.prompt, answers, images_used_by(run))
     total, done, parts = sum(len(images.images) for images in sets), 0, []
     for images in sets:
         parts.append((yield from evaluator.evaluate_set(images, FolderProgress(folder, done, total))))
@@ -191,5 +247,7 @@ def _evaluate_folder(
             for images, part in zip(sets, parts, strict=True)
             if images.part is not None
         ),
+        answers=measure_answers(whole.answers, answers) if answers and whole.answers else None,
         changes=tuned.correct.astype(np.int8) - zero_shot.correct.astype(np.int8),
+        distances=whole.answers.distance if whole.answers else None,
     )

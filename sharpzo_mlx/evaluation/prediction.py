@@ -2,6 +2,8 @@
 
 >>> predict("runs/photo-m-0", "new.jpg", top=2)[0].labels  # doctest: +SKIP
 (('dog', 0.91), ('horse', 0.05))
+>>> predict("runs/photo-m-0", "screenshot.png", reject=0.05)[0].rejected  # doctest: +SKIP
+True
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.heads.answers import Answers, choose_sets, make_answers
 from sharpzo_mlx.images.load import stream
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
@@ -32,15 +35,23 @@ class Prediction:
         path: the file.
         labels: (class name, probability 0..1), the most probable first; empty where the image cannot be read.
         error: the reason, where it cannot be read.
+        rejected: whether the image is called none of the classes, where that was asked; the labels are best guesses.
     """
 
     path: Path
     labels: tuple[tuple[str, float], ...]
     error: str | None = None
+    rejected: bool = False
 
 
 def predict(
-    run: Run | str | Path, paths: str | Path | Sequence[str | Path], *, top: int = 1, clip: Clip | None = None
+    run: Run | str | Path,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    top: int = 1,
+    clip: Clip | None = None,
+    reject: float | None = None,
+    coverage: float | None = None,
 ) -> list[Prediction]:
     """Return the most probable labels of image files.
 
@@ -49,29 +60,64 @@ def predict(
         paths: one image file, or several.
         top: labels for each image, at most the number of classes.
         clip: the checkpoint; None loads the one that the run names.
+        reject: the rate, between 0 and 1, at which images of the labelled kind may wrongly be called none of the
+            classes; None calls no image so.
+        coverage: the share, between 0 and 1, of images of the labelled kind whose own class is to be among the labels:
+            each image gets as many labels as that takes, whatever `top` says; None for `top` labels.
 
     Returns:
         One prediction for each path, in order.
 
     Raises:
-        UserError: no image is given, or `top` is below 1.
+        UserError: no image is given, `top` is below 1, a rate is not between 0 and 1, or one is given and the run has
+            no head.
     """
     run = run if isinstance(run, Run) else Run.load(run)
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     if top < 1 or not paths:
         raise UserError(f"top {top}: at least 1" if top < 1 else "no image to predict: name at least one file")
     refuse_empty(*paths)
-    prompt, clip = run.prompt, open_model(run, clip)
+    choice = _Choice.of(run, top, reject, coverage)
+    clip = open_model(run, clip)
     found: dict[int, Prediction] = {}
     for batch in stream(paths, clip.config.preprocessor, batch_size=BATCH):
         for index, reason in batch.failed:
             found[index] = Prediction(Path(paths[index]), (), reason)
         if batch.indices:
-            probabilities = np.array(mx.softmax(prompt.logits(clip.encode_pixels(batch.pixels)), axis=-1))
-            for index, row in zip(batch.indices, probabilities, strict=True):
-                found[index] = Prediction(Path(paths[index]), _top_labels(prompt, row, top))
+            answered = choice.answer(clip.encode_pixels(batch.pixels))
+            for index, (labels, rejected) in zip(batch.indices, answered, strict=True):
+                found[index] = Prediction(Path(paths[index]), labels, rejected=rejected)
     return [found[index] for index in range(len(paths))]
 
 
-def _top_labels(prompt: Prompt, row: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
-    return tuple((prompt.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:top])
+@dataclass(frozen=True)
+class _Choice:
+    """What was asked: how many labels, or sets of labels, and whether an image may be none of the classes."""
+
+    prompt: Prompt
+    top: int
+    rejecting: Answers | None  # None: no image is turned away
+    covering: Answers | None  # None: `top` labels
+
+    @classmethod
+    def of(cls, run: Run, top: int, reject: float | None, coverage: float | None) -> _Choice:
+        if reject is None and coverage is None:
+            return cls(run.prompt, top, None, None)
+        answers = make_answers(run.prompt, run.folder, reject, coverage)
+        for remark in answers.find_remarks(rejecting=reject is not None, covering=coverage is not None):
+            notify(f"{run.folder}: {remark}")
+        return cls(run.prompt, top, None if reject is None else answers, None if coverage is None else answers)
+
+    def answer(self, embeddings: mx.array) -> list[tuple[tuple[tuple[str, float], ...], bool]]:
+        """Return for each image feature [N, D] its labels, and whether it is none of the classes."""
+        probabilities = np.array(mx.softmax(self.prompt.logits(embeddings), axis=-1))
+        counts = np.full(len(probabilities), self.top)
+        if self.covering is not None:
+            counts = choose_sets(probabilities, self.covering.least).sum(axis=1)
+        rejected = np.zeros(len(probabilities), bool) if self.rejecting is None else self.rejecting.reject(embeddings)
+        rows = zip(probabilities, counts.tolist(), rejected.tolist(), strict=True)
+        return [(_top_labels(self.prompt, row, count), bad) for row, count, bad in rows]
+
+
+def _top_labels(prompt: Prompt, row: np.ndarray, count: int) -> tuple[tuple[str, float], ...]:
+    return tuple((prompt.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:count])

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from sharpzo_mlx.evaluation.answered import AnswerMetrics
+from sharpzo_mlx.evaluation.foreign import ForeignEntry, ForeignResult
 from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.runs.json_record import JsonRecord
@@ -42,7 +44,8 @@ class PartResult(JsonRecord):
 class EvaluationEntry(JsonRecord):
     """One folder's results as JSON holds them, in evaluations.json and on standard output.
 
-    The fields are those of FolderResult; both classifiers' metrics are named in full.
+    The fields are those of FolderResult; both classifiers' metrics are named in full. The last six are those of
+    AnswerMetrics, and None for a run without a head.
     """
 
     path: str
@@ -64,6 +67,12 @@ class EvaluationEntry(JsonRecord):
     tuned_interval: tuple[float, float]
     classes: tuple[ClassResult, ...]
     parts: tuple[PartResult, ...]
+    rejected: float | None = None
+    stated_rejection: float | None = None
+    coverage: float | None = None
+    stated_coverage: float | None = None
+    set_size: float | None = None
+    opening: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,9 @@ class FolderResult:
         interval: 95 % interval of tuned minus zero-shot accuracy.
         classes: both accuracies on each class, the lowest after tuning first.
         parts: both accuracies on each corruption and severity of a tree; the metrics are over all images of it.
+        answers: the share that was turned away, and the coverage of sets of labels; None for a run without a head.
         changes: [images] int8: 1 where only the tuned prompt is right, -1 where only zero-shot is, else 0.
+        distances: [images] float32, the guard's; None for a run without a head.
     """
 
     path: Path
@@ -96,7 +107,9 @@ class FolderResult:
     interval: tuple[float, float]
     classes: tuple[ClassResult, ...]
     parts: tuple[PartResult, ...] = ()
+    answers: AnswerMetrics | None = None
     changes: np.ndarray | None = field(default=None, repr=False, compare=False)
+    distances: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def zero_shot(self) -> float:
@@ -131,6 +144,7 @@ class FolderResult:
             tuned_interval=after.interval,
             classes=self.classes,
             parts=self.parts,
+            **(vars(self.answers) if self.answers else {}),
         )
 
 
@@ -142,16 +156,19 @@ class Report:
         folders: one result each.
         zero_shot: plain mean of the accuracies before tuning.
         tuned: plain mean of the accuracies after it.
+        foreign: one result for each folder of images that belong to none of the classes.
     """
 
     folders: tuple[FolderResult, ...]
     zero_shot: float
     tuned: float
+    foreign: tuple[ForeignResult, ...] = ()
 
     @classmethod
-    def of(cls, folders: Sequence[FolderResult]) -> Report:
-        """Return the report on some folders, at least one."""
-        return cls(tuple(folders), mean([f.zero_shot for f in folders]), mean([f.tuned for f in folders]))
+    def of(cls, folders: Sequence[FolderResult], foreign: Sequence[ForeignResult] = ()) -> Report:
+        """Return the report on some folders, at least one, and on foreign ones."""
+        before, after = mean([f.zero_shot for f in folders]), mean([f.tuned for f in folders])
+        return cls(tuple(folders), before, after, tuple(foreign))
 
     @property
     def shifted(self) -> tuple[FolderResult, ...]:
@@ -180,6 +197,7 @@ class Report:
             "mean": {"zero_shot": self.zero_shot, "tuned": self.tuned},
             "shifted_mean": {"zero_shot": both[0], "tuned": both[1]} if both else None,
             "shift_per_point": self.shift_per_point,
+            "foreign": [result.to_entry().to_json() for result in self.foreign],
         }
 
 
@@ -188,10 +206,13 @@ def keep_evaluations(run: Run, report: Report) -> None:
 
     A run in a place that cannot be written to gets a notice.
     """
-    entries = {entry.path: entry for entry in read_evaluations(run)}
-    for result in report.folders:
+    entries: dict[tuple[bool, str], EvaluationEntry | ForeignEntry] = {}
+    for entry in read_entries(run):
+        entries[isinstance(entry, ForeignEntry), entry.path] = entry
+    results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
+    for result in results:
         path = result.path.expanduser().resolve()
-        entries[str(path)] = result.to_entry(path)
+        entries[isinstance(result, ForeignResult), str(path)] = result.to_entry(path)
     text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:
         atomic_write(run.folder / EVALUATIONS, text + "\n")
@@ -201,7 +222,12 @@ def keep_evaluations(run: Run, report: Report) -> None:
 
 
 def read_evaluations(run: Run) -> list[EvaluationEntry]:
-    """Return what `keep_evaluations` wrote; damaged entries are left out with a notice."""
+    """Return the folders that `keep_evaluations` wrote; damaged entries are left out with a notice."""
+    return [entry for entry in read_entries(run) if isinstance(entry, EvaluationEntry)]
+
+
+def read_entries(run: Run) -> list[EvaluationEntry | ForeignEntry]:
+    """Return the folders that `keep_evaluations` wrote, foreign ones too; damaged ones are left out with a notice."""
     path = run.folder / EVALUATIONS
     if not path.is_file():
         return []
@@ -216,9 +242,10 @@ def read_evaluations(run: Run) -> list[EvaluationEntry]:
     return whole
 
 
-def _read_entry(content: object) -> EvaluationEntry | None:
+def _read_entry(content: object) -> EvaluationEntry | ForeignEntry | None:
+    foreign = isinstance(content, dict) and "foreign" in content
     try:
-        return EvaluationEntry.from_json(content)
+        return ForeignEntry.from_json(content) if foreign else EvaluationEntry.from_json(content)
     except ValueError:
         return None
 

@@ -23,11 +23,13 @@ from matplotlib.figure import Figure
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_evaluations
+from sharpzo_mlx.evaluation.foreign import ForeignEntry
+from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
 from sharpzo_mlx.files import atomic_write, check_place
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
+from sharpzo_mlx.report.head_words import describe_head, describe_words
 from sharpzo_mlx.report.plots import as_svg, choose_classes, draw_all, save_png
 from sharpzo_mlx.runs.checkpoint import CHECKPOINT
 from sharpzo_mlx.runs.model import open_model
@@ -76,6 +78,7 @@ def write_report(
     figures = draw_all(run, steps, analysis)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "points": _points}
+    environment.filters |= {"describe_head": describe_head, "describe_words": describe_words}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     atomic_write(path, template.render(page=_collect(run, steps, analysis, figures)))
     if png:
@@ -101,6 +104,8 @@ class _Page:
     dataset: str
     images: dict[str, int]  # by split
     evaluations: list[EvaluationEntry]
+    answers: list[EvaluationEntry]  # those that a run with a head has
+    foreign: list[ForeignEntry]
     command: str
     switched: bool  # whether stage 2 began
     plots: dict[str, str]  # SVG by name
@@ -133,12 +138,16 @@ def _analyse(run: Run, clip: Clip | None, *, landscape: bool) -> RunAnalysis | N
 
 
 def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, figures: dict[str, Figure]) -> _Page:
+    entries = read_entries(run)
+    evaluations = [entry for entry in entries if isinstance(entry, EvaluationEntry)]
     return _Page(
         run=run,
         name=run.folder.resolve().name,
         dataset=Path(run.record.dataset).name,
         images={split: len(rows) for split, rows in run.record.images.by_split().items()},
-        evaluations=read_evaluations(run),
+        evaluations=evaluations,
+        answers=[entry for entry in evaluations if entry.rejected is not None],
+        foreign=[entry for entry in entries if isinstance(entry, ForeignEntry)],
         command=_command(run),
         switched=len({step.stage for step in steps}) > 1,
         plots={name.replace("-", "_"): as_svg(figure) for name, figure in figures.items()},

@@ -45,11 +45,6 @@ class DrawnImages(JsonRecord):
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
 
-    @property
-    def chosen_on(self) -> str:
-        """Name the images that choices were made on: "validation", or "training, left out" where there are none."""
-        return "validation" if self.val else "training, left out"
-
 
 @dataclass(frozen=True)
 class RunRecord(JsonRecord):
@@ -138,3 +133,8 @@ class RunResults(JsonRecord):
     process_memory_mb: float
     test_text: float | None = None
     head: HeadResult | None = None
+
+    @property
+    def chosen_on(self) -> str:
+        """Name the images that `val` is an accuracy on: "validation", or with a head "left out" labelled images."""
+        return "validation" if self.head is None else "left out"

@@ -58,7 +58,8 @@ class Plan:
         val_images: images that choose the best candidate.
         queries: evaluations of the training loss at most.
         seconds: time at most.
-        zero_shot_val: validation accuracy before tuning, 0..1.
+        zero_shot_val: accuracy before tuning, 0..1: on the validation images, or with a head on all labelled images.
+        head: whether a head learns from all of them.
     """
 
     run: Path
@@ -68,6 +69,7 @@ class Plan:
     queries: int
     seconds: float
     zero_shot_val: float
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
             queries=plan_queries(problem, search),
             seconds=plan_seconds(problem, search, seconds),
             zero_shot_val=run.record.zero_shot_val or 0.0,
+            head=problem.head is not None,
         )
         yield from recorder.steps()
     results = costs(search.state(), run)  # what is chosen is chosen before the test images are read

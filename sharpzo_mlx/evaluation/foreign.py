@@ -1,0 +1,131 @@
+"""Folders of images that belong to none of the classes: how many are turned away, and how well distance tells them.
+
+>>> evaluate(run, "photos/test", foreign="screenshots/").foreign[0].rejected  # doctest: +SKIP
+0.97
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.datasets.folder import checked_folder
+from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.path_list import PathList
+from sharpzo_mlx.datasets.scan import class_images
+from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, separation
+from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
+from sharpzo_mlx.heads.answers import Answers
+from sharpzo_mlx.runs.json_record import JsonRecord
+
+
+@dataclass(frozen=True)
+class ForeignEntry(JsonRecord):
+    """One foreign folder as JSON holds it; the fields are those of ForeignResult."""
+
+    path: str
+    foreign: Literal[True]
+    images: int
+    unreadable: int
+    rejected: float
+    stated_rejection: float
+    opening: float
+    auroc: float
+
+
+@dataclass(frozen=True)
+class ForeignResult:
+    """What a run says of images that belong to none of its classes; shares are 0..1.
+
+    Attributes:
+        path: the folder.
+        images: how many could be read.
+        unreadable: how many could not.
+        rejected: share of images that are called none of the classes.
+        stated_rejection: the stated rate of that for images of the labelled kind.
+        opening: mean opening of the guard.
+        auroc: the probability that one of these images is farther from what was learned than one of the run's own
+            classes; own images are those of the folders in distribution, or of all folders if none is.
+        distances: [images] float32.
+    """
+
+    path: Path
+    images: int
+    unreadable: int
+    rejected: float
+    stated_rejection: float
+    opening: float
+    auroc: float
+    distances: np.ndarray = field(repr=False, compare=False)
+
+    def to_entry(self, path: Path | None = None) -> ForeignEntry:
+        """Return the result as JSON holds it, with another spelling of its path if one is given."""
+        return ForeignEntry(
+            path=str(path or self.path),
+            foreign=True,
+            images=self.images,
+            unreadable=self.unreadable,
+            rejected=self.rejected,
+            stated_rejection=self.stated_rejection,
+            opening=self.opening,
+            auroc=self.auroc,
+        )
+
+
+def find_images(folder: str | Path) -> ImageSet:
+    """Return all images of a folder and of the folders inside it, as one class without a meaning.
+
+    Raises:
+        UserError: there is no such folder, or it holds no image.
+    """
+    path = Path(folder).expanduser()
+    if path.is_file():
+        raise UserError(f"{path}: a file; name the folder that holds the foreign images")
+    names, _ = class_images(checked_folder(folder))
+    if not names:
+        raise UserError(f"{path}: no images in it; name a folder of images that belong to none of the classes")
+    return ImageSet(PathList(path, names), (0,) * len(names), ("foreign",), (path.name or "foreign",))
+
+
+def measure_foreign(
+    clip: Clip, answers: Answers, images: ImageSet, own: np.ndarray, *, path: Path, chunk: int
+) -> Generator[int, None, ForeignResult]:
+    """Measure a head on foreign images, a chunk of them at a time.
+
+    Args:
+        clip: the checkpoint.
+        answers: the head with its thresholds.
+        images: what `find_images` returned.
+        own: distances [N] of images of the run's own classes.
+        path: the folder as the user named it.
+        chunk: images whose features are in memory at once.
+
+    Yields:
+        How many images are done.
+    """
+    distances: list[np.ndarray] = []
+    skipped: list[tuple[Path, str]] = []
+    for start in range(0, len(images), chunk):
+        part = images.take(range(start, min(start + chunk, len(images))))
+        steps = encode_steps(clip, part, whole=False)
+        features = yield from relay(steps, lambda step, start=start: start + step.done)  # type: ignore[misc]
+        distances.append(measure_distances(answers, features.embeddings))
+        skipped += features.skipped
+    found = np.concatenate(distances)
+    check_readable(images, np.zeros(len(found), int), skipped)
+    return ForeignResult(
+        path=path,
+        images=len(found),
+        unreadable=len(skipped),
+        rejected=float((found > answers.farthest).mean()),
+        stated_rejection=answers.rejection,
+        opening=mean_opening(found, answers),
+        auroc=separation(own, found),
+        distances=found,
+    )
