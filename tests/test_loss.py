@@ -12,7 +12,7 @@ from sharpzo_mlx.objective.loss import (
     image_losses,
     image_losses_numpy,
     mark_right,
-    score,
+    score_logits,
 )
 
 
@@ -25,9 +25,8 @@ def test_losses_are_float32_whatever_comes_in() -> None:
 
 
 def test_score_by_hand() -> None:
-    class_features = mx.array([[1.0, 0.0], [0.0, 1.0]])
-    embeddings = mx.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]])
-    result = score(class_features, embeddings, mx.array([0, 1, 0, 0]), 1.0)
+    logits = mx.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]])
+    result = score_logits(logits, mx.array([0, 1, 0, 0]))
     assert result.accuracy == 0.75
     gaps = np.array([1.0, 1.0, -0.2, 0.2])  # right logit minus wrong one
     assert result.loss == pytest.approx(np.log1p(np.exp(-gaps)).mean(), rel=1e-6)

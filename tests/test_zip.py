@@ -126,7 +126,7 @@ def test_it_lowers_the_loss_and_a_seed_makes_one_result(task: Task) -> None:
     again, same = run(task, **options)
     assert again == records
     np.testing.assert_array_equal(predictor.logits(task.val), same.logits(task.val))
-    other = Task(task.clip, task.train, task.val, TuneConfig(shots=4, seed=1), task.query_budget)
+    other = Task(task.clip, task.train, task.val, TuneConfig(shots=4, seed=1, head="none"), task.query_budget)
     assert run(other, **options)[0][1:] != records[1:]
 
 

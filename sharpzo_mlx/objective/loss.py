@@ -115,11 +115,6 @@ def mark_right(logits: A, labels: A, stands_for: A | None = None) -> A:
     return right
 
 
-def score(class_features: mx.array, embeddings: mx.array, labels: mx.array, logit_scale: float) -> Score:
-    """Return the accuracy and the mean loss of class features [K, D] on image features [N, D] with labels [N]."""
-    return score_logits(compute_logits(class_features, embeddings, logit_scale), labels)
-
-
 def score_features(
     class_features: mx.array, features: Features, logit_scale: float, offsets: mx.array | None = None
 ) -> Score:
