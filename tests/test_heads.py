@@ -179,7 +179,7 @@ def test_the_images_of_the_test_play_no_part(
     assert (other.folder / FILE).read_bytes() == (run.folder / FILE).read_bytes()
 
 
-@pytest.mark.parametrize("moment", [1, 10, 23])
+@pytest.mark.parametrize("moment", [1, 10, 17])
 def test_a_run_that_was_killed_goes_on_to_the_same_file(
     moment: int,
     runs: tuple[sz.Run, sz.Run],
@@ -200,7 +200,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_file(
     again = tune(clip, hard, output=cut.folder, resume=True)
     assert (again.folder / FILE).read_bytes() == (run.folder / FILE).read_bytes()
     assert dataclasses.replace(again.results, **COSTS) == dataclasses.replace(run.results, **COSTS)
-    assert len(read_steps(again.folder)) == 24
+    steps = read_steps(run.folder)
+    assert [step.step for step in read_steps(again.folder)] == [step.step for step in steps]
+    assert 17 < len(steps) < steps[0].of  # patience ended it
 
 
 def test_an_end_that_was_cut_off_is_done_again(
