@@ -1,9 +1,9 @@
 """Fit the head of a run, and set up the search for words that add to it.
 
 The words are tuned beside a head that was fitted to the training images alone, so that the validation images are new to
-both. Whether the tuned words are kept is decided there: their loss must be lower by more than
-twice its standard error, because the best of several candidates is looked at.
-Otherwise the plain words stay, which cost nothing and hold under shift.
+both. Whether the tuned words are kept is decided there: their loss must be lower by more than twice its standard error,
+because the best of several candidates is looked at. Otherwise the plain words stay, which cost nothing and hold under
+shift.
 
     problem = make_problem_beside_head(clip, train, val, config, views=views)
     chosen = choose_words(problem, search.best_w)
