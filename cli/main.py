@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import click
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, is_gpu_error, remedy, why
 from sharpzo_mlx.runtime import startup
 
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
@@ -37,6 +37,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 # errors of a path that the user gave
 _PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_GPU_REMEDY = "lower --memory-budget or close other programs; `tune --output RUN --resume` continues a run"
 _LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
 
@@ -150,6 +151,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _system_error(error)
     except RuntimeError as error:
+        if is_gpu_error(error):
+            return _fail(f"{str(error).partition(chr(10))[0].rstrip('.')}; {_GPU_REMEDY}")
         if not str(error).startswith(_LOOP):
             raise
         path = str(error).removeprefix(_LOOP).strip("'\"")
@@ -162,8 +165,8 @@ def _system_error(error: OSError) -> int:
         return 1
     if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS:
         raise error
-    remedy = "; name another path" if error.errno in _PATH_ERRORS else ""
-    return _fail(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}{remedy}")
+    advice = remedy(error, "name another path" if error.errno in _PATH_ERRORS else "")
+    return _fail("; ".join(filter(None, (f"{error.filename or 'the disk'}: {why(error)}", advice))))
 
 
 def main() -> None:

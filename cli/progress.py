@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sharpzo_mlx.cli.wording import amount, duration, percent
+from sharpzo_mlx.errors import is_gpu_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -54,8 +55,8 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
                     return event.run
                 folder = event.run if isinstance(event, Plan) else folder
                 draw(event)
-    except KeyboardInterrupt:
-        if folder is not None:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if folder is not None and (isinstance(error, KeyboardInterrupt) or is_gpu_error(error)):
             command_end = f"--output {shlex.quote(str(folder))} --resume"
             print(f"note: the same command with {command_end} continues the run", file=stream or sys.stderr)
         raise

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, is_gpu_error, remedy
 from sharpzo_mlx.files import check_spelling, missing_folders, remove_empty
 
-OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS, ".DS_Store"})
+OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS})
 
 
 def resolve(output: Path, *, force: bool) -> Path:
@@ -39,7 +39,7 @@ def resolve(output: Path, *, force: bool) -> Path:
         return folder
     if not folder.is_dir():
         raise UserError(f"{output}: is a file; choose another --output")
-    if not any(folder.iterdir()):
+    if not _list_files(folder):
         return folder
     if not _is_ours(folder):
         raise UserError(f"{output}: exists and is not just a model folder of sharpzo-mlx; choose another --output")
@@ -48,9 +48,14 @@ def resolve(output: Path, *, force: bool) -> Path:
     return folder
 
 
+def _list_files(folder: Path) -> set[str]:
+    """Return the names in a folder without those that the Finder leaves in one that it has shown."""
+    return {path.name for path in folder.iterdir() if path.name != ".DS_Store" and not path.name.startswith("._")}
+
+
 def _is_ours(folder: Path) -> bool:
     """Tell whether a folder holds a converted model and nothing else."""
-    if not {path.name for path in folder.iterdir()} <= OUR_FILES:
+    if not _list_files(folder) <= OUR_FILES:
         return False
     try:
         return "fingerprint" in read_header(folder / WEIGHTS).metadata
@@ -71,7 +76,8 @@ def fill(folder: Path) -> Iterator[Path]:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
     except OSError as error:
         remove_empty(made)
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
+        advice = remedy(error, "choose another --output")
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); {advice}") from error
     try:
         yield unfinished
         read_header(unfinished / WEIGHTS)  # a full disk can cut a file short without an error
@@ -80,6 +86,8 @@ def fill(folder: Path) -> Iterator[Path]:
         unfinished.chmod(0o777 & ~mask)
         _swap(unfinished, folder.absolute())
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file cannot be written
+        if is_gpu_error(error):
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
         raise UserError(f"{folder}: cannot be written ({reason}); choose another --output") from error
     finally:

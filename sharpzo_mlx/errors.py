@@ -10,11 +10,36 @@ sharpzo_mlx.errors.UserError: photos/: no class folders; put the images of each 
 
 from __future__ import annotations
 
+import errno
 import logging
+import sys
+
+GPU_ERRORS = ("[METAL]", "[metal::malloc]", "[malloc]")  # how MLX's errors of a GPU and its memory begin
+PRIVACY = "allow it for your terminal in System Settings, Privacy & Security, Files and Folders"
 
 
 class UserError(Exception):
     """Input that cannot be used; the message is one line and says what to do."""
+
+
+def is_gpu_error(error: Exception) -> bool:
+    """Return whether MLX reports that the GPU gave up a computation, or that memory for an array was refused."""
+    return isinstance(error, RuntimeError) and str(error).startswith(GPU_ERRORS)
+
+
+def why(error: OSError) -> str:
+    """Return the system's reason for an error in small letters, such as "permission denied"."""
+    return (error.strerror or str(error)).lower()
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """Return what lets a program at a file or folder: on a Mac EPERM is a refusal of privacy, not of permissions.
+
+    Args:
+        error: what the system said.
+        otherwise: the remedy of every other error.
+    """
+    return PRIVACY if sys.platform == "darwin" and error.errno == errno.EPERM else otherwise
 
 
 def notify(line: str) -> None:

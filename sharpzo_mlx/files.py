@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, remedy, why
 
 CACHE_VARIABLE = "SHARPZO_MLX_CACHE"
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
@@ -63,8 +63,8 @@ def check_place(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{folder}: cannot be written to ({reason}); choose another --output") from error
+        advice = remedy(error, "choose another --output")
+        raise UserError(f"{folder}: cannot be written to ({why(error)}); {advice}") from error
     finally:
         remove_empty(made)
 

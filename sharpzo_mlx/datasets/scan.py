@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sharpzo_mlx.datasets.image_set import nfc
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
 # the kinds that are counted beside the suffixes of files that are not images
@@ -90,7 +90,7 @@ def _all_entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             yield from found
     except OSError as error:
-        raise UserError(f"{folder}: {(error.strerror or str(error)).lower()}; allow reading it") from error
+        raise UserError(f"{folder}: {why(error)}; {remedy(error, 'allow reading it')}") from error
 
 
 def _may_be_class(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sharpzo_mlx.errors import why
 from sharpzo_mlx.evaluation.answered import AnswerMetrics
 from sharpzo_mlx.evaluation.foreign import ForeignEntry, ForeignResult
 from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
@@ -217,8 +218,9 @@ def keep_evaluations(run: Run, report: Report) -> None:
     try:
         atomic_write(run.folder / EVALUATIONS, text + "\n")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        _log.warning(f"{run.folder}: cannot be written to ({reason}), so `report` will not show what was measured now")
+        _log.warning(
+            f"{run.folder}: cannot be written to ({why(error)}), so `report` will not show what was measured now"
+        )
 
 
 def read_evaluations(run: Run) -> list[EvaluationEntry]:

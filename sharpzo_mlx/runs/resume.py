@@ -31,7 +31,7 @@ from sharpzo_mlx.runs.versions import versions
 _log = logging.getLogger("sharpzo_mlx")
 
 RUNS = Path("runs")
-CHANGEABLE = ("time_budget",)  # options that may differ when a run is continued
+CHANGEABLE = ("time_budget", "memory_budget")  # options that may differ when a run is continued
 
 
 def run_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, output: Path | None, resume: bool) -> Path:

@@ -10,6 +10,7 @@ the search). Whole files are renamed into place. One process at a time holds the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify, remedy, why
 from sharpzo_mlx.files import (
     atomic_write,
     check_spelling,
@@ -37,6 +38,7 @@ from sharpzo_mlx.runs.record import RunRecord, RunResults
 
 RECORD, PROMPT = "run.json", "prompt.safetensors"
 FORMAT = 2
+_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}  # what network shares answer to flock
 
 
 @dataclass
@@ -147,10 +149,10 @@ def _explain_unreadable(folder: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{folder}: no run here ({RECORD} is missing); name the folder that `tune` wrote"
     if isinstance(error, PermissionError):
-        return f"{folder / RECORD}: permission denied; allow reading it"
+        return f"{folder / RECORD}: {why(error)}; {remedy(error, 'allow reading it')}"
     if isinstance(error, NotADirectoryError):
         return f"{folder}: not a folder; name the run's folder, which `tune` wrote"
-    return f"{folder}: {(error.strerror or str(error)).lower()}; name the run's folder, which `tune` wrote"
+    return f"{folder}: {why(error)}; name the run's folder, which `tune` wrote"
 
 
 @contextmanager
@@ -167,8 +169,8 @@ def locked(folder: Path) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file to leave behind
     except OSError as error:
         remove_empty(made)
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{folder}: cannot be made a run's folder ({reason}); choose another --output") from error
+        advice = remedy(error, "choose another --output")
+        raise UserError(f"{folder}: cannot be made a run's folder ({why(error)}); {advice}") from error
     try:
         _lock(handle, folder)
         yield
@@ -182,5 +184,9 @@ def _lock(handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is tuning into this folder; wait, or use --output") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        notify(f"{folder}: its disk has no locks ({why(error)}); let no other process tune into this folder")
     for name in (RECORD, PROMPT, CHECKPOINT):
         remove_leftovers(folder / name)

@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from sharpzo_mlx.config import TuneConfig, flatten
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.options import NONE
 
 if sys.version_info >= (3, 11):
@@ -47,7 +47,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: too large for a settings file")
         found = list(flatten(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
     except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}; name a settings file") from error
+        raise UserError(f"{path}: {why(error)}; {remedy(error, 'name a settings file')}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a TOML file ({error}); write NAME = VALUE, texts in quotes") from error
     settings = dict(found)
