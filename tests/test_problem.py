@@ -21,7 +21,7 @@ def test_the_search_computes_in_float32_where_the_weights_stay_half(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU keeps half precision as it is stored; differences of losses are taken in float32 there, too."""
-    monkeypatch.setattr("sharpzo_mlx.clip.checkpoint.HALF", ())  # what a GPU does
+    monkeypatch.setattr("sharpzo_mlx.clip.dtypes.HALF", ())  # what a GPU does
     folder = Path(shutil.copytree(tiny_model, tmp_path / "half"))
     weights = cast("dict[str, mx.array]", mx.load(str(folder / "model.safetensors")))
     mx.save_safetensors(str(folder / "model.safetensors"), {name: x.astype(mx.float16) for name, x in weights.items()})

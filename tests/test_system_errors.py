@@ -19,6 +19,7 @@ from sharpzo_mlx.convert.output import fill, resolve
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.files import check_place
 from sharpzo_mlx.runs.run import Run, locked
+from sharpzo_mlx.runtime import startup
 from sharpzo_mlx.tuning import pipeline
 from sharpzo_mlx.tuning.pipeline import Event, Plan
 
@@ -123,7 +124,7 @@ def test_a_private_file_names_them_at_the_command_line(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(main.cli, "main", fail)
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(main.startup, "unsupported", lambda: None)
+    monkeypatch.setattr(startup, "unsupported", lambda: None)
     assert main.run(["predict"]) == 2
     assert "Documents/x.png: operation not permitted; allow it for your terminal" in capsys.readouterr().err
 

@@ -21,13 +21,14 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.dtypes import STORED, computed_dtype
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.vocabulary import read_json
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import atomic_path, atomic_write
-from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.device import has_bfloat16
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 TOWER_PREFIXES = {
@@ -35,7 +36,6 @@ TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection."),
 }
 SHARED = "logit_scale"
-HALF = (mx.float16, mx.bfloat16)
 NAMED = 3  # how many weights an error names
 
 
@@ -62,7 +62,8 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
         folder: a folder that `save_model` wrote.
         towers: "text", "vision" or both; only these are built, and only their weights are read, at first use.
         dtype: the dtype to cast floating weights to. None keeps the file's dtype, except that half precision
-            becomes float32 on the CPU, which is an order of magnitude faster there and no less exact.
+            becomes float32 where `sharpzo_mlx.clip.dtypes` says so: on the CPU, which is an order of magnitude faster
+            there and no less exact; in a ResNet; and in bfloat16 on a GPU that has no such type.
 
     Returns:
         The model; its layers are quantised where the file holds quantised weights.
@@ -98,7 +99,10 @@ def build_model(
     model = CLIPModel(config, towers)
     _quantise_like(model, config, chosen)
     _check_weights(where or Path(WEIGHTS), model, chosen)
-    model.load_weights([(name, _cast(weight, dtype)) for name, weight in chosen.items()])
+    dtypes = {name: dtype or _choose_dtype(name, weight, config) for name, weight in chosen.items()}
+    model.load_weights([(name, _cast(weight, dtypes[name])) for name, weight in chosen.items()])
+    if where and dtype is None and not has_bfloat16() and mx.bfloat16 in {one.dtype for one in chosen.values()}:
+        notify(f"{where}: its bfloat16 weights are computed in float32, for this GPU has no bfloat16 of its own")
     model.eval()
     return model
 
@@ -154,6 +158,15 @@ def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
     return digest.hexdigest()
 
 
+def image_precision(folder: Path, config: CLIPConfig) -> str:
+    """Return the types of the weights that images are encoded with on this device, such as "float16+float32"."""
+    resnet = isinstance(config.vision, ResNetConfig)
+    dtypes = read_header(folder / WEIGHTS).dtypes
+    stored = {STORED.get(dtype) for name, dtype in dtypes.items() if name.startswith(TOWER_PREFIXES["vision"])}
+    computed = {str(computed_dtype(dtype, resnet=resnet)) for dtype in stored if dtype is not None}
+    return "+".join(sorted(name.removeprefix("mlx.core.") for name in computed))
+
+
 def _quantise_like(model: CLIPModel, config: CLIPConfig, weights: Mapping[str, mx.array]) -> None:
     """Quantise the layers whose scales are among the weights; a layer may have settings of its own."""
     settings = config.quantization
@@ -187,7 +200,10 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
             )
 
 
-def _cast(weight: mx.array, dtype: mx.Dtype | None) -> mx.array:
-    if dtype is None:
-        dtype = mx.float32 if on_cpu() and weight.dtype in HALF else weight.dtype
+def _choose_dtype(name: str, weight: mx.array, config: CLIPConfig) -> mx.Dtype:
+    resnet = isinstance(config.vision, ResNetConfig) and name.startswith(TOWER_PREFIXES["vision"])
+    return computed_dtype(weight.dtype, resnet=resnet)
+
+
+def _cast(weight: mx.array, dtype: mx.Dtype) -> mx.array:
     return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) else weight

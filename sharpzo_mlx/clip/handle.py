@@ -17,7 +17,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.checkpoint import fingerprint, load_config, load_model
+from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
@@ -59,6 +59,11 @@ class Clip:
     def fingerprint(self) -> str:
         """The checkpoint's fingerprint: a digest of its weights."""
         return fingerprint(self.folder)
+
+    @property
+    def image_precision(self) -> str:
+        """The types of the weights that images are encoded with on the present device, such as "float16+float32"."""
+        return image_precision(self.folder, self.config)
 
     def text(self) -> CLIPModel:
         """Return the text half (tower, projection and logit scale); the first call reads it."""

@@ -28,10 +28,11 @@ SHOWN = 120  # characters of the package's own reason that an error repeats
 
 @dataclass(frozen=True)
 class Header:
-    """A file's metadata, and the shape of each tensor by its name."""
+    """A file's metadata, and the shape and the type ("F16", "F32") of each tensor by its name."""
 
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
 
 
 def read_header(path: Path) -> Header:
@@ -49,7 +50,8 @@ def read_header(path: Path) -> Header:
         with safe_open(path, framework="numpy") as handle:
             slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (a handle, no dict)
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
-            header = Header(handle.metadata() or {}, {name: tuple(part.get_shape()) for name, part in slices.items()})
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            header = Header(handle.metadata() or {}, shapes, dtypes)
     except SafetensorError as error:
         raise UserError(f"{path}: no safetensors file, or cut short or damaged ({_reason(error)}); {AGAIN}") from error
     except OSError as error:

@@ -38,7 +38,7 @@ def features_folder() -> Path:
 
 
 def make_key(*parts: str) -> str:
-    """Return the name of the cache file for a model's fingerprint and a description of its preprocessing."""
+    """Return the name of the cache file for a model's fingerprint, its preprocessing and the precision of its tower."""
     return hashlib.sha256("\n".join((FORMAT, *parts)).encode()).hexdigest()[:32]
 
 

@@ -149,8 +149,9 @@ def encode_steps(
 
 
 def cache_name(clip: Clip) -> str:
-    """Return the name of the FeatureCache with this checkpoint's features."""
-    return make_key(clip.fingerprint, json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True))
+    """Return the name of the FeatureCache with this checkpoint's features, as this device's precision makes them."""
+    preprocessing = json.dumps(clip.config.preprocessor.to_dict(), sort_keys=True)
+    return make_key(clip.fingerprint, preprocessing, clip.image_precision)
 
 
 def content_of(paths: Sequence[Path]) -> str:
