@@ -81,6 +81,25 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def identify(path: str | Path) -> tuple[int, int] | str:
+    """Return what tells a file or folder from every other: the numbers of its disk and of itself.
+
+    Its spelling does not: macOS finds `Photos` under `photos`, and in both forms of Unicode. Where it is gone, or its
+    disk has no such numbers, its real path.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Return whether a path is a folder or lies in it, whatever the spelling of both and the links that lead there."""
+    real, own = Path(os.path.realpath(path)), identify(folder)
+    return any(identify(place) == own for place in (real, *real.parents))
+
+
 def check_spelling(path: Path) -> None:
     """Refuse a path that is not UTF-8, because MLX cannot write a file there.
 

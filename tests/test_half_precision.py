@@ -24,16 +24,20 @@ def pretend(monkeypatch: pytest.MonkeyPatch, architecture: str | None) -> None:
     monkeypatch.setattr(mx, "device_info", lambda *_: {"device_name": "a GPU", "architecture": architecture or "arm64"})
 
 
+def weights_of(model: CLIPModel) -> dict[str, mx.array]:
+    return dict(tree_flatten(model.parameters()))
+
+
 def save(folder: Path, vision: dict[str, Any], dtype: mx.Dtype, tokenizer: str) -> Path:
     text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ids = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
     config = CLIPConfig.from_dict(
         {"model_type": "clip", "projection_dim": 8, "text_config": text | ids, "vision_config": vision}
     )
-    draw = np.random.default_rng(0)
+    draw, expected = np.random.default_rng(0), weights_of(CLIPModel(config))
     weights = {
         name: mx.array(0.1 * draw.standard_normal(weight.shape)).astype(mx.float32 if "scale" in name else dtype)
-        for name, weight in tree_flatten(CLIPModel(config).parameters())
+        for name, weight in expected.items()
     }
     save_model(folder, config, weights, tokenizer, "random")
     return folder
@@ -82,14 +86,14 @@ def test_precision_by_tower_and_device(
 ) -> None:
     folder = save(tmp_path / "m", vision, dtype, tiny_tokenizer)
     pretend(monkeypatch, architecture)
-    found = dict(tree_flatten(load_model(folder).parameters()))
+    found = weights_of(load_model(folder))
     of_images = {weight.dtype for name, weight in found.items() if name.startswith("vis")}
     of_texts = {weight.dtype for name, weight in found.items() if name.startswith("text")}
     assert (of_images, of_texts) == ({image}, {text})
     assert sz.load(folder).image_precision == str(image).removeprefix("mlx.core.")
     widened = dtype == mx.bfloat16 and text == mx.float32
     assert [*map(str.split, caplog.messages)] == ([said(folder)] if widened else [])
-    asked = dict(tree_flatten(load_model(folder, dtype=dtype).parameters()))
+    asked = weights_of(load_model(folder, dtype=dtype))
     assert {weight.dtype for weight in asked.values()} == {dtype}  # what is asked for is done
     assert len(caplog.messages) == widened
 

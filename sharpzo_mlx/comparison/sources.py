@@ -22,6 +22,7 @@ from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.metrics import count_correct
 from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.files import identify
 
 SPLITS = ("train", "val", "test")
 
@@ -96,7 +97,10 @@ def name_folders(paths: Sequence[str | Path]) -> dict[str, Path]:
     Raises:
         UserError: two folders would have one name.
     """
-    places = list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
+    different: dict[object, Path] = {}
+    for path in paths:
+        different.setdefault(identify(Path(path).expanduser()), Path(path).expanduser().resolve())
+    places = list(different.values())
     parts_shown = dict.fromkeys(places, 1)
 
     def name(place: Path) -> str:  # as many parts as are shown so far

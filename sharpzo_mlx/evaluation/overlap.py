@@ -1,6 +1,6 @@
 """Find the images of a folder that a run was trained or validated on: accuracy on them is too high.
 
-Files are known by their real paths, whatever links lead to them; a copy is another file.
+Files are known by their numbers on the disk, whatever spelling or links lead to them; a copy is another file.
 
 >>> images_used_by(Run.load("runs/photo-m-0")).count(paths)  # doctest: +SKIP
 140
@@ -8,11 +8,11 @@ Files are known by their real paths, whatever links lead to them; a copy is anot
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sharpzo_mlx.errors import notify
+from sharpzo_mlx.files import identify
 from sharpzo_mlx.runs.run import Run
 
 
@@ -26,12 +26,11 @@ class UsedImages:
 
     def __init__(self, user: str, paths: Iterable[Path]) -> None:
         self.user = user
-        self._folders: dict[str, str] = {}  # a folder as it is given -> its real path
-        self._real_paths = {self._real_path(path) for path in paths}
+        self._files = {identify(path) for path in paths}
 
     def count(self, paths: Sequence[Path]) -> int:
         """Return how many of some files are among them."""
-        return sum(self._real_path(path) in self._real_paths for path in paths)
+        return sum(identify(path) in self._files for path in paths)
 
     def report(self, folder: Path, count: int, images: int) -> None:
         """Give a notice where `count` of the `images` images of a folder were used; none where that is 0."""
@@ -40,12 +39,6 @@ class UsedImages:
                 f"{folder}: {self.user} was trained or validated on {count} of these {images} images, so its "
                 "accuracy here flatters; evaluate images that it has not seen"
             )
-
-    def _real_path(self, path: Path) -> str:
-        folder, _, name = str(path).rpartition("/")
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return f"{self._folders[folder]}/{name}"
 
 
 def images_used_by(run: Run) -> UsedImages:

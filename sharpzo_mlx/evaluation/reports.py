@@ -21,7 +21,7 @@ from sharpzo_mlx.errors import why
 from sharpzo_mlx.evaluation.answered import AnswerMetrics
 from sharpzo_mlx.evaluation.foreign import ForeignEntry, ForeignResult
 from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
-from sharpzo_mlx.files import atomic_write
+from sharpzo_mlx.files import atomic_write, identify
 from sharpzo_mlx.runs.json_record import JsonRecord
 from sharpzo_mlx.runs.run import Run
 
@@ -207,13 +207,13 @@ def keep_evaluations(run: Run, report: Report) -> None:
 
     A run in a place that cannot be written to gets a notice.
     """
-    entries: dict[tuple[bool, str], EvaluationEntry | ForeignEntry] = {}
+    entries: dict[tuple[bool, object], EvaluationEntry | ForeignEntry] = {}
     for entry in read_entries(run):
-        entries[isinstance(entry, ForeignEntry), entry.path] = entry
+        entries[isinstance(entry, ForeignEntry), identify(entry.path)] = entry
     results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
     for result in results:
         path = result.path.expanduser().resolve()
-        entries[isinstance(result, ForeignResult), str(path)] = result.to_entry(path)
+        entries[isinstance(result, ForeignResult), identify(path)] = result.to_entry(path)
     text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:
         atomic_write(run.folder / EVALUATIONS, text + "\n")

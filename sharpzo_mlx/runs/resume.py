@@ -23,6 +23,7 @@ from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.datasets.templates import PLAIN, read_templates, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
+from sharpzo_mlx.files import identify
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import Run
@@ -141,7 +142,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
 def _check_dataset(run: Run, dataset: Path) -> None:
     """Refuse another dataset than that of a finished run; a copy with the same images is accepted."""
     own, drawn = run.record.dataset, run.record.images
-    if os.path.realpath(dataset) == os.path.realpath(own):
+    if identify(dataset) == identify(own):
         return
     tuned = [_restore(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
     there = all(path.is_file() for paths in tuned for path in paths)
