@@ -168,6 +168,8 @@ def format_summary(run: Run, dataset: Path) -> str:
         f"{results.queries} queries in {wording.duration(results.seconds)}, "
         f"{wording.amount(results.peak_memory_mb * 2**20)} of MLX memory"
     )
+    if (kept := results.cache_memory_mb or 0.0) >= 1:
+        cost += f" (and {wording.amount(kept * 2**20)} kept for reuse)"
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_choose_folder(run, dataset))])
     return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
 

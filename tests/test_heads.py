@@ -31,7 +31,7 @@ from sharpzo_mlx.tuning.search import TuneStep
 FOUR = sz.TuneConfig(shots=4).with_settings(TINY)  # the default: a head, and the words tuned beside it
 STILL = dataclasses.replace(FOUR, steps=0)
 FILE = "prompt.safetensors"
-COSTS: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "process_memory_mb": 0.0}
+COSTS: dict[str, Any] = {"seconds": 0.0, "peak_memory_mb": 0.0, "process_memory_mb": 0.0, "cache_memory_mb": 0.0}
 
 
 @pytest.fixture(scope="module", autouse=True)

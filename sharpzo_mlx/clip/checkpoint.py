@@ -22,13 +22,12 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
-from sharpzo_mlx.clip.dtypes import STORED, computed_dtype
+from sharpzo_mlx.clip.dtypes import STORED, computed_dtype, has_bfloat16
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import atomic_path, atomic_write
-from sharpzo_mlx.runtime.device import has_bfloat16
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 TOWER_PREFIXES = {

@@ -13,10 +13,16 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from sharpzo_mlx.runtime.device import has_bfloat16, on_cpu
+from sharpzo_mlx.runtime.device import on_cpu
 
 HALF = (mx.float16, mx.bfloat16)
 STORED = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}  # names in a safetensors file
+_WITHOUT_BFLOAT16 = ("applegpu_g13", "applegpu_g14")  # M1 and M2; M3 is applegpu_g15
+
+
+def has_bfloat16() -> bool:
+    """Return whether the default device multiplies bfloat16 itself; the GPUs of M1 and M2 take twice as long."""
+    return not str(mx.device_info().get("architecture", "")).startswith(_WITHOUT_BFLOAT16)
 
 
 def computed_dtype(stored: mx.Dtype, *, resnet: bool) -> mx.Dtype:

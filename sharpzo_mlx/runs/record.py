@@ -120,6 +120,7 @@ class RunResults(JsonRecord):
         process_memory_mb: largest memory of the process, MiB.
         test_text: with a head: `test` of the words alone.
         head: with a head: what it is made of.
+        cache_memory_mb: memory that MLX kept for later arrays, beside the peak, MiB; None in runs of older versions.
     """
 
     zero_shot: float
@@ -133,6 +134,7 @@ class RunResults(JsonRecord):
     process_memory_mb: float
     test_text: float | None = None
     head: HeadResult | None = None
+    cache_memory_mb: float | None = None
 
     @property
     def chosen_on(self) -> str:

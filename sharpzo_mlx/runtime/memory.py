@@ -19,6 +19,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from sharpzo_mlx.runtime.footprint import largest_footprint
+
 
 def mlx_peak() -> int:
     """Return the most bytes that MLX's arrays held at once since the start or `reset_mlx_peak`."""
@@ -30,8 +32,19 @@ def reset_mlx_peak() -> None:
     mx.reset_peak_memory()
 
 
+def mlx_cache() -> int:
+    """Return the bytes that MLX keeps for arrays to come; they belong to no array and are not in `mlx_peak`."""
+    return mx.get_cache_memory()
+
+
 def process_peak() -> int:
-    """Return the most bytes of physical memory that this process held at once (its peak resident set)."""
+    """Return the most bytes of memory that this process held at once.
+
+    On macOS that is its footprint, which has what Metal holds, as Activity Monitor shows it; elsewhere, and where macOS
+    does not tell it, the resident set.
+    """
+    if (footprint := largest_footprint()) is not None:
+        return footprint
     status = Path("/proc/self/status")
     if status.is_file():  # Linux, where `ru_maxrss` begins with the memory of the parent process
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024

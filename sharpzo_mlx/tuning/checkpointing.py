@@ -100,7 +100,8 @@ def costs(state: SearchState, run: Run) -> RunResults:
     zero_shot, best = run.record.zero_shot_val, state.selection.best
     assert zero_shot is not None, "w = 0 is validated first"
     assert best is not None, "w = 0 is validated first"
-    earlier = run.current_results.peak_memory_mb if run.current_results else 0.0
+    earlier = run.current_results
+    peak, kept = (earlier.peak_memory_mb, earlier.cache_memory_mb) if earlier else (None, None)
     return RunResults(
         zero_shot=zero_shot,
         val=best.accuracy,
@@ -109,6 +110,12 @@ def costs(state: SearchState, run: Run) -> RunResults:
         queries=state.counters.queries,
         val_queries=state.counters.val_queries,
         seconds=round(state.counters.elapsed, 3),
-        peak_memory_mb=round(max(earlier, memory.mlx_peak() / 2**20), 1),
+        peak_memory_mb=_raise_to(memory.mlx_peak(), peak),
         process_memory_mb=round(memory.process_peak() / 2**20, 1),
+        cache_memory_mb=_raise_to(memory.mlx_cache(), kept),
     )
+
+
+def _raise_to(size: int, earlier: float | None) -> float:
+    """Return bytes as MiB, or what was measured earlier in the run if that is more."""
+    return round(max(earlier or 0.0, size / 2**20), 1)
