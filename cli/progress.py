@@ -261,5 +261,5 @@ def _describe_working(record: Working) -> str:
 
 
 def _describe_cached(progress: Encoding | FolderProgress) -> str:
-    known = getattr(progress, "cached", 0)
-    return f", {known} known already" if known else ""
+    known, looked_up = getattr(progress, "cached", 0), getattr(progress, "looked_up", 0)
+    return f", {known} known already" if known else f", {looked_up} looked up" if looked_up else ""

@@ -31,6 +31,7 @@ from sharpzo_mlx.comparison.variants import MethodVariant
 from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.overlap import UsedImages
+from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import cache_name, relay
 from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
@@ -126,6 +127,8 @@ class DatasetRunner:
     def _prepare(self, seed: int) -> Generator[Encoding, None, _SeedTask]:
         """Encode the images of a seed."""
         split, shifted = self.source.draw(seed)
+        drawn = [*split.values(), *(part for parts in shifted.values() for part in parts)]
+        report_cloud_only(path for part in drawn for path in part.images.paths)
         train = yield from encode_split(self.clip, split["train"].images, "train")
         check_classes(train)
         val = yield from encode_split(self.clip, split["val"].images, "val")

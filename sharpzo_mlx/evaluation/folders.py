@@ -34,6 +34,7 @@ from sharpzo_mlx.evaluation.metrics import (
 )
 from sharpzo_mlx.evaluation.overlap import UsedImages, images_used_by
 from sharpzo_mlx.evaluation.reports import FolderResult, PartResult, Report, keep_evaluations
+from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
 from sharpzo_mlx.files import is_inside
 from sharpzo_mlx.heads.answers import Answers, make_answers
@@ -121,6 +122,8 @@ def evaluate_steps(
         for folder in folders
     ]
     strangers = [(Path(folder), find_images(folder)) for folder in foreign]
+    listed = [*(part.images for _, parts in sets for part in parts), *(images for _, images in strangers)]
+    report_cloud_only(path for images in listed for path in images.paths)
     results = []
     for folder, parts in sets:
         results.append((yield from _evaluate_folder(clip, run, folder, parts, answers)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.heads.answers import Answers, choose_sets, make_answers
 from sharpzo_mlx.images.load import stream
@@ -79,6 +80,7 @@ def predict(
     refuse_empty(*paths)
     choice = _Choice.of(run, top, reject, coverage)
     clip = open_model(run, clip)
+    report_cloud_only(map(Path, paths))
     found: dict[int, Prediction] = {}
     for batch in stream(paths, clip.config.preprocessor, batch_size=BATCH):
         for index, reason in batch.failed:

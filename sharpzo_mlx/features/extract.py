@@ -10,11 +10,8 @@ Image features do not depend on the prompt (arXiv 2506.20990, section 3), so tha
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +22,8 @@ import numpy as np
 from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.cache import FeatureCache, digest, make_key
+from sharpzo_mlx.features.cache import FeatureCache, make_key
+from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.images.load import Batch, stream
 
 NAMED = 5  # a notice names this many unreadable images
@@ -36,11 +34,19 @@ F = TypeVar("F")
 
 @dataclass(frozen=True)
 class EncodeProgress:
-    """The progress of encoding: images done (the cached ones among them), all images, and the cached ones."""
+    """The progress of encoding.
+
+    Attributes:
+        done: images done, the cached ones among them.
+        total: all images.
+        cached: images that were in the cache.
+        looked_up: while none is done: files that were read to look for them in the cache.
+    """
 
     done: int
     total: int
     cached: int
+    looked_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def encode_steps(
         whole: whether these are all images of their set; for a part, the caller calls `check_readable` at the end.
 
     Yields:
-        The progress, at the start and after each batch.
+        The progress: about every second while the files are looked up, when that is done, and after each batch.
 
     Returns:
         The features in the order of `images`, without the unreadable images, which a notice names; no rows and no
@@ -125,11 +131,13 @@ def encode_steps(
         UserError: there are images, and none could be read.
     """
     if not len(images):
-        return replace(_collect(images, {}, {}, clip.config.projection_dim), content=_content({}) if cache else "")
+        return replace(
+            _collect(images, {}, {}, clip.config.projection_dim), content=digest_contents({}) if cache else ""
+        )
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
-        digests = find_digests(images.paths, failed) if cache else {}
+        digests = (yield from find_digests(images.paths, failed)) if cache else {}
         known = store.get(list(digests.values())) if cache else {}
         rows.update({index: known[found] for index, found in digests.items() if found in known})
         cached = len(rows)
@@ -142,7 +150,7 @@ def encode_steps(
             failed.update(unread)
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     features = _collect(images, rows, failed, clip.config.projection_dim)
-    features = replace(features, content=_content(digests) if cache else "")
+    features = replace(features, content=digest_contents(digests) if cache else "")
     if whole:
         check_readable(images, features.labels, features.skipped)
     return features
@@ -154,32 +162,14 @@ def cache_name(clip: Clip) -> str:
     return make_key(clip.fingerprint, preprocessing, clip.image_precision)
 
 
+def find_digests(paths: Sequence[Path], failed: dict[int, str]) -> Generator[EncodeProgress, None, dict[int, bytes]]:
+    """Yield the progress of `digest_steps` as that of images of which none is encoded, and return the digests."""
+    return (yield from relay(digest_steps(paths, failed), lambda n: EncodeProgress(0, len(paths), 0, looked_up=n)))
+
+
 def content_of(paths: Sequence[Path]) -> str:
     """Return the `Features.content` of some files without decoding them."""
-    return _content(find_digests(paths, {}))
-
-
-def _content(digests: dict[int, bytes]) -> str:
-    return hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest()
-
-
-def find_digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, bytes]:
-    """Return the digests of the files by position; add the files that cannot be opened to `failed`."""
-
-    def read(path: Path) -> bytes | str:
-        try:
-            return digest(path)
-        except OSError as error:
-            return (error.strerror or str(error)).lower()
-
-    found: dict[int, bytes] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for index, result in enumerate(pool.map(read, paths)):
-            if isinstance(result, str):
-                failed[index] = result
-            else:
-                found[index] = result
-    return found
+    return digest_contents(finish(digest_steps(paths, {})))
 
 
 def _encoded(

@@ -67,7 +67,7 @@ def encode_views_steps(
     rows: dict[int, np.ndarray] = {}
     failed: dict[int, str] = {}
     total = len(features.paths)
-    digests = find_digests(features.paths, failed)
+    digests = yield from find_digests(features.paths, failed)
     keys = {index: _make_row_key(found, views) for index, found in digests.items()}
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
         known = store.get(list(keys.values())) if cache else {}

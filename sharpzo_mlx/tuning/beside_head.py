@@ -94,7 +94,7 @@ def encode_all_views(
             except StopIteration as end:
                 parts.append(end.value)
                 break
-            yield EncodeProgress(done + now.done, total, cached + now.cached)
+            yield EncodeProgress(done + now.done, total, cached + now.cached, now.looked_up)
             found = now.cached
         done, cached = done + len(images.labels), cached + (found if len(images.labels) else 0)
     return mx.concatenate(parts)

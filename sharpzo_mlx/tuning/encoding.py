@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.extract import Features, check_readable, encode_steps, relay
+from sharpzo_mlx.features.extract import EncodeProgress, Features, check_readable, encode_steps, relay
 from sharpzo_mlx.runs.run import Run
 
 
@@ -24,18 +24,25 @@ class Encoding:
         done: images so far.
         total: images of the split.
         cached: images whose features were in the cache.
+        looked_up: while none is done: files that were read to look for them in the cache.
     """
 
     split: str
     done: int
     total: int
     cached: int
+    looked_up: int = 0
+
+    @classmethod
+    def of(cls, split: str, progress: EncodeProgress) -> Encoding:
+        """Return the progress of encoding under the name of the split."""
+        return cls(split, progress.done, progress.total, progress.cached, progress.looked_up)
 
 
 def encode_split(clip: Clip, images: ImageSet, split: str) -> Generator[Encoding, None, Features]:
     """Encode images; yield a record a batch under the name of their split, and return the features."""
     steps = encode_steps(clip, images)
-    return (yield from relay(steps, lambda p: Encoding(split, p.done, p.total, p.cached)))
+    return (yield from relay(steps, lambda progress: Encoding.of(split, progress)))
 
 
 def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, None, Features | None]:
@@ -46,7 +53,7 @@ def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, N
         says so.
     """
     steps = encode_steps(clip, images, whole=False)
-    test = yield from relay(steps, lambda p: Encoding("test", p.done, p.total, p.cached))
+    test = yield from relay(steps, lambda progress: Encoding.of("test", progress))
     if len(test.labels):
         check_readable(images, test.labels, test.skipped)
         return test

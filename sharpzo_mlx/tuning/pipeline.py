@@ -23,6 +23,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import notify
+from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import Features, relay
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.objective.loss import score_logits
@@ -151,6 +152,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     names = images["train"].class_names
     tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, names)  # refused before work
     check_lengths(clip.tokenizer, run.record.templates, names)
+    report_cloud_only(path for split in images.values() for path in split.paths)
     train = yield from encode_split(clip, images["train"], "train")
     check_classes(train)
     val = yield from encode_split(clip, images["val"], "val")
@@ -186,7 +188,7 @@ def _make_problem(clip: Clip, run: Run, train: Features, val: Features) -> Gener
     views = None
     if config.head != "none":
         steps = encode_all_views(clip, train, val, count_views(config, train, val))
-        views = yield from relay(steps, lambda p: Encoding("views of", p.done, p.total, p.cached))
+        views = yield from relay(steps, lambda progress: Encoding.of("views of", progress))
     clip.release_vision()
     memory.reset_mlx_peak()  # from here on the peak is that of tuning
     if config.head != "none":

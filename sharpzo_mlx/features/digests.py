@@ -1,0 +1,91 @@
+"""Digest the content of image files, with progress: the first time that a run reads them.
+
+Files that iCloud Drive and its like keep in the cloud alone look whole, with name and size; reading one downloads it.
+So there is a notice before, and a record of progress about every second while the files come.
+
+>>> finish(digest_steps([Path("photos/cat/1.jpg")], failed={}))  # doctest: +SKIP
+{0: b'...'}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+from sharpzo_mlx.errors import notify, remedy, why
+from sharpzo_mlx.features.cache import digest
+
+DATALESS = 0x40000000  # SF_DATALESS in a file's flags: its content is not on this disk
+THREADS = 8
+BEAT_SECONDS = 1.0  # the longest time between two records of progress
+
+
+def report_cloud_only(paths: Iterable[Path]) -> None:
+    """Give one notice about those of the files that are in the cloud only; does nothing except on macOS."""
+    if sys.platform != "darwin":
+        return
+    absent = (path for path in paths if _is_dataless(path))
+    if (first := next(absent, None)) is not None:
+        count = 1 + sum(1 for _ in absent)
+        notify(
+            f"{count} images are in the cloud only, such as {first}; each is downloaded when it is read, "
+            "which takes time and needs the network"
+        )
+
+
+def _is_dataless(path: Path) -> bool:
+    try:
+        return bool(getattr(os.stat(path), "st_flags", 0) & DATALESS)
+    except OSError:
+        return False
+
+
+def digest_steps(paths: Sequence[Path], failed: dict[int, str]) -> Generator[int, None, dict[int, bytes]]:
+    """Digest files in several threads.
+
+    Args:
+        paths: the files.
+        failed: takes the reason of each file that cannot be opened, by position.
+
+    Yields:
+        How many files are read, about every second; nothing if that is all it takes.
+
+    Returns:
+        The digests of the others by position.
+    """
+    found: dict[int, bytes] = {}
+    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    try:
+        reading = [pool.submit(_digest_or_reason, path) for path in paths]
+        beat = time.monotonic()
+        for index, one in enumerate(reading):
+            while not one.done() or time.monotonic() - beat >= BEAT_SECONDS:
+                wait((one,), timeout=max(0.0, beat + BEAT_SECONDS - time.monotonic()))
+                if time.monotonic() - beat >= BEAT_SECONDS:
+                    beat = time.monotonic()
+                    yield index
+            result = one.result()
+            if isinstance(result, str):
+                failed[index] = result
+            else:
+                found[index] = result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops here does not wait for a download
+    return found
+
+
+def _digest_or_reason(path: Path) -> bytes | str:
+    try:
+        return digest(path)
+    except OSError as error:
+        return "; ".join(filter(None, (why(error), remedy(error, ""))))
+
+
+def digest_contents(digests: dict[int, bytes]) -> str:
+    """Return one digest of the content of files in order."""
+    return hashlib.sha256(b"".join(digests[index] for index in sorted(digests))).hexdigest()
