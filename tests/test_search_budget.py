@@ -52,8 +52,58 @@ def test_a_time_budget_ends_the_search_and_sizes_stage_two() -> None:
     steps = finish(search)
     assert 0 < len(steps) < 10**5
     assert steps[-1].seconds < 5
-    assert 0 < search.now.total_steps <= 500
+    assert 0 < next(step.of for step in steps if step.stage == 2) <= 500
     assert search.now.validated == search.now.step  # however it ended, where it ended was validated
+
+
+class Clock:
+    """Time that passes in steps of stage 2 alone; stands in for the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("measured", "taken", "expected"),
+    [
+        (0.1, 0.1, 200),  # 20 s for steps of 0.1 s
+        (2.0, 0.1, 200),  # measured while a GPU compiled: ten steps were planned
+        (8.0, 0.1, 200),  # only two were
+        (0.01, 0.1, 200),  # 2000 were
+    ],
+)
+def test_stage_two_follows_the_pace_that_is_seen(
+    measured: float, taken: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("sharpzo_mlx.tuning.search.time", clock)
+    settings = config(time_budget=20.0, generations=0, steps=10**6)
+    search = Search(settings, Bowl(), accuracy_of, step_seconds=measured)
+    lengths = []
+    for step in search.steps():
+        lengths.append(step.of)
+        clock.now = taken * (step.step + 1)  # when the next step will have been taken
+    assert lengths[0] == int(20 / measured)
+    assert len(lengths) == pytest.approx(expected, abs=2)
+    assert lengths[-1] == pytest.approx(len(lengths), abs=2)
+    assert search.now.validated == search.now.step
+
+
+def test_a_longer_time_budget_prolongs_a_resumed_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("sharpzo_mlx.tuning.search.time", clock)
+    first = Search(config(time_budget=2.0, generations=0, steps=10**6), Bowl(), accuracy_of, step_seconds=0.1)
+    for step in first.steps():
+        clock.now = 0.1 * (step.step + 1)
+    state = first.state()
+    again = Search(config(time_budget=20.0, generations=0, steps=10**6), Bowl(), accuracy_of, step_seconds=0.1)
+    again.restore(state.arrays(), state.to_json())
+    again.now.total_steps = first.now.total_steps + 1  # as a checkpoint from the middle has it
+    for step in again.steps():
+        clock.now = 0.1 * (step.step + 1)
+    assert again.now.step == pytest.approx(200, abs=3)
 
 
 @pytest.mark.parametrize("changes", [{"generations": 0}, {"steps": 0}, {}])

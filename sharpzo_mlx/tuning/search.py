@@ -33,6 +33,8 @@ from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.search_state import Counters, SearchState, arrays_of
 from sharpzo_mlx.tuning.selection import ROUNDING, Selection
 
+PACE_STEPS = 10  # after so many steps of stage 2 its length under a time budget follows the pace seen
+
 TuneStep: TypeAlias = StepRecord  # one generation of stage 1 or one step of stage 2
 
 
@@ -94,8 +96,11 @@ class Search:
             yield self._record(*self._generation(), started)
         if self.now.stage == 1:
             self._begin_stage2()
+        begun = (self.now.step, self.now.elapsed)
         while self.now.step < self.now.total_steps and not self._is_out_of_patience() and not self._is_out_of_budget():
-            yield self._record(*self._step(), started)
+            record = self._record(*self._step(), started)
+            self._keep_pace(*begun)
+            yield record
         if self.now.step > self.now.validated:  # a budget ended the stage between two validations
             self._validate_descent()
 
@@ -190,16 +195,31 @@ class Search:
 
     def _begin_stage2(self) -> None:
         """Begin stage 2 at the mean, with as many steps as the budgets leave."""
+        self.now.stage, self.now.step = 2, 0
+        self._plan_steps(self.step_seconds)
+        self.descent = self.optimiser.init(self.cma.mean)
+
+    def _plan_steps(self, step_seconds: float | None) -> None:
+        """Make stage 2 as long as the budgets allow, if a step takes so many seconds."""
         c, now = self.config, self.now
         now.total_steps = c.most_steps
         if c.query_budget:
-            now.total_steps = min(c.most_steps, budget.affordable_steps(c, c.query_budget - self.loss.queries))
-        if c.time_budget and self.step_seconds:
-            left_seconds = c.time_budget - now.elapsed
-            now.total_steps = max(0, min(now.total_steps, int(left_seconds / self.step_seconds)))
-        now.stage, now.step = 2, 0
+            affordable = budget.affordable_steps(c, c.query_budget - self.loss.queries)
+            now.total_steps = min(c.most_steps, now.step + affordable)
+        if c.time_budget and step_seconds:
+            steps = int((c.time_budget - now.elapsed) / step_seconds)
+            now.total_steps = min(now.total_steps, now.step + max(0, steps))
         self.optimiser = self._optimiser()
-        self.descent = self.optimiser.init(self.cma.mean)
+
+    def _keep_pace(self, step: int, elapsed: float) -> None:
+        """Correct stage 2's length from the pace since a step, where it would end or after the first steps.
+
+        What was measured before may be far off, as when a GPU still compiled.
+        """
+        now = self.now
+        taken = now.step - step
+        if self.config.time_budget and self.step_seconds and taken == min(PACE_STEPS, now.total_steps - step):
+            self._plan_steps(max(1e-9, now.elapsed - elapsed) / taken)
 
     def _buys(self, queries: int) -> bool:
         """Whether the query budget has so many left."""

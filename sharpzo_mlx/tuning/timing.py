@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.runtime.device import on_cpu
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
 
-LONG_SECONDS = 0.5  # a pass that takes longer needs no warming up
+LONG_SECONDS = 0.5  # on the CPU, which compiles nothing, a pass that takes longer needs no warming up
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ def plan_seconds(problem: TuningProblem, search: Search, seconds: Seconds) -> fl
 
 
 def _seconds_of(loss: Objective, work: Callable[[], mx.array]) -> float:
-    """Time one batch of candidates; the second of two passes, because the first one warms up."""
+    """Time one batch of candidates; the second of two passes, because a GPU compiles its kernels in the first one."""
     counted, spent = loss.queries, 0.0
     for _ in range(2):
         started = time.monotonic()
         mx.eval(work())
         spent = time.monotonic() - started
-        if spent > LONG_SECONDS:
+        if spent > LONG_SECONDS and on_cpu():
             break
     loss.queries = counted
     return spent
