@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,13 @@ import sharpzo_mlx  # before any import of mlx: it loads OpenBLAS
 
 TESTBED = Path(__file__).resolve().parents[2] / "shared" / "testbed"
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests' own products pass where NumPy takes Accelerate's flags for its own (runtime/products.py)."""
+    newest = tuple(int(part) for part in version("numpy").split(".")[:3] if part.isdigit())
+    if sys.platform == "darwin" and newest < (2, 3, 1):
+        config.addinivalue_line("filterwarnings", "ignore:.* encountered in matmul:RuntimeWarning")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from sharpzo_mlx.runtime.products import host_products
+
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.layers import EncoderLayer
 
@@ -34,6 +36,7 @@ class Affine:
     bias: Array | None
     eps: float = 0.0
 
+    @host_products()
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Apply the linear map: [..., in] -> [..., out]."""
         y: Array = np.matmul(x, self.weight.T, out=out)
@@ -41,6 +44,7 @@ class Affine:
             y += self.bias
         return y
 
+    @host_products()
     def norm(self, x: Array, out: Array) -> Array:
         """Write the layer norm of the rows x [R, m] into `out` and return it."""
         np.subtract(x, x.mean(axis=-1, keepdims=True), out=out)

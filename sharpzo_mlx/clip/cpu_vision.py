@@ -15,6 +15,7 @@ from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread, workers
 
 
@@ -52,6 +53,7 @@ class CPUVision:
         parts = spread(self._forward, [pixels[start : start + each] for start in range(0, count, each)])
         return np.concatenate(parts)
 
+    @host_products()
     def _forward(self, pixels: Array) -> Array:
         p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
         buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
@@ -76,6 +78,7 @@ class CPUVision:
         grid = pixels.reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
         return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)
 
+    @host_products()
     def _attend(self, layer: CPULayer, buffers: Buffers, p: int, rows: int) -> None:
         """Write the attention of the first `rows` tokens of each of p images to the first rows of `buffers.y`."""
         tokens, m = len(buffers.x) // p, buffers.x.shape[1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sharpzo_mlx.demo.shapes import Part
+from sharpzo_mlx.runtime.products import host_products
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Placement:
     scale: float
 
 
+@host_products()
 def pose(
     figure: Sequence[Part], rng: np.random.Generator, *, size: int, place: Placement
 ) -> list[tuple[str, list[tuple[int, int]]]]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sharpzo_mlx.runtime.products import host_products
+
 Array = npt.NDArray[np.float64]
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-6, 7))  # penalties of ridge regression: 0.001 to 1000
@@ -33,6 +35,7 @@ class Linear:
     weights: Array
     bias: Array
 
+    @host_products()
     def logits(self, embeddings: npt.NDArray[np.floating]) -> Array:
         """Return the logits [N, K] of image features [N, D], float64."""
         found: Array = np.asarray(embeddings, np.float64) @ self.weights.T + self.bias
@@ -62,6 +65,7 @@ def fit_nearest_mean(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[n
     return _make_gaussian(means, means / variance)
 
 
+@host_products()
 def fit_discriminant(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Linear:
     """Fit Gaussian discriminant analysis with equal priors: the Gaussians of all classes share one covariance.
 
@@ -87,6 +91,7 @@ def fit_discriminant(embeddings: npt.NDArray[np.floating], labels: npt.NDArray[n
     return _make_gaussian(means, np.linalg.solve(covariance, means.T).T)
 
 
+@host_products()
 def fit_ridge(
     embeddings: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
@@ -114,6 +119,7 @@ def fit_ridge(
     return Linear(weights, share - weights @ centre)
 
 
+@host_products()
 def _sum_left_out_errors(turned: Array, targets: Array, moments: Array, damped: Array) -> float:
     """Return the sum over images of the squared error under the fit to all other images: (e_i / (1 - h_i))^2."""
     error = 0.0

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from sharpzo_mlx.heads.closed_form import Linear
 from sharpzo_mlx.objective.loss import mark_right
+from sharpzo_mlx.runtime.products import host_products
 
 Array = npt.NDArray[np.float64]
 
@@ -105,6 +106,7 @@ class _SmoothedLoss:
         self.aim = (logits * smoothed).sum(axis=2).mean(axis=1)  # [2]
         assert parts == 2, "there are two classifiers"
 
+    @host_products()
     def value(self, shares: Array) -> float:
         """Return the loss in nats an image."""
         summed = np.tensordot(shares, self.logits, 1)  # [N, K]
@@ -129,6 +131,7 @@ class _SmoothedLoss:
                 break
         return at
 
+    @host_products()
     def _derivatives(self, shares: Array) -> tuple[Array, Array]:
         """Return the gradient [2] and the Hessian [2, 2], the logits' covariance under the probabilities."""
         summed = np.tensordot(shares, self.logits, 1)

@@ -27,6 +27,7 @@ from sharpzo_mlx.heads.guard import make_guard
 from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.heads.judgement import blocks, judge
 from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
+from sharpzo_mlx.runtime.products import host_products
 
 SHRINKAGES = (0.25, 0.5, 1.0, 2.0, 4.0)
 PLAIN = SHRINKAGES.index(1.0)
@@ -226,7 +227,8 @@ def _choose(
 ) -> _Choice:
     """Return the shrinkage and the shares with the highest posterior probability."""
     prior, labels = make_prior(len(images.labels) / len(text)), images.labels[rows]
-    plain = logit_scale * images.embeddings[rows].astype(np.float64) @ text.T
+    with host_products():
+        plain = logit_scale * images.embeddings[rows].astype(np.float64) @ text.T
     if not len(rows):
         return _choose_without_left_out(images, gaussians, text, logit_scale, prior)
     tried = []
@@ -244,7 +246,8 @@ def _choose_without_left_out(
     images: LabelledSet, gaussians: GaussianFit, text: Array, logit_scale: float, prior: Prior
 ) -> _Choice:
     """Choose where every class has one image: the words' shares by their own loss, that of the Gaussians by prior."""
-    plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
+    with host_products():
+        plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
     named = gaussians.text_classifier(text).logits(images.embeddings)
     words = Prior(prior.centres[[0, 2]], prior.widths[[0, 2]])
     found = choose_shares(np.stack([plain, named]), images.labels, words)
@@ -253,7 +256,8 @@ def _choose_without_left_out(
 
 def _choose_words_alone(images: LabelledSet, gaussians: GaussianFit, text: Array, logit_scale: float) -> _Choice:
     """Choose the words' share by their own loss, and none of what was learned from images."""
-    plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
+    with host_products():
+        plain = logit_scale * images.embeddings.astype(np.float64) @ text.T
     prior = make_prior(len(images.labels) / len(text))
     found = choose_shares(plain[None], images.labels, Prior(prior.centres[:1], prior.widths[:1]))
     return _Choice(gaussians, np.array([found.values[0], 0.0, 0.0]), found.loss)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpzo_mlx.heads.closed_form import FLAT, Array, Linear, centre_classes
+from sharpzo_mlx.runtime.products import host_products
 
 ROWS = 2048  # images that are left out at once
 ALLOWED = 0.5  # share of the class means' errors that is made good
@@ -62,6 +63,7 @@ class GaussianFit:
         means: the class means [K, D].
     """
 
+    @host_products()
     def __init__(
         self,
         embeddings: npt.NDArray[np.floating],
@@ -108,17 +110,20 @@ class GaussianFit:
         return root
 
     @property
+    @host_products()
     def precision(self) -> Array:
         """The inverse of the covariance [D, D]."""
         root = self.root
         return root @ root.T
 
+    @host_products()
     def classifier(self) -> Linear:
         """Return the log-densities of features as a linear classifier, up to a term that all classes share."""
         weights = self._weigh(self.means)
         return Linear(weights, self.allowances - 0.5 * (weights * self.means).sum(axis=1) - weights @ self.mean)
 
     @property
+    @host_products()
     def allowances(self) -> Array:
         """What is added to the log-densities for the errors of the class means [K].
 
@@ -138,6 +143,7 @@ class GaussianFit:
         found: Array = ALLOWED * exact / (2 * self.counts)
         return found
 
+    @host_products()
     def text_classifier(self, text: npt.NDArray[np.floating]) -> Linear:
         """Return the classifier of features by the class texts [K, D] in the metric of the Gaussians.
 
@@ -147,11 +153,13 @@ class GaussianFit:
         weights = self._weigh(_centre_texts(text))
         return Linear(weights, -weights @ self.mean)
 
+    @host_products()
     def _weigh(self, rows: Array) -> Array:
         """Return rows times the precision, [K, D] -> [K, D]."""
         root = self.root
         return (rows @ root) @ root.T
 
+    @host_products()
     def leave_out(self, rows: npt.NDArray[np.integer], text: npt.NDArray[np.floating] | None = None) -> LeftOut:
         """Return what the fit without it says of each image.
 
@@ -172,11 +180,13 @@ class GaussianFit:
         found.logits[:] += self.allowances
         return found
 
+    @host_products()
     def _multiply(self, turned: Array) -> _Products:
         """Return what products of images with some vectors [K, D], given in the scatter's axes, are made from."""
         weighted = turned * self._inverse
         return _Products(weighted, self._turned_means @ weighted.T)
 
+    @host_products()
     def _leave_out(self, rows: npt.NDArray[np.integer], means: _Products, texts: _Products | None) -> LeftOut:
         own, place, deviations = self.labels[rows], np.arange(len(rows)), self._deviations[rows]
         x = self._turned_means[own] + deviations if self._judged is None else self._judged[rows]

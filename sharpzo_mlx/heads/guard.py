@@ -22,6 +22,7 @@ import numpy as np
 
 from sharpzo_mlx.heads.closed_form import FLAT, Array
 from sharpzo_mlx.heads.gaussians import GaussianFit
+from sharpzo_mlx.runtime.products import host_products
 
 THRESHOLD = 2.0  # standard deviations beyond the mean distance at which the guard is half open
 SOFTNESS = 0.5  # of the transition, in standard deviations
@@ -55,6 +56,7 @@ class Guard:
         return mx.sigmoid((THRESHOLD - (self.distances(embeddings) - self.centre) / self.spread) / SOFTNESS)
 
 
+@host_products()
 def make_guard(gaussians: GaussianFit, distances: Array) -> Guard:
     """Return the guard of some Gaussians.
 

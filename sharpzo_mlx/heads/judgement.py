@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sharpzo_mlx.heads.closed_form import Array
 from sharpzo_mlx.heads.guard import Guard, open_by_distance
 from sharpzo_mlx.objective.loss import mark_right
+from sharpzo_mlx.runtime.products import host_products
 
 ROWS = 4096  # images that are judged at once
 
@@ -60,8 +61,9 @@ def judge(
     right, scores = np.zeros((2, len(labels)), bool), np.zeros(len(labels))
     for rows in blocks(len(labels)):
         x = embeddings[rows].astype(np.float64)
-        words = x @ plain.T
-        summed = guarded_logits(words, x @ learned.T + left_out[rows], distances[rows], guard)
+        with host_products():
+            words, other = x @ plain.T, x @ learned.T + left_out[rows]
+        summed = guarded_logits(words, other, distances[rows], guard)
         right[:, rows] = mark_right(summed, labels[rows]), mark_right(words, labels[rows])
         scores[rows] = own_probabilities(summed, labels[rows])
     return Judgement(float(right[0].mean()), float(right[1].mean()), np.sort(scores))

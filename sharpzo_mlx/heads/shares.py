@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpzo_mlx.heads.closed_form import Array
+from sharpzo_mlx.runtime.products import host_products
 
 ROUNDS = 60  # Newton steps, at most
 HALVINGS = 40  # of a step that raises the loss, at most
@@ -108,6 +109,7 @@ class _Posterior:
         self.own = self.logits[:, np.arange(len(labels)), labels].sum(axis=1)  # [P]
         self.centres, self.widths = np.log(prior.centres), prior.widths
 
+    @host_products()
     def look(self, at: Array) -> _Place:
         """Return value, gradient and curvature, from one block of the images after another."""
         shares = np.exp(at)

@@ -19,6 +19,7 @@ import numpy as np
 
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective import chunks
+from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread
 
 A = TypeVar("A", mx.array, np.ndarray)
@@ -240,7 +241,8 @@ def image_losses_numpy(
     def compute_piece(place: tuple[int, int]) -> None:
         candidate, start = place
         rows = slice(start, min(start + step, count))
-        logits = embeddings[rows] @ features[candidate].T
+        with host_products():
+            logits = embeddings[rows] @ features[candidate].T
         logits *= np.float32(logit_scale)
         if offsets is not None:
             logits += offsets[rows]

@@ -23,6 +23,7 @@ from mlx import nn
 
 from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread, workers
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class SharedPrefixCPU:
         block = int(self.layout.ids.shape[1])
         return PieceSizes(ROWS, block, len(self.positions), width, hidden, self.heads)
 
+    @host_products()
     def _run_piece(self, contexts: Array, blocks: slice, slots: Array) -> Array:
         """Return the features [p, k, D] of the classes at `slots` of these blocks under contexts [p, n, m]."""
         p, n, m = contexts.shape
@@ -168,6 +170,7 @@ class SharedPrefixCPU:
             both.append(by_head(whole, self.heads))
         return both[0], both[1]
 
+    @host_products()
     def _attend(self, layer: PromptedLayer, buffers: Buffers, shape: tuple[int, int], mask: Array) -> None:
         """Write the attention of all rows of `buffers.q` into `buffers.y`."""
         (p, n), cut = shape, shape[0] * shape[1]
@@ -180,6 +183,7 @@ class SharedPrefixCPU:
         q, k, v, y = (part[cut:].reshape(p, blocks, size, -1) for part in (buffers.q, buffers.k, buffers.v, buffers.y))
         self._attend_blocks(q, (k, v), y, prefix=prefix, mask=mask)
 
+    @host_products()
     def _attend_blocks(
         self, q: Array, own: tuple[Array, Array], out: Array, *, prefix: tuple[Array, Array], mask: Array
     ) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpzo_mlx.rng import generator_for
+from sharpzo_mlx.runtime.products import host_products
 
 COARSE = 1e-5  # between full float32 (2e-7) and TF32 (3e-4)
 _ROWS, _INNER = 64, 512
@@ -41,7 +42,8 @@ def product_error(
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=dtype)  # [rows, inner]
     right = mx.array(draw.standard_normal((_INNER, _ROWS)), dtype=dtype)  # [inner, rows]
     measured = _float64(multiply(left, right))
-    exact = _float64(left) @ _float64(right)
+    with host_products():
+        exact = _float64(left) @ _float64(right)
     return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
 
 
@@ -51,7 +53,8 @@ def quantised_product_error(bits: int, group_size: int) -> float:
     left = mx.array(draw.standard_normal((_ROWS, _INNER)), dtype=mx.float32)
     packed, scales, biases = mx.quantize(mx.array(draw.standard_normal((_ROWS, _INNER)), mx.float32), group_size, bits)
     measured = _float64(mx.quantized_matmul(left, packed, scales, biases, group_size=group_size, bits=bits))
-    exact = _float64(left) @ _float64(mx.dequantize(packed, scales, biases, group_size, bits)).T
+    with host_products():
+        exact = _float64(left) @ _float64(mx.dequantize(packed, scales, biases, group_size, bits)).T
     return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
 
 

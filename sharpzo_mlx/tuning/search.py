@@ -28,6 +28,7 @@ from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
 from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.step_log import StepRecord
 from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import small_products
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.search_state import Counters, SearchState, arrays_of
@@ -112,7 +113,7 @@ class Search:
 
     def try_step(self) -> mx.array:
         """Take a step of stage 2 to measure its time; nothing is kept but the count of queries."""
-        with small_products():
+        with small_products(), host_products():
             state, _ = self.optimiser.step(self.descent, self.loss, key_for(self.config.seed, "trial"))
         return cast(mx.array, state.w)
 
@@ -167,7 +168,7 @@ class Search:
         costs = self.optimiser.mask_cost(dimension) + self.optimiser.step_cost(dimension)
         if self.optimiser.mask_is_due(self.descent) and self._buys(costs):
             self.descent = self.optimiser.renew_mask(self.descent, self.loss, key_for(seed, "mask", now.step))
-        with small_products():
+        with small_products(), host_products():
             self.descent, value = self.optimiser.step(self.descent, self.loss, key_for(seed, "step", now.step))
             mx.eval(arrays_of(self.descent), value)
         now.step += 1

@@ -29,6 +29,7 @@ from sharpzo_mlx.heads.fit import FittedHead, fit_head
 from sharpzo_mlx.heads.judgement import guarded_logits, own_probabilities
 from sharpzo_mlx.objective.loss import Score, mark_right
 from sharpzo_mlx.prompts.ensemble import template_features
+from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.tuning.beside_head import choose_words, count_views, encode_all_views, make_problem_beside_head
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.problem import TuningProblem
@@ -57,7 +58,8 @@ def open_guard(fitted: FittedHead) -> FittedHead:
     """Return a head that lets every image hear all that was learned."""
     guard = replace(fitted.head.guard, centre=math.inf)
     rows, labels = fitted.judged, fitted.images.labels[fitted.judged]
-    plain = fitted.logit_scale * fitted.images.embeddings[rows].astype(np.float64) @ fitted.words.T
+    with host_products():
+        plain = fitted.logit_scale * fitted.images.embeddings[rows].astype(np.float64) @ fitted.words.T
     learned = fitted.head.text_share * plain + fitted.left_out[rows]
     summed = guarded_logits(plain, learned, fitted.distances[rows], guard)
     scores = np.sort(own_probabilities(summed, labels)).astype(np.float32)
