@@ -16,7 +16,7 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main, progress
 from sharpzo_mlx.convert.output import fill, resolve
-from sharpzo_mlx.datasets.folder import read_folder
+from sharpzo_mlx.datasets.folder import checked_folder, read_folder
 from sharpzo_mlx.files import check_place
 from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runtime import startup
@@ -106,6 +106,14 @@ def test_a_private_folder_names_the_settings_of_a_mac(
     with pytest.raises(sz.UserError) as error:
         read_folder(tmp_path)
     assert str(error.value).startswith(f"{tmp_path}: {remedy}")
+
+
+def test_a_private_folder_that_has_no_access_names_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, errno.EPERM)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(sz.UserError, match="allow it for your terminal in System Settings"):
+        checked_folder(tmp_path)
 
 
 def test_a_private_place_for_output_names_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from sharpzo_mlx.datasets.scan import (
     PLACEHOLDER,
     SPECIAL,
     class_images,
+    entries,
     folders_inside,
     loose_images,
 )
@@ -106,6 +107,7 @@ def checked_folder(folder: str | Path) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: a file; name the folder that holds one folder of images for each class")
     if not os.access(path, os.R_OK | os.X_OK):
+        next(entries(path), None)  # raises the system's own reason, which may be another
         raise UserError(f"{path}: permission denied; allow reading it")
     return path
 
