@@ -106,4 +106,5 @@ def test_a_damaged_file_with_a_head_is_one_line(
     rewrite(path, arrays, words)
     with pytest.raises(UserError, match=problem) as caught:
         read_prompt(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
