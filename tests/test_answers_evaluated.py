@@ -126,6 +126,22 @@ def test_what_is_no_foreign_folder(
         sz.evaluate(run, photos, foreign="")
 
 
+def test_own_images_that_are_named_as_foreign_are_counted(
+    run: sz.Run, photos: Path, strangers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sz.evaluate(run, photos, foreign=strangers)
+    assert "foreign images are of the classes" not in caplog.text
+    drawn = sum(len(rows) for rows in run.record.images.by_split().values())
+    other = tmp_path / "other" / photos.name
+    shutil.copytree(photos, other)
+    sz.evaluate(run, other, foreign=photos)  # those that the run drew
+    assert f"{photos}: {drawn} of these" in caplog.text
+    caplog.clear()
+    sz.evaluate(run, other, foreign=other.parent)  # those that are evaluated beside
+    count = len(list(other.glob("*/*.png")))
+    assert f"{other.parent}: {count} of these {count} foreign images are of the classes of {run.folder}" in caplog.text
+
+
 def test_evaluate_shows_them(
     run: sz.Run, photos: Path, strangers: Path, tiny_model: Path, tmp_path: Path, capsys: Capture
 ) -> None:

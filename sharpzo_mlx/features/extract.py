@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,12 @@ def encode_steps(
         cached = len(rows)
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
-        for fresh, unread in _encoded(clip, images.paths, missing, batch_size):
+        copies = find_copies(missing, digests)
+        for fresh, unread in _encoded(clip, images.paths, list(copies), batch_size):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
-            rows.update(fresh)
-            failed.update(unread)
+            rows.update(give_to_copies(fresh, copies))
+            failed.update(give_to_copies(unread, copies))
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     features = _collect(images, rows, failed, clip.config.projection_dim)
     features = replace(features, content=_content(digests) if cache else "")
@@ -181,12 +183,32 @@ def find_digests(paths: Sequence[Path], failed: dict[int, str]) -> dict[int, byt
     return found
 
 
+def find_copies(missing: Iterable[int], digests: Mapping[int, bytes]) -> dict[int, list[int]]:
+    """Return the first position of each content with all positions of that content; of an unknown one, itself alone."""
+    firsts: dict[bytes, int] = {}
+    copies: dict[int, list[int]] = {}
+    for index in missing:
+        first = firsts.setdefault(digests[index], index) if index in digests else index
+        copies.setdefault(first, []).append(index)
+    return copies
+
+
+def give_to_copies(found: Mapping[int, T], copies: Mapping[int, list[int]]) -> dict[int, T]:
+    """Return what was found for first positions, for all positions of the same content."""
+    return {index: one for first, one in found.items() for index in copies[first]}
+
+
 def _encoded(
     clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Yield, for each batch, the features and the reasons of failure by position in `paths`."""
+    """Yield, for each batch, the features and the reasons of failure by position in `paths`.
+
+    The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
+    positions: what is left after a stop is encoded in the same batches as without the stop.
+    """
     chosen = [paths[index] for index in missing]
-    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size):
+    blocks = [index // batch_size for index in missing]
+    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks):
         fresh = {missing[index]: row for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True)}
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
 
