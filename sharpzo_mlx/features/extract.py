@@ -66,6 +66,10 @@ class Features:
     skipped: tuple[tuple[Path, str], ...] = ()
     content: str = ""
 
+    def __post_init__(self) -> None:
+        """Evaluate the rows, so that every thread may use them."""
+        mx.eval(self.embeddings)
+
     def take(self, rows: np.ndarray | list[int]) -> Features:
         """Return the features of some rows, in the order given."""
         chosen = np.asarray(rows, dtype=np.int32)
