@@ -78,7 +78,8 @@ def test_what_a_search_needs(
 @pytest.mark.parametrize(
     ("gain", "kept"),
     [
-        (WordsGain(0.02, 0.01, 0.0), True),
+        (WordsGain(0.03, 0.01, 0.0), True),
+        (WordsGain(0.03, 0.02, 0.0), False),
         (WordsGain(0.02, 0.03, 0.1), False),
         (WordsGain(0.02, 0.01, -0.01), False),
         (WordsGain(0.0, 0.0, 0.0), False),

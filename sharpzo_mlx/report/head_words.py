@@ -19,10 +19,9 @@ def describe_words(result: HeadResult) -> str:
     fall, error = result.words_gain, result.words_error
     if fall is None or error is None:
         return "plain, not searched"
+    change = f"validation loss {-fall:+.3f} ± {error:.3f}"
     if result.words_kept:
-        return f"tuned, they lower the validation loss by {fall:.3f} ± {error:.3f}"
+        return f"tuned, {change}"
     if not fall and not error:
         return "plain, the search found none that add to the head"
-    if fall > error:
-        return "plain, tuned ones label fewer validation images correctly"
-    return f"plain, tuned ones lower the validation loss too little: {fall:.3f} ± {error:.3f}"
+    return f"plain, tuned ones are no clear gain: {change}"

@@ -1,8 +1,9 @@
 """Fit the head of a run, and set up the search for words that add to it.
 
 The words are tuned beside a head that was fitted to the training images alone, so that the validation images are new to
-both. Whether the tuned words are kept is decided there: their loss must be lower by more than its standard error.
-Otherwise the plain words stay, which cost nothing and hold under shift.
+both. Whether the tuned words are kept is decided there: their loss must be lower by more than twice its standard error,
+because the best of several candidates is looked at. Otherwise the plain words stay, which cost nothing and hold under
+shift.
 
     problem = make_problem_beside_head(clip, train, val, config, views=views)
     chosen = choose_words(problem, search.best_w)
@@ -30,6 +31,7 @@ from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 
 FEW = 8  # labelled images a class up to which views of them pay (docs/results/heads.md)
 VIEWS = 10
+ERRORS = 2.0  # standard errors of the fall of the loss that tuned words must exceed
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class WordsGain:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether the loss falls by more than its standard error, and the accuracy does not."""
-        return self.mean > self.error and self.accuracy >= 0
+        """Whether the loss falls by more than twice its standard error, and the accuracy does not."""
+        return self.mean > ERRORS * self.error and self.accuracy >= 0
 
 
 @dataclass(frozen=True)
