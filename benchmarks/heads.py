@@ -61,6 +61,10 @@ CHOICE: Sets = {
     "painted/night": ("painted/day", "painted/dusk", "painted/pencil"),
     "tiny-edges": (),
     "caltech-negative": (),
+    "fresh/photo-edges": ("fresh/photo-negative",),
+    "fresh/photo-negative": ("fresh/photo-edges",),
+    "fresh/tiny-superclasses-edges": ("fresh/tiny-superclasses-negative",),
+    "fresh/tiny-superclasses-negative": ("fresh/tiny-superclasses-edges",),
 }
 PAINTED = ("rendered", "painted")  # for the demonstration's model
 SHOTS = (1, 2, 4, 8, 16)

@@ -18,31 +18,25 @@ if TYPE_CHECKING:
 
 FIELDS = ("rejected", "stated_rejection", "coverage", "stated_coverage", "set_size", "opening")  # of AnswerMetrics
 COLUMNS = (*FIELDS, "auroc")  # of the CSV
+HEADING = ("none of them, sets", "turned away", "label in set", "set size", "guard open", "AUROC")
 SHIFT = (
-    "stated rates hold for images of the labelled kind alone: under shift more are turned away, and sets hold the "
-    "right label less often"
+    "stated rates hold for images of the labelled kind alone: under shift more are\n"
+    "turned away, and sets hold the right label less often"
 )
 
 
 def make_answer_table(reports: Mapping[Path, Report]) -> str:
-    """Return a row for each folder and each foreign folder; nothing where no run has a head."""
+    """Return the stated rates and a row for each folder, foreign or not; nothing where no run has a head."""
     found = [report for report in reports.values() if any(result.answers for result in report.folders)]
     if not found:
         return ""
     first = found[0]
     stated = next(result.answers for result in first.folders if result.answers)
-    heading = (
-        "none of them, and sets",
-        f"turned away ({100 * stated.stated_rejection:.4g} % stated)",
-        f"own label in set ({100 * stated.stated_coverage:.4g} % stated)",
-        "labels a set",
-        "guard open",
-        "AUROC",
-    )
+    rates = (f"{100 * rate:.4g} %" for rate in (stated.stated_rejection, stated.stated_coverage))
     rows = [_make_row([report.folders[place] for report in found]) for place in range(len(first.folders))]
     rows += [_make_foreign_row([report.foreign[place] for report in found]) for place in range(len(first.foreign))]
-    shown = len(heading) if first.foreign else len(heading) - 1
-    table = wording.aligned([row[:shown] for row in (heading, *rows)])
+    shown = len(HEADING) if first.foreign else len(HEADING) - 1
+    table = wording.aligned([row[:shown] for row in (HEADING, ("stated", *rates, "", "", ""), *rows)])
     return f"{table}\n\n{SHIFT}" if first.shifted else table
 
 

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from sharpzo_mlx.demo import Finished, Shown
 
 INTRODUCTION = """
-A very small CLIP knows drawings of everything, and photographs of man-made things by day. It was tuned on
-{shots} photographs each of {classes} animals and plants at dusk, by forward passes alone. The pictures below are
-none of those photographs. What is unlike them is left to the words "a photo of a {{}}." alone.
+A very small CLIP knows drawings of everything, and photographs of man-made
+things by day. It was tuned on {shots} photographs each of {classes} animals and plants at
+dusk, by forward passes alone. The pictures below are none of those photographs.
+Pictures unlike them are left to the words "a photo of a {{}}." alone.
 """
 WORDS = {
     "test": "photographs at dusk",

@@ -22,8 +22,10 @@ import click
 
 from sharpzo_mlx import files
 from sharpzo_mlx.cli import wording
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runtime import startup
 
+NO_GPU = "run it on the Mac itself, outside of virtual machines and containers, or on Linux"
 _SIDE = 1024  # the square matrices whose product is timed have this many rows
 
 
@@ -59,11 +61,15 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
 
 def examine(check: Callable[[], Finding]) -> Finding:
     """Run one check; a check that raises an error is a finding too."""
+    name = check.__name__.removeprefix("check_").replace("_", " ")
     try:
         return check()
+    except UserError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return Finding(name, problem, remedy, broken=True)
     except Exception as error:  # the other checks must run, whatever is wrong with this machine
-        name = check.__name__.removeprefix("check_").replace("_", " ")
-        return Finding(name, f"{type(error).__name__}: {error}", "install again: pip install .", broken=True)
+        remedy = NO_GPU if str(error).startswith("[metal") else "install again: pip install ."
+        return Finding(name, f"{type(error).__name__}: {error}", remedy, broken=True)
 
 
 def lines(finding: Finding) -> list[str]:
@@ -81,14 +87,23 @@ def check_python() -> Finding:
 
 def check_mlx() -> Finding:
     """Name MLX's version and the device that it computes on."""
-    import mlx.core as mx
+    from sharpzo_mlx.runtime import device
 
-    name = mx.device_info().get("device_name", "")
-    device = f"{mx.default_device().type}".rsplit(".", 1)[-1].upper()
-    words = f"{version('mlx')} on the {device} ({name})"
-    if sys.platform == "darwin" and not mx.metal.is_available():
-        return Finding("MLX", words, "no Metal GPU found: run outside of a virtual machine or container")
-    return Finding("MLX", words)
+    if not device.on_cpu() and not device.has_gpu():  # a build for GPUs on a machine without one
+        return Finding("MLX", f"{version('mlx')}, built for a GPU")
+    return Finding("MLX", f"{version('mlx')} on the {'CPU' if device.on_cpu() else 'GPU'} ({device.device_name()})")
+
+
+def check_gpu() -> Finding:
+    """Tell whether there is a GPU that MLX can use, and whether it is used."""
+    from sharpzo_mlx.runtime import device
+
+    if device.has_gpu():
+        unused = f"there is one, and it is not used ({device.DEVICE_VARIABLE}={os.environ.get(device.DEVICE_VARIABLE)})"
+        return Finding("GPU", unused if device.on_cpu() else "used")
+    if sys.platform == "darwin":
+        return Finding("GPU", "none found, and on a Mac MLX cannot compute without one", NO_GPU, broken=True)
+    return Finding("GPU", "none that MLX can use; it computes on the CPU")
 
 
 def check_products() -> Finding:
@@ -195,6 +210,7 @@ def is_importable(name: str) -> bool:
 CHECKS: tuple[Callable[[], Finding], ...] = (
     check_python,
     check_mlx,
+    check_gpu,
     check_products,
     check_precision,
     check_memory,

@@ -83,11 +83,11 @@ def _split_arguments(first: Path, others: tuple[Path, ...]) -> tuple[list[Path],
 
 
 def _describe_heads(runs: list[Path]) -> list[str]:
-    """Return a line for each run with a head: what its tuned column is made of."""
+    """Return lines for each run with a head: what its tuned column is made of."""
     from sharpzo_mlx.runs.run import Run
 
     found = [(run, Run.load(run).current_results) for run in runs]
-    return [f"{run}: {wording.head(results.head)}" for run, results in found if results and results.head]
+    return [f"\n{run}\n{wording.head(results.head)}" for run, results in found if results and results.head]
 
 
 def _evaluate(run_folder: Path, folders: list[Path], model: Path | None, options: Mapping[str, Any]) -> Report:

@@ -24,7 +24,7 @@ from sharpzo_mlx.runtime import startup
 
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
-    "tune": ("tune:tune_command", "Tune a prompt on a folder of images."),
+    "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),

@@ -1,4 +1,4 @@
-"""`sharpzo-mlx tune DATASET`: tune a prompt on a folder of images and write a run.
+"""`sharpzo-mlx tune DATASET`: tune CLIP to a folder of images and write a run.
 
 Its options are fields of TuneConfig; `--set` reaches every other setting. Progress goes to stderr; the results, their
 cost and the next command go to stdout, or one JSON object with `--json`.
@@ -72,7 +72,7 @@ def tune_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Tune a prompt on DATASET, a folder with one folder of images per class.
+    """Tune CLIP to DATASET, a folder with one folder of images per class.
 
     Folders train/, val/ and test/ inside are used; without them the seed draws a split.
     """
@@ -161,7 +161,7 @@ def format_summary(run: Run, dataset: Path) -> str:
     rows.append(_format_row(results.chosen_on, results.zero_shot_val, results.val))
     if results.test is not None:
         rows.append(_format_row("test", results.zero_shot, results.test))
-        if results.test_text is not None:
+        if results.head is not None and results.head.words_kept:
             rows.append(_format_row("test, words alone", results.zero_shot, results.test_text))
     head = f"{wording.head(results.head)}\n" if results.head is not None else ""
     cost = (

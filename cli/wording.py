@@ -1,4 +1,4 @@
-"""How results read in this program's output: the formats of `report.formatting`, the line about a head, and JSON.
+"""How results read in this program's output: the formats of `report.formatting`, the lines about a head, and JSON.
 
 >>> percent(0.5625), duration(75), amount(2_075_000_000)
 ('56.2 %', '1 min 15 s', '2.08 GB')
@@ -23,8 +23,8 @@ __all__ = ["aligned", "amount", "duration", "echo_json", "head", "percent", "poi
 
 
 def head(result: HeadResult) -> str:
-    """Return the line that says what the tuned classifier is made of, and whether words were tuned."""
-    return f"tuned: {describe_head(result)}; {describe_words(result)}"
+    """Return two lines that say what the tuned classifier is made of, and whether words were tuned."""
+    return f"head: {describe_head(result)}\nwords: {describe_words(result)}"
 
 
 def echo_json(record: Mapping[str, Any]) -> None:

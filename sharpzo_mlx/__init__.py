@@ -54,12 +54,15 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",
 }
+_WITHOUT_MLX = ("config", "errors", "presets")
 __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULES[name] not in _WITHOUT_MLX:
+        import_module(f"{__name__}.runtime.device")  # makes the device that the user names MLX's default
     value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value  # the next use does not come here
     return value

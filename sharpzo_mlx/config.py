@@ -88,7 +88,10 @@ class SelectionParams:
     )
     every: int = option(2, "steps of stage 2 between two validations", minimum=1, maximum=LONGEST)
     patience: int | None = option(
-        None, "steps of stage 2 without a better prompt that end it [beside a head 10]", minimum=1, maximum=LONGEST
+        None,
+        "steps of stage 2 without a better prompt that end it [10, never with --head none or a budget]",
+        minimum=1,
+        maximum=LONGEST,
     )
 
     def __post_init__(self) -> None:
@@ -109,11 +112,9 @@ class TuneConfig:
     head: HeadKind = option("gda", "classifier learned from the images beside the words; none: SharpZO alone")
     views: int | None = option(None, "augmented views an image [10 up to 8 images a class]", minimum=0, maximum=100)
     generations: int | None = option(
-        None, "generations of stage 1 at most [60, beside a head 0]", minimum=0, maximum=LONGEST
+        None, "generations of stage 1 [0, with --head none 60]", minimum=0, maximum=LONGEST
     )
-    steps: int | None = option(
-        None, "steps of stage 2 [120, with a head 24, or a budget's]", minimum=0, maximum=LONGEST
-    )
+    steps: int | None = option(None, "steps of stage 2 [24, with --head none 120]", minimum=0, maximum=LONGEST)
     query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", minimum=1)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
     memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, unit="bytes")

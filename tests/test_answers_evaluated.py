@@ -126,6 +126,22 @@ def test_what_is_no_foreign_folder(
         sz.evaluate(run, photos, foreign="")
 
 
+def test_own_images_that_are_named_as_foreign_are_counted(
+    run: sz.Run, photos: Path, strangers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sz.evaluate(run, photos, foreign=strangers)
+    assert "foreign images are of the classes" not in caplog.text
+    drawn = sum(len(rows) for rows in run.record.images.by_split().values())
+    other = tmp_path / "other" / photos.name
+    shutil.copytree(photos, other)
+    sz.evaluate(run, other, foreign=photos)  # those that the run drew
+    assert f"{photos}: {drawn} of these" in caplog.text
+    caplog.clear()
+    sz.evaluate(run, other, foreign=other.parent)  # those that are evaluated beside
+    count = len(list(other.glob("*/*.png")))
+    assert f"{other.parent}: {count} of these {count} foreign images are of the classes of {run.folder}" in caplog.text
+
+
 def test_evaluate_shows_them(
     run: sz.Run, photos: Path, strangers: Path, tiny_model: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -135,12 +151,12 @@ def test_evaluate_shows_them(
     assert found is not None
     assert main.run(["evaluate", str(run.folder), *words]) == 0
     table = capsys.readouterr().out
-    lines = table[table.index("none of them, and sets") :].splitlines()
-    assert "turned away (10 % stated)" in lines[0]
-    assert f"{100 * found.rejected:.1f} %" in lines[1]
-    assert f"{100 * found.coverage:.1f} %" in lines[1]
-    assert lines[2].startswith(f"{strangers} (foreign)")
-    assert f"{report.foreign[0].auroc:.3f}" in lines[2]
+    lines = table[table.index("none of them, sets") :].splitlines()
+    assert lines[1].split() == ["stated", "10", "%", "80", "%"]
+    assert f"{100 * found.rejected:.1f} %" in lines[2]
+    assert f"{100 * found.coverage:.1f} %" in lines[2]
+    assert lines[3].startswith(f"{strangers} (foreign)")
+    assert f"{report.foreign[0].auroc:.3f}" in lines[3]
     assert main.run(["evaluate", str(run.folder), *words, "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["kind"] for row in rows] == ["all 3 classes", "foreign"]
@@ -179,11 +195,13 @@ def test_summary_and_page_say_what_the_head_is_made_of(run: sz.Run, photos: Path
     made_of = run.results.head
     assert made_of is not None
     summary = format_summary(run, photos)
-    assert summary.splitlines()[1].startswith("left out ")
+    assert summary.splitlines()[1].startswith("left-out images ")
     for share in (made_of.text, made_of.image, made_of.named):
         assert f"× {share:.3g}" in summary
     assert main.run(["evaluate", str(run.folder), str(photos)]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line.removeprefix(f"{run.folder}: ") in summary
+    *_, name, head, words = capsys.readouterr().out.splitlines()
+    assert name == str(run.folder)
+    assert f"{head}\n{words}\n" in summary
     page = " ".join(sz.write_report(run, landscape=False).read_text(encoding="utf-8").split())
-    assert line.partition("tuned: ")[2] in page
+    assert head.removeprefix("head: ") in page
+    assert words.removeprefix("words: ") in page

@@ -17,6 +17,7 @@ from tiny_settings import EIGHT_FLAGS
 
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.cli.tune import format_summary
+from sharpzo_mlx.report.head_words import describe_words
 from sharpzo_mlx.runs.record import HeadResult
 from sharpzo_mlx.runs.run import Run
 
@@ -56,8 +57,25 @@ def test_tune_for_a_reader(model: Path, photos: Path, tmp_path: Path, capsys: Ca
     row = next(line for line in out.splitlines() if line.startswith("validation "))
     made_of = HeadResult("gda", text=0.25, image=0.5, named=0.125, words_kept=False)
     run.current_results = replace(run.results, head=made_of)
-    other = next(line for line in format_summary(run, photos).splitlines() if line.startswith("left out "))
+    other = next(line for line in format_summary(run, photos).splitlines() if line.startswith("left-out images "))
     assert other.split()[2:] == row.split()[1:]
+
+
+@pytest.mark.parametrize(
+    ("kept", "gain", "error", "said"),
+    [
+        (False, None, None, "plain, not searched"),
+        (False, 0.0, 0.0, "plain, the search found none"),
+        (False, 0.01, 0.02, "plain, tuned ones are no clear gain: validation loss -0.010 ± 0.020"),
+        (False, -0.01, 0.02, "plain, tuned ones are no clear gain: validation loss +0.010 ± 0.020"),
+        (True, 0.05, 0.02, "tuned, validation loss -0.050 ± 0.020"),
+    ],
+)
+def test_it_is_said_why_words_are_plain_or_tuned(
+    kept: bool, gain: float | None, error: float | None, said: str
+) -> None:
+    made_of = HeadResult("gda", text=1, image=1, named=1, words_kept=kept, words_gain=gain, words_error=error)
+    assert said in describe_words(made_of)
 
 
 def test_the_next_command_names_no_folder_without_classes(

@@ -72,6 +72,8 @@ def test_a_tower_is_read_when_needed_and_can_be_released(model: Path, monkeypatc
     assert read == []
     scale = clip.logit_scale
     assert 1 < scale < 100
+    assert read == []  # the number alone is read
+    clip.text_model()
     assert read == [("text",)]
     blank = np.zeros((1, 64, 64, 3), np.float32)
     first = np.array(clip.encode_pixels(blank))

@@ -202,19 +202,22 @@ def test_what_no_image_is_left_for_is_said(tmp_path: Path, caplog: pytest.LogCap
     make(tmp_path / "a", {"cat": 1, "dog": 1})
     draw_split(tmp_path / "a", shots=None, seed=0, needs_validation=False)
     assert "no --shots given; training images of each class: 1\n" in notices(caplog) + "\n"
-    assert "left for a test split or validation; accuracies will be those on training images, each" in caplog.text
+    assert "left for a test split or validation; accuracies will be those on labelled images, each" in caplog.text
     assert "on the validation images" not in caplog.text
     caplog.clear()
     make(tmp_path / "b", {"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})
     draw_split(tmp_path / "b", shots=1, seed=0, needs_validation=False)
     (said,) = caplog.messages
-    assert "no image is left for validation; choices are made on training images, each left out in turn" in said
+    assert "no image is left for validation; choices are made on labelled images, each left out in turn" in said
 
 
 def test_no_test_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, {"a": 5, "b": 5})
     assert draw_split(tmp_path, shots=4, seed=0).test is None
     assert "left for a test split; accuracies will be those on the validation images" in notices(caplog)
+    caplog.clear()
+    draw_split(tmp_path, shots=4, seed=0, needs_validation=False)
+    assert "left for a test split; accuracies will be those on labelled images, each left out" in notices(caplog)
 
 
 @settings(max_examples=300, deadline=None)

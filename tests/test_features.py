@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.features.extract import EncodeProgress, content_of, encode, encode_steps
+from sharpzo_mlx.features.extract import EncodeProgress, content_of, encode, encode_steps, finish
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 CONFIG = CLIPConfig.from_dict(
@@ -170,6 +170,42 @@ def test_progress_survives_an_interruption(model: Path, photos: ImageSet) -> Non
         next(steps)
     steps.close()
     assert next(encode_steps(load(model), photos)).cached == 8
+
+
+def test_a_stop_changes_no_batch_and_no_bit(
+    model: Path, photos: ImageSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    photos.paths[1].write_bytes(b"nothing")  # is tried again after the stop
+    photos.paths[13].write_bytes(photos.paths[0].read_bytes())  # a copy
+    batches: list[bytes] = []
+    encode_pixels = Clip.encode_pixels
+
+    def noted(self: Clip, pixels: np.ndarray) -> mx.array:
+        batches.append(np.asarray(pixels).tobytes())
+        return encode_pixels(self, pixels)
+
+    monkeypatch.setattr(Clip, "encode_pixels", noted)
+    whole = finish(encode_steps(load(model), photos, batch_size=4))
+    of_whole = list(batches)
+    assert sum(map(len, of_whole)) == 13 * 16 * 16 * 3 * 4  # the copy is not encoded
+    np.testing.assert_array_equal(whole.embeddings[0], whole.embeddings[12])  # one row before it is missing
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "other"))
+    steps = encode_steps(load(model), photos, batch_size=4)
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    again = finish(encode_steps(load(model), photos, batch_size=4))
+    np.testing.assert_array_equal(again.embeddings, whole.embeddings)
+    assert batches[len(of_whole) :] == of_whole  # the same before and after the stop
+    assert [path for path, _ in again.skipped] == [photos.paths[1]]
+
+
+def test_copies_of_an_unreadable_file_are_all_named(model: Path, photos: ImageSet) -> None:
+    for place in (2, 9):
+        photos.paths[place].write_bytes(b"nothing")
+    features = encode(load(model), photos)
+    assert [path for path, _ in features.skipped] == [photos.paths[2], photos.paths[9]]
+    assert len(features.labels) == 13
 
 
 def test_a_hundred_and_fifty_cached_images_take_no_time(model: Path, tmp_path: Path) -> None:

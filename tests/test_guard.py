@@ -105,3 +105,17 @@ def test_images_that_are_all_one_image_shut_it_for_others() -> None:
     opening = np.array(guard.opening(mx.concatenate([mx.array(x.astype(np.float32)), mx.eye(4)])))
     assert np.isfinite(opening).all()
     assert opening[6:].max() < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_the_images_of_a_class_open_it(seed: int) -> None:
+    """All images of each class are one file, so that left-out distances are 0, and those in float32 are nearly."""
+    x = drawn(images=8, classes=8, dimension=64, seed=seed)[0].astype(np.float32)
+    copies, labels = np.repeat(x, 4, axis=0), np.repeat(np.arange(8), 4)
+    fit = GaussianFit(copies, labels, 8)
+    distances = fit.leave_out(np.arange(32)).distances
+    guard = make_guard(fit, distances)
+    assert np.array(guard.distances(mx.array(x))).max() <= distances.max()  # none is turned away
+    assert np.array(guard.opening(mx.array(x))).min() > 0.98
+    away = mx.array(drawn(images=8, classes=8, dimension=64, seed=seed + 100)[0].astype(np.float32))
+    assert np.array(guard.opening(away)).max() < 0.01

@@ -1,4 +1,4 @@
-"""Measured peaks follow allocations, and memory limits are restored."""
+"""Measured peaks follow allocations."""
 
 from __future__ import annotations
 
@@ -29,46 +29,6 @@ def test_process_peak_is_bytes() -> None:
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     assert memory.process_peak() == pytest.approx(int(line.split()[1]) * 1024, rel=0.05)
     assert memory.process_peak() < memory.physical()
-
-
-def test_wired_limit_restores_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Metal nothing is wired; with it (pretended here) the old limit returns, also after an error."""
-    calls: list[int] = []
-
-    def set_wired(limit: int) -> int:
-        calls.append(limit)
-        return 77
-
-    monkeypatch.setattr(mx, "set_wired_limit", set_wired)
-    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
-    with memory.wired_limit():
-        assert calls == []
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
-    with pytest.raises(KeyError), memory.wired_limit():
-        raise KeyError
-    assert calls == [1000, 77]
-
-
-def test_overlapping_blocks_restore_the_wired_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metal is pretended: the first of two blocks to leave changes nothing, the last restores what was first found."""
-    limit = 77
-
-    def set_wired(new: int) -> int:
-        nonlocal limit
-        before, limit = limit, new
-        return before
-
-    monkeypatch.setattr(mx, "set_wired_limit", set_wired)
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
-    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
-    first, second = memory.wired_limit(), memory.wired_limit()
-    seen = []
-    for event in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
-        event()
-        seen.append(limit)
-    second.__exit__(None, None, None)
-    assert [*seen, limit] == [1000, 1000, 1000, 77]
 
 
 def test_a_large_parent_does_not_count() -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -122,3 +122,18 @@ def _imports(source: str) -> set[str]:
     return plain | {
         node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
     }
+
+
+def test_the_oldest_mlx_is_the_same_on_macs_and_on_linux() -> None:
+    """The workflow takes the version of its job on the oldest MLX from the line of the Macs."""
+    wanted = re.findall(r'^ +"mlx(?:\[cpu\])?>=([\d.]+);', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert len(wanted) == 2
+    assert len(set(wanted)) == 1
+    assert tuple(map(int, wanted[0].split("."))) <= tuple(map(int, version("mlx").split(".")[:3]))
+
+
+@pytest.mark.parametrize("end", ["sharpzo-mlx demo", "python tests/check.py"])
+def test_the_two_commands_make_their_own_environment(end: str) -> None:
+    """A stock Mac's `pip install` is refused outside of a virtual environment."""
+    lines = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.endswith(end)]
+    assert lines[0].startswith("    python3 -m venv .venv && . .venv/bin/activate && pip install ")

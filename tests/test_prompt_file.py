@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.heads.guard import Guard
+from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 
@@ -55,3 +59,52 @@ def test_what_is_no_prompt_is_one_line(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="no readable prompt"):
         read_prompt(path)
+
+
+def headed() -> Prompt:
+    guard = Guard(mx.eye(6), mx.ones((3, 6)), centre=2.0, spread=0.5)
+    rows, rising = mx.ones((3, 6)), mx.arange(4.0)
+    return replace(prompt(), head=Head("gda", rows, mx.zeros((3,)), guard, 0.3, 0.02, 0.004, rising, rising))
+
+
+def rewrite(path: Path, arrays: dict[str, mx.array | None], words: dict[str, str | None]) -> None:
+    write_prompt(path, headed())
+    before: Any = mx.load(str(path), return_metadata=True)
+    kept = {name: array for name, array in (before[0] | arrays).items() if array is not None}
+    mx.save_safetensors(str(path), kept, {name: word for name, word in (before[1] | words).items() if word is not None})
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words", "problem"),
+    [
+        ({"guard_whitening": None, "guard_means": None, "head_scores": None}, {}, "another version .*tune again"),
+        ({"head_scores": None}, {}, "no readable prompt"),
+        ({"head_weight": mx.full((3, 6), mx.nan)}, {}, "head_weight has numbers that are not finite"),
+        ({"head_weight": mx.ones((4, 6))}, {}, r"head_weight has shape \(4, 6\), not \(3, 6\)"),
+        ({"head_bias": mx.ones((3, 1))}, {}, r"head_bias has shape \(3, 1\), not \(3,\)"),
+        ({"guard_whitening": mx.ones((6, 5))}, {}, "guard_whitening has shape"),
+        ({"head_distances": mx.ones((2, 2))}, {}, "head_distances has shape"),
+        ({"head_distances": mx.array([1.0, mx.inf])}, {}, "head_distances has numbers"),
+        ({"class_features": mx.ones((3, 7))}, {}, "zero_shot_features has shape"),
+        ({"class_features": mx.array(1.0)}, {}, "damaged"),
+        ({"w": mx.array([mx.nan])}, {}, "w has numbers"),
+        ({}, {"guard_spread": "0.0"}, "guard_spread is 0"),
+        ({}, {"guard_centre": "nan"}, "guard_centre is nan"),
+        ({}, {"logit_scale": "inf"}, "logit_scale is inf"),
+        ({}, {"text_share": "much"}, "no readable prompt"),
+        ({}, {"class_names": '["a", "b"]'}, "class names"),
+        ({}, {"class_names": "[1, 2, 3]"}, "class names"),
+        ({}, {"class_names": "3"}, "no readable prompt"),
+    ],
+)
+def test_a_damaged_file_with_a_head_is_one_line(
+    arrays: dict[str, mx.array | None], words: dict[str, str | None], problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.safetensors"
+    rewrite(path, {}, {})
+    assert read_prompt(path).head is not None
+    rewrite(path, arrays, words)
+    with pytest.raises(UserError, match=problem) as caught:
+        read_prompt(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

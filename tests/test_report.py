@@ -283,7 +283,7 @@ def test_a_run_with_neither_validation_nor_test_images(run: sz.Run, tmp_path: Pa
     assert analysis.landscape is not None
     words = " ".join(" ".join(read(write_report(folder)).words).split())
     assert "the same images, each left out in turn, chose the result" in words
-    assert "measured on left out" in words
+    assert "measured on left-out images" in words
     assert "The loss around the result" in words
     assert "Accuracy on the" not in words
     assert "None" not in words

@@ -46,7 +46,7 @@ def test_only_what_a_run_has_is_written() -> None:
     assert {"test_text", "head"} & content.keys() == set()
     own = {"kind": "gda", "text": 0.25, "image": 0.5, "named": 0.125, "words_kept": False}
     assert WITH_HEAD.to_json()["head"] == own  # no search, so nothing of a gain
-    assert (RESULTS.chosen_on, WITH_HEAD.chosen_on) == ("validation", "left out")
+    assert (RESULTS.chosen_on, WITH_HEAD.chosen_on) == ("validation", "left-out images")
     assert list(RUN_RECORD.images.by_split()) == ["train", "val", "test"]
     assert list(replace(RUN_RECORD.images, test=None).by_split()) == ["train", "val"]
 

@@ -121,7 +121,7 @@ def test_views_are_encoded_once_in_full_batches(
 ) -> None:
     passes = count_passes(monkeypatch)
     first = encode_views(load(model), features)
-    assert passes == [32, 32, 16]  # 8 images, 10 views each
+    assert passes == [30, 30, 20]  # 8 images, 10 views each: of at most 32, and no image is in two of them
     refuse_images(monkeypatch)
     again = encode_views(load(model), features.take([5, 0]))
     np.testing.assert_array_equal(again, np.array(first)[[5, 0]])
@@ -154,6 +154,26 @@ def test_progress_and_an_interruption(model: Path, features: Features) -> None:
     steps.close()
     again = list(encode_views_steps(load(model), features))
     assert again == [EncodeProgress(6, 8, 6), EncodeProgress(8, 8, 6)]
+
+
+@pytest.mark.parametrize("views", [3, 10, 40])
+def test_a_stop_changes_no_batch_and_no_bit(
+    model: Path, features: Features, views: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    features.paths[1].write_bytes(b"nothing")
+    features.paths[6].write_bytes(features.paths[0].read_bytes())  # a copy gets the row of the first
+    passes = count_passes(monkeypatch)
+    whole = np.array(encode_views(load(model), features, views=views))
+    np.testing.assert_array_equal(whole[6], whole[0])
+    of_whole = list(passes)
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "other"))
+    steps = encode_views_steps(load(model), features, views=views)
+    while next(steps).done < 2:
+        pass
+    steps.close()
+    stopped = len(passes)
+    np.testing.assert_array_equal(encode_views(load(model), features, views=views), whole)
+    assert passes[stopped:] == of_whole[len(of_whole) - len(passes[stopped:]) :]
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -1,9 +1,9 @@
 """Read and write a model folder: its configuration, and the weights of the towers that the caller names.
 
 `model.safetensors` holds the weights under their attribute paths and in MLX's layout, so loading transforms nothing
-and is strict: a weight that is missing, unused or of another shape is an error. MLX reads a weight when it is first
-used, and never reads those of a tower that the caller did not name. The file's metadata holds the weights'
-fingerprint.
+and is strict: a weight that is missing, unused or of another shape is an error. The weights of a tower that the caller
+did not name are not read. The others are evaluated when they are loaded, because a lazy array belongs to the thread
+that made it. The file's metadata holds the weights' fingerprint.
 
 >>> model = load_model("m", towers=("text",))  # doctest: +SKIP
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,37 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
 
     Args:
         folder: a folder that `save_model` wrote.
-        towers: "text", "vision" or both; only these are built, and only their weights are read, at first use.
+        towers: "text", "vision" or both; only these are built, and only their weights are read.
         dtype: the dtype to cast floating weights to. None keeps the file's dtype, except that half precision
             becomes float32 where `sharpzo_mlx.clip.dtypes` says so: on the CPU, which is an order of magnitude faster
             there and no less exact; in a ResNet; and in bfloat16 on a GPU that has no such type.
 
     Returns:
-        The model; its layers are quantised where the file holds quantised weights.
+        The model, evaluated, for every thread; its layers are quantised where the file holds quantised weights.
 
     Raises:
         UserError: the folder is incomplete or damaged, or its weights are not those that its config describes.
     """
     folder = Path(folder)
-    return build_model(load_config(folder), read_tensors(folder / WEIGHTS), towers, dtype=dtype, where=folder / WEIGHTS)
+    path = folder / WEIGHTS
+    model = build_model(load_config(folder), read_tensors(path), towers, dtype=dtype, where=path)
+    weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    for weight in weights.values():
+        mx.eval(weight)  # one by one: only one weight at a time is in memory in the file's type and in another
+    return model
+
+
+def read_logit_scale(folder: str | Path) -> float:
+    """Return the factor of cosines before the softmax, exp of the stored number, without reading a tower.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks the number.
+    """
+    path = Path(folder) / WEIGHTS
+    tensors = read_tensors(path)
+    if SHARED not in tensors or tensors[SHARED].size != 1:
+        raise UserError(f"{path}: lacks {SHARED}; convert the checkpoint again")
+    return math.exp(float(np.array(tensors[SHARED].astype(mx.float32))))
 
 
 def build_model(

@@ -1,7 +1,7 @@
 """Open a converted CLIP: `load` returns a handle that turns texts and images into unit-norm features.
 
 The handle reads a tower when it is first needed and can release each one alone: tuning runs with the text tower alone.
-`load` itself reads only the configuration.
+`load` itself reads only the configuration. All that the handle holds or returns is evaluated: every thread may use it.
 
 >>> clip = load("m")  # doctest: +SKIP
 >>> clip.encode_images(["dog.jpg"]) @ clip.encode_texts(["a photo of a dog."]).T  # doctest: +SKIP
@@ -9,7 +9,6 @@ The handle reads a tower when it is first needed and can release each one alone:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model
+from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model, read_logit_scale
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
@@ -97,9 +96,8 @@ class Clip:
 
     @cached_property
     def logit_scale(self) -> float:
-        """The factor of cosines before the softmax: exp of the checkpoint's number."""
-        half = self._text or self._vision or self.text()
-        return math.exp(float(np.array(half.logit_scale.astype(mx.float32))))
+        """The factor of cosines before the softmax: exp of the checkpoint's number, which is read alone."""
+        return read_logit_scale(self.folder)
 
     def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
         """Return the features [B, D] (float32, unit norm, evaluated) of prepared pixels [B, H, W, 3].
@@ -120,7 +118,7 @@ class Clip:
             paths: one image file, or several; `sharpzo_mlx.images.load.stream` reads them.
 
         Returns:
-            Features [n, D], float32, unit norm.
+            Features [n, D], float32, unit norm, evaluated.
 
         Raises:
             UserError: a file cannot be read; the error names it. (`sharpzo_mlx.features.extract` skips such files.)
@@ -132,7 +130,7 @@ class Clip:
                 index, reason = batch.failed[0]
                 raise UserError(f"{paths[index]}: {reason}; remove it from the list or repair it")
             rows.append(self.encode_pixels(batch.pixels))
-        return mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
+        return self._join(rows)
 
     def encode_texts(self, texts: str | Sequence[str]) -> mx.array:
         """Return the features of whole texts, in order.
@@ -141,7 +139,7 @@ class Clip:
             texts: one prompt, or several, such as "a photo of a dog.", at most 77 tokens each.
 
         Returns:
-            Features [n, D], float32, unit norm.
+            Features [n, D], float32, unit norm, evaluated.
 
         Raises:
             UserError: a text is too long; the error names it.
@@ -151,7 +149,13 @@ class Clip:
         for start in range(0, len(texts), TEXT_BATCH):
             rows.append(self.text().text_features(self.tokenizer(list(texts[start : start + TEXT_BATCH]))))
             mx.eval(rows[-1])
-        return mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
+        return self._join(rows)
+
+    def _join(self, rows: list[mx.array]) -> mx.array:
+        """Return batches of features as one array, evaluated, so that every thread may use it."""
+        features = mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
+        mx.eval(features)
+        return features
 
 
 def _check_sizes(config: CLIPConfig, folder: Path) -> None:

@@ -34,19 +34,18 @@ def measure_method(
     records: list[Progress] = []
     times: list[float] = []
     seconds = 0.0
-    with memory.wired_limit():
-        while True:
-            started = time.monotonic()
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                predictor: Predictor = end.value
-                break
-            finally:
-                seconds += time.monotonic() - started
-            records.append(progress)
-            times.append(seconds)
-            yield progress
+    while True:
+        started = time.monotonic()
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            predictor: Predictor = end.value
+            break
+        finally:
+            seconds += time.monotonic() - started
+        records.append(progress)
+        times.append(seconds)
+        yield progress
     peak = memory.mlx_peak() - features_bytes
     accuracies = {name: compute_accuracy(parts, predictor) for name, parts in evaluation.items()}
     last = records[-1]

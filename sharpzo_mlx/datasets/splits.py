@@ -32,6 +32,7 @@ from sharpzo_mlx.rng import generator_for
 
 DEFAULT_SHOTS = 16  # the paper's setting
 VALIDATION_SHOTS = 4
+LEFT_OUT = "labelled images, each left out in turn"  # what a head is judged by
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
         )
     _report_names(folder, split.train)
     _report(folder, split, shots)
+    _report_missing(folder, split, chosen_on="the validation images" if needs_validation else LEFT_OUT)
     return split
 
 
@@ -193,15 +195,13 @@ def _report(folder: Path, split: Split, shots: int | None) -> None:
     elif fewer:
         more = f" and {len(fewer) - 5} more" if len(fewer) > 5 else ""
         notify(f"{folder}: fewer than {split.shots} training images: {', '.join(fewer[:5])}{more}")
-    _report_missing(folder, split)
 
 
-def _report_missing(folder: Path, split: Split) -> None:
+def _report_missing(folder: Path, split: Split, *, chosen_on: str) -> None:
     """Notify the user of sets that no image is left for, and of what takes their place."""
-    left_out = "training images, each left out in turn"
     if split.test is None and not len(split.val):
-        notify(f"{folder}: no image is left for a test split or validation; accuracies will be those on {left_out}")
+        notify(f"{folder}: no image is left for a test split or validation; accuracies will be those on {chosen_on}")
     elif split.test is None:
-        notify(f"{folder}: no image is left for a test split; accuracies will be those on the validation images")
+        notify(f"{folder}: no image is left for a test split; accuracies will be those on {chosen_on}")
     elif not len(split.val):
-        notify(f"{folder}: no image is left for validation; choices are made on {left_out}")
+        notify(f"{folder}: no image is left for validation; choices are made on {chosen_on}")

@@ -23,7 +23,7 @@ from sharpzo_mlx.datasets.evaluation_sets import AUTO, EvaluationSet, recognise
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.answered import AnswerOutcomes, answer_images, join_answers, measure_answers
-from sharpzo_mlx.evaluation.foreign import ForeignResult, find_images, measure_foreign
+from sharpzo_mlx.evaluation.foreign import ForeignResult, find_images, measure_foreign, report_own_images
 from sharpzo_mlx.evaluation.metrics import (
     Outcomes,
     compare_classes,
@@ -124,6 +124,8 @@ def evaluate_steps(
     strangers = [(Path(folder), find_images(folder)) for folder in foreign]
     listed = [*(part.images for _, parts in sets for part in parts), *(images for _, images in strangers)]
     report_cloud_only(path for images in listed for path in images.paths)
+    for folder, images in strangers:
+        report_own_images(run, (part.images for _, parts in sets for part in parts), images, path=folder)
     results = []
     for folder, parts in sets:
         results.append((yield from _evaluate_folder(clip, run, folder, parts, answers)))

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,13 @@ from sharpzo_mlx.datasets.folder import checked_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.path_list import PathList
 from sharpzo_mlx.datasets.scan import class_images
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, separation
+from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
 from sharpzo_mlx.heads.answers import Answers
 from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,25 @@ def find_images(folder: str | Path) -> ImageSet:
     if not names:
         raise UserError(f"{path}: no images in it; name a folder of images that belong to none of the classes")
     return ImageSet(PathList(path, names), (0,) * len(names), ("foreign",), (path.name or "foreign",))
+
+
+def report_own_images(run: Run, evaluated: Iterable[ImageSet], images: ImageSet, *, path: Path) -> None:
+    """Give a notice where a foreign folder holds images of the run's classes; none where it holds no such image.
+
+    Args:
+        run: the run.
+        evaluated: the images that are evaluated as the run's classes.
+        images: what `find_images` returned.
+        path: the folder as the user named it.
+    """
+    root, drawn = Path(run.record.dataset), run.record.images.by_split().values()
+    own = [root / name for rows in drawn for name, _ in rows]
+    count = UsedImages(str(run.folder), chain(own, *(one.paths for one in evaluated))).count(images.paths)
+    if count:
+        notify(
+            f"{path}: {count} of these {len(images)} foreign images are of the classes of {run.folder}: it drew them, "
+            "or they are evaluated beside; name a folder of images that belong to none of the classes"
+        )
 
 
 def measure_foreign(

@@ -52,7 +52,7 @@ def digest(path: Path) -> bytes:
 
 
 class FeatureCache:
-    """Rows of float32 by the digest of their image file; use it in a `with` block and in one thread."""
+    """Rows of float32 by the digest of their image file; use it in a `with` block and in one thread at a time."""
 
     def __init__(self, name: str, *, width: int) -> None:
         self.path = features_folder() / f"{name}.sqlite"
@@ -112,7 +112,7 @@ class FeatureCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS)
+            self._connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, check_same_thread=False)
             with self._connection:
                 self._connection.execute(TABLE)
         return self._connection

@@ -11,7 +11,7 @@ Image features do not depend on the prompt (arXiv 2506.20990, section 3), so tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,7 @@ NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Features:
     paths: tuple[Path, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
     content: str = ""
+
+    def __post_init__(self) -> None:
+        """Evaluate the rows, so that every thread may use them."""
+        mx.eval(self.embeddings)
 
     def take(self, rows: np.ndarray | list[int]) -> Features:
         """Return the features of some rows, in the order given."""
@@ -143,11 +148,12 @@ def encode_steps(
         cached = len(rows)
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
-        for fresh, unread in _encoded(clip, images.paths, missing, batch_size):
+        copies = find_copies(missing, digests)
+        for fresh, unread in _encoded(clip, images.paths, list(copies), batch_size):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
-            rows.update(fresh)
-            failed.update(unread)
+            rows.update(give_to_copies(fresh, copies))
+            failed.update(give_to_copies(unread, copies))
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     features = _collect(images, rows, failed, clip.config.projection_dim)
     features = replace(features, content=digest_contents(digests) if cache else "")
@@ -172,12 +178,32 @@ def content_of(paths: Sequence[Path]) -> str:
     return digest_contents(finish(digest_steps(paths, {})))
 
 
+def find_copies(missing: Iterable[int], digests: Mapping[int, bytes]) -> dict[int, list[int]]:
+    """Return the first position of each content with all positions of that content; of an unknown one, itself alone."""
+    firsts: dict[bytes, int] = {}
+    copies: dict[int, list[int]] = {}
+    for index in missing:
+        first = firsts.setdefault(digests[index], index) if index in digests else index
+        copies.setdefault(first, []).append(index)
+    return copies
+
+
+def give_to_copies(found: Mapping[int, T], copies: Mapping[int, list[int]]) -> dict[int, T]:
+    """Return what was found for first positions, for all positions of the same content."""
+    return {index: one for first, one in found.items() for index in copies[first]}
+
+
 def _encoded(
     clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Yield, for each batch, the features and the reasons of failure by position in `paths`."""
+    """Yield, for each batch, the features and the reasons of failure by position in `paths`.
+
+    The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
+    positions: what is left after a stop is encoded in the same batches as without the stop.
+    """
     chosen = [paths[index] for index in missing]
-    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size):
+    blocks = [index // batch_size for index in missing]
+    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks):
         fresh = {missing[index]: row for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True)}
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
 

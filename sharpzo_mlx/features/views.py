@@ -25,8 +25,10 @@ from sharpzo_mlx.features.extract import (
     Features,
     cache_name,
     encode_batch,
+    find_copies,
     find_digests,
     finish,
+    give_to_copies,
     name_files,
 )
 from sharpzo_mlx.images.views import stream_views
@@ -75,12 +77,12 @@ def encode_views_steps(
         cached = len(rows)
         if total:
             yield EncodeProgress(cached, total, cached)
-        missing = {index: found for index, found in digests.items() if index not in rows}
-        for fresh, unread in _encoded(clip, features, missing, views):
+        copies = find_copies((index for index in digests if index not in rows), digests)
+        for fresh, unread in _encoded(clip, features, {index: digests[index] for index in copies}, views):
             if cache:
                 store.put({keys[index]: row for index, row in fresh.items()})
-            rows.update(fresh)
-            failed.update(unread)
+            rows.update(give_to_copies(fresh, copies))
+            failed.update(give_to_copies(unread, copies))
             yield EncodeProgress(len(rows) + len(failed), total, cached)
     _report(features, failed)
     return _replace_rows(features.embeddings, rows)
@@ -97,8 +99,10 @@ def _encoded(
     """Yield, for each batch, the means that it completes and the reasons of failure by position in `features`."""
     positions = list(missing)
     images = [(features.paths[index], missing[index]) for index in positions]
+    blocks = [index // max(1, IMAGE_BATCH // views) for index in positions]  # see `extract`: a stop changes no batch
     encoded: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-    for batch in stream_views(images, clip.config.preprocessor, views=views, batch_size=IMAGE_BATCH):
+    batches = stream_views(images, clip.config.preprocessor, views=views, batch_size=IMAGE_BATCH, blocks=blocks)
+    for batch in batches:
         for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True):
             encoded[index].append(row)
         complete = [index for index, rows in encoded.items() if len(rows) == views]

@@ -26,6 +26,7 @@ from sharpzo_mlx.heads.gaussians import GaussianFit
 from sharpzo_mlx.heads.guard import make_guard
 from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.heads.judgement import blocks, judge
+from sharpzo_mlx.heads.labelled_set import LabelledSet
 from sharpzo_mlx.heads.shares import Prior, choose_shares, make_prior
 from sharpzo_mlx.runtime.products import host_products
 
@@ -36,43 +37,6 @@ ENTRIES = 1_000_000  # of the logits that the shares are chosen on: more images 
 PARTS = (1.0, 0.5, 0.25, 0.125)  # of the shares of what was learned, tried until the words alone are no better
 APART = 3.0  # standard errors by which validation images are farther than training images if those are averages
 FEWEST = 50  # validation images from which that can be told
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """All labelled images of a run.
-
-    Attributes:
-        embeddings: [N, D] float32, training images first.
-        labels: [N].
-        training: how many of them are training images.
-        averages: the mean of each image and of its views [N, D], which the Gaussians are fitted to; None: the images.
-    """
-
-    embeddings: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.integer]
-    training: int
-    averages: npt.NDArray[np.float32] | None = None
-
-    @classmethod
-    def of(cls, train: Features, val: Features, views: mx.array | None = None) -> LabelledSet:
-        """Return the images of both splits as one set.
-
-        Args:
-            train: training images.
-            val: validation images.
-            views: the unit-norm means of the views of all of them [N, D], or None.
-        """
-        embeddings = np.concatenate([np.array(train.embeddings), np.array(val.embeddings)])
-        averages = None if views is None else embeddings + np.array(views)
-        if averages is not None:
-            averages = averages / np.linalg.norm(averages, axis=1, keepdims=True)
-        return cls(embeddings, np.concatenate([train.labels, val.labels]), len(train.labels), averages)
-
-    def fit(self, classes: int) -> GaussianFit:
-        """Return Gaussians of the images."""
-        fitted = self.embeddings if self.averages is None else self.averages
-        return GaussianFit(fitted, self.labels, classes, judged=None if self.averages is None else self.embeddings)
 
 
 @dataclass(frozen=True)

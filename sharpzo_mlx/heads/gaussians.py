@@ -27,6 +27,7 @@ from sharpzo_mlx.runtime.products import host_products
 
 ROWS = 2048  # images that are left out at once
 ALLOWED = 0.5  # share of the class means' errors that is made good
+RESOLUTION = 1e-3  # of the length of the class means: float32 tells no shorter distances from 0 (its step is 1.2e-7)
 LEAST_RATIO = 1e-3  # of the scatter's volume without an image to that with it: a bound against rounding
 
 
@@ -38,7 +39,8 @@ class LeftOut:
         logits: [N, K] log-densities up to a term that all classes share. Where an image is the only one of its class,
             the column of that class is minus infinity.
         text: [N, K] logits of the class texts in the metric of the Gaussians (see `GaussianFit.text_classifier`).
-        distances: [N] least Mahalanobis distance to a class mean.
+        distances: [N] least Mahalanobis distance to a class mean; not below what float32 tells from 0, which is what
+            new images are judged in.
     """
 
     logits: Array
@@ -178,7 +180,15 @@ class GaussianFit:
             part = self._leave_out(rows[block], means, texts)
             found.logits[block], found.text[block], found.distances[block] = part.logits, part.text, part.distances
         found.logits[:] += self.allowances
+        np.maximum(found.distances, self._resolution, out=found.distances)
         return found
+
+    @property
+    def _resolution(self) -> float:
+        """The least distance that float32 tells from 0."""
+        with host_products():
+            means = (self.means + self.mean) @ self.root
+        return RESOLUTION * float(np.linalg.norm(means, axis=1).max())
 
     @host_products()
     def _multiply(self, turned: Array) -> _Products:

@@ -45,6 +45,10 @@ class Guard:
     centre: float
     spread: float
 
+    def __post_init__(self) -> None:
+        """Evaluate the arrays, so that every thread may use them."""
+        mx.eval(self.whitening, self.means)
+
     def distances(self, embeddings: mx.array) -> mx.array:
         """Return the least Mahalanobis distance of image features, [N, D] -> [N]."""
         white = embeddings @ self.whitening

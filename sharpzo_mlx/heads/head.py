@@ -44,6 +44,10 @@ class Head:
     distances: mx.array
     scores: mx.array
 
+    def __post_init__(self) -> None:
+        """Evaluate the arrays, so that every thread may use them."""
+        mx.eval(self.weight, self.bias, self.distances, self.scores)
+
     def join(self, plain: mx.array, embeddings: mx.array) -> mx.array:
         """Return the logits of the whole classifier.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,6 +133,7 @@ def stream(
     *,
     batch_size: int = 64,
     workers: int | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Decode and preprocess images in threads, a bounded number at a time, in the order of `paths`.
 
@@ -141,6 +142,7 @@ def stream(
         config: the checkpoint's preprocessing.
         batch_size: images of a batch, with the unreadable ones.
         workers: decoding threads; None takes the machine's cores, at most 8.
+        blocks: a number for each path; a batch holds images of one number, which lie side by side. None: of any.
 
     Yields:
         Batches that together hold every position of `paths` once.
@@ -151,7 +153,7 @@ def stream(
     fixed_size(config)
     workers = workers or default_workers()
     pictures = _pictures([Path(path) for path in paths], config, workers)
-    yield from make_batches(enumerate(pictures), config, batch_size)
+    yield from make_batches(enumerate(pictures), config, batch_size, blocks)
 
 
 def fixed_size(config: PreprocessorConfig) -> tuple[int, int]:
@@ -167,23 +169,27 @@ def default_workers() -> int:
 
 
 def make_batches(
-    results: Iterable[tuple[int, np.ndarray | str]], config: PreprocessorConfig, batch_size: int
+    results: Iterable[tuple[int, np.ndarray | str]],
+    config: PreprocessorConfig,
+    batch_size: int,
+    blocks: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Gather pictures into batches and normalise them.
 
     Args:
         results: positions, each with its picture [H, W, 3] of bytes or the reason why there is none.
         config: the checkpoint's preprocessing.
-        batch_size: results of a batch; the last batch may have fewer.
+        batch_size: results of a batch; the last batch, and the last of a block, may have fewer.
+        blocks: the number of each position's block, which a batch does not leave; None: all are one block.
 
     Yields:
         Batches with the results in order.
     """
-    remaining = iter(results)
-    while chunk := list(islice(remaining, batch_size)):
-        pictures = [(index, result) for index, result in chunk if not isinstance(result, str)]
-        failed = [(index, result) for index, result in chunk if isinstance(result, str)]
-        yield Batch([index for index, _ in pictures], _stack([picture for _, picture in pictures], config), failed)
+    for _, block in groupby(results, key=lambda result: blocks[result[0]] if blocks else 0):
+        while chunk := list(islice(block, batch_size)):
+            pictures = [(index, result) for index, result in chunk if not isinstance(result, str)]
+            failed = [(index, result) for index, result in chunk if isinstance(result, str)]
+            yield Batch([index for index, _ in pictures], _stack([picture for _, picture in pictures], config), failed)
 
 
 def _stack(pictures: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:

@@ -90,6 +90,7 @@ def stream_views(
     views: int,
     batch_size: int = 64,
     workers: int | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Make the views of images in threads, each file decoded once, with the views of one image a thread in memory.
 
@@ -99,6 +100,8 @@ def stream_views(
         views: the views of each image.
         batch_size: views of a batch; an unreadable image counts as one.
         workers: decoding threads; None takes the machine's cores, at most 8.
+        blocks: a number for each image; a batch holds views of images of one number, which lie side by side. None: of
+            any.
 
     Yields:
         Batches in the order of `images`. A position is in `indices` once for each of its views, which may lie in
@@ -108,7 +111,8 @@ def stream_views(
         UserError: the preprocessing has no fixed size.
     """
     fixed_size(config)
-    yield from make_batches(_all_views(images, config, views, workers or default_workers()), config, batch_size)
+    results = _all_views(images, config, views, workers or default_workers())
+    yield from make_batches(results, config, batch_size, blocks)
 
 
 def _all_views(

@@ -88,7 +88,7 @@ def compute_logits(
 
 
 def check_offsets(offsets: mx.array | None, images: int, classes: int) -> mx.array | None:
-    """Return offsets of logits as float32, or None if there are none.
+    """Return offsets of logits as float32, evaluated, or None if there are none.
 
     Raises:
         ValueError: they are not [N, K]; anything else would be broadcast to other images or classes.
@@ -97,7 +97,9 @@ def check_offsets(offsets: mx.array | None, images: int, classes: int) -> mx.arr
         return None
     if offsets.shape != (images, classes):
         raise ValueError(f"offsets have the shape {offsets.shape}; give [images, classes], {(images, classes)}")
-    return offsets.astype(mx.float32)
+    offsets = offsets.astype(mx.float32)
+    mx.eval(offsets)
+    return offsets
 
 
 def mark_right(logits: A, labels: A, stands_for: A | None = None) -> A:

@@ -64,6 +64,7 @@ class Objective:
         self.text, self.space, self.logit_scale = text, space, logit_scale
         self.embeddings = embeddings.astype(mx.float32)
         self.labels = mx.array(list(labels), dtype=mx.int32)
+        mx.eval(self.embeddings, self.labels)  # every thread may use the objective
         offsets = check_offsets(offsets, len(labels), text.classes)
         self.images = LabelledImages(self.embeddings, self.labels, logit_scale, offsets)
         self.queries, self.budget = 0, memory_budget

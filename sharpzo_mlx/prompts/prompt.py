@@ -65,16 +65,25 @@ class Prompt:
     template: str
     head: PromptHead | None = None
 
+    def __post_init__(self) -> None:
+        """Evaluate the arrays, so that every thread may use them."""
+        mx.eval(self.context, self.w, self.class_features, self.zero_shot_features)
+
     def logits(self, embeddings: mx.array) -> mx.array:
-        """Return the logits [N, K] of image features [N, D] of unit norm, the head included."""
+        """Return the logits [N, K] of image features [N, D] of unit norm, the head included; evaluated."""
         if self.head is None:
             return self.text_logits(embeddings)
-        return self.head.join(self.zero_shot_logits(embeddings), embeddings)
+        return _evaluated(self.head.join(self.zero_shot_logits(embeddings), embeddings))
 
     def text_logits(self, embeddings: mx.array) -> mx.array:
-        """Return the logits [N, K] of the tuned words alone."""
-        return self.logit_scale * (embeddings @ self.class_features.T)
+        """Return the logits [N, K] of the tuned words alone; evaluated."""
+        return _evaluated(self.logit_scale * (embeddings @ self.class_features.T))
 
     def zero_shot_logits(self, embeddings: mx.array) -> mx.array:
-        """Return the logits [N, K] before tuning."""
-        return self.logit_scale * (embeddings @ self.zero_shot_features.T)
+        """Return the logits [N, K] before tuning; evaluated."""
+        return _evaluated(self.logit_scale * (embeddings @ self.zero_shot_features.T))
+
+
+def _evaluated(array: mx.array) -> mx.array:
+    mx.eval(array)
+    return array

@@ -42,6 +42,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, mx.array], dict[str, Any]] 
     try:
         loaded = mx.load(str(path), return_metadata=True)
         arrays, metadata = cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
+        mx.eval(arrays)  # every thread may use what was read
         return arrays, json.loads(metadata["facts"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: damaged; delete it to start this run again") from error

@@ -10,6 +10,7 @@ metadata. docs/reference/files.md has the formula.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -60,11 +61,14 @@ def read_prompt(path: Path) -> Prompt:
     """Read a prompt that `write_prompt` wrote.
 
     Raises:
-        UserError: there is no such file, or it is not a prompt.
+        UserError: there is no such file, it is not a prompt, an older version wrote its head, or it is damaged: an
+            array has another shape than the others say, or numbers are not finite.
     """
     try:
         arrays, words = cast("tuple[dict[str, mx.array], dict[str, str]]", mx.load(str(path), return_metadata=True))
-        return Prompt(
+        if "head" in words and "guard_whitening" not in arrays:
+            raise UserError(f"{path}: its head was written by another version of sharpzo-mlx; tune again")
+        prompt = Prompt(
             **{name: arrays[name] for name in ARRAYS},
             class_names=tuple(json.loads(words["class_names"])),
             folders=tuple(json.loads(words["folders"])),
@@ -72,8 +76,12 @@ def read_prompt(path: Path) -> Prompt:
             template=words["template"],
             head=_read_head(arrays, words),
         )
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        damage = _find_damage(prompt)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: no readable prompt here; is this the folder that `tune` wrote?") from error
+    if damage:
+        raise UserError(f"{path}: damaged ({damage}); tune again")
+    return prompt
 
 
 def _read_head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head | None:
@@ -85,3 +93,31 @@ def _read_head(arrays: Mapping[str, mx.array], words: Mapping[str, str]) -> Head
     of_head: dict[str, Any] = {field: arrays[name] for name, field in HEAD_ARRAYS.items()}
     of_head |= {name: float(words[name]) for name in HEAD_NUMBERS}
     return Head(kind=words["head"], guard=Guard(**of_guard), **of_head)
+
+
+def _find_damage(prompt: Prompt) -> str | None:
+    """Return what is wrong with a prompt's arrays and numbers; None if nothing is."""
+    names, folders = prompt.class_names, prompt.folders
+    if len(names) != len(folders) or not all(isinstance(one, str) for one in names + folders):
+        return "its class names are not one for each class folder"
+    shape = (len(names), prompt.class_features.shape[-1] if prompt.class_features.ndim else 0)
+    expected = {"class_features": shape, "zero_shot_features": shape}
+    found = {name: getattr(prompt, name) for name in ARRAYS}
+    numbers = {"logit_scale": prompt.logit_scale}
+    if isinstance(prompt.head, Head):
+        head, guard = prompt.head, prompt.head.guard
+        expected |= {"head_weight": shape, "head_bias": shape[:1], "guard_means": shape}
+        expected |= {"guard_whitening": (shape[1], shape[1])}
+        expected |= {name: (getattr(head, HEAD_ARRAYS[name]).size,) for name in ("head_distances", "head_scores")}
+        found |= {name: getattr(head, field) for name, field in HEAD_ARRAYS.items()}
+        found |= {name: getattr(guard, field) for name, field in GUARD_ARRAYS.items()}
+        numbers |= {name: getattr(head, name) for name in HEAD_NUMBERS}
+        numbers |= {name: getattr(guard, field) for name, field in GUARD_NUMBERS.items()}
+    for name, array in found.items():
+        if array.shape != expected.get(name, array.shape):
+            return f"{name} has shape {array.shape}, not {expected[name]}"
+        if not mx.all(mx.isfinite(array)).item():
+            return f"{name} has numbers that are not finite"
+    odd = [name for name, number in numbers.items() if not math.isfinite(number)]
+    odd += [name for name in ("logit_scale", "guard_spread") if name in numbers and numbers[name] <= 0]
+    return f"{odd[0]} is {numbers[odd[0]]:g}" if odd else None

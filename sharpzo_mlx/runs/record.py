@@ -138,5 +138,5 @@ class RunResults(JsonRecord):
 
     @property
     def chosen_on(self) -> str:
-        """Name the images that `val` is an accuracy on: "validation", or with a head "left out" labelled images."""
-        return "validation" if self.head is None else "left out"
+        """Name the images that `val` is an accuracy on: "validation", or with a head "left-out images"."""
+        return "validation" if self.head is None else "left-out images"

@@ -1,7 +1,7 @@
-"""Measure the memory that is used, and keep MLX's working set in physical memory while a block of code runs.
+"""Measure the memory that is used.
 
 `mlx_peak` counts what MLX's own allocator gave out. `process_peak` also counts Python, decoded images and memory-mapped
-weights. On Metal, memory that is wired is not paged out between two steps; elsewhere `wired_limit` does nothing.
+weights.
 
 >>> mlx_peak() <= physical()
 True
@@ -12,9 +12,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -55,47 +52,3 @@ def process_peak() -> int:
 def physical() -> int:
     """Return the bytes of physical memory in this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-class WiredLimit:
-    """MLX's wired limit, which belongs to the process, held by blocks of code that may overlap in several threads.
-
-    The first block to enter sets the limit, the last to leave restores what the first found.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = 0
-
-    @contextmanager
-    def hold(self, limit: int) -> Iterator[None]:
-        """Hold the limit (bytes) inside the block."""
-        with self._lock:
-            if self._inside == 0:
-                self._before = mx.set_wired_limit(limit)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            mx.synchronize()  # running work must not lose its buffers
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    mx.set_wired_limit(self._before)
-
-
-_wired = WiredLimit()
-
-
-@contextmanager
-def wired_limit() -> Iterator[None]:
-    """Keep MLX's working set resident inside the block, up to the size that Metal recommends.
-
-    Does nothing without Metal. Before macOS 15 MLX ignores the limit.
-    """
-    if not mx.metal.is_available():
-        yield
-        return
-    with _wired.hold(int(mx.device_info()["max_recommended_working_set_size"])):
-        yield

@@ -97,7 +97,9 @@ def encode_all_views(
             yield EncodeProgress(done + now.done, total, cached + now.cached, now.looked_up)
             found = now.cached
         done, cached = done + len(images.labels), cached + (found if len(images.labels) else 0)
-    return mx.concatenate(parts)
+    joined = mx.concatenate(parts)
+    mx.eval(joined)
+    return joined
 
 
 def make_problem_beside_head(

@@ -59,8 +59,8 @@ def encode_test(clip: Clip, run: Run, images: ImageSet) -> Generator[Encoding, N
         return test
     path, reason = test.skipped[0]
     notify(
-        f"{run.folder}: not one of the {len(images)} test images can be read ({path}: {reason}), so accuracies are "
-        "those of validation; repair the images and measure them with `evaluate`"
+        f"{run.folder}: not one of the {len(images)} test images can be read ({path}: {reason}), so the run has "
+        "no accuracy on them; repair the images and measure them with `evaluate`"
     )
     run.record = replace(run.record, images=replace(run.record.images, test=None))
     return None

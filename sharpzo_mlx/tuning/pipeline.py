@@ -162,7 +162,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     seconds = measure_seconds(problem, search)
     search.step_seconds = seconds.step
     check_budget(problem.config)
-    with memory.wired_limit(), Recorder(run, problem, search) as recorder:
+    with Recorder(run, problem, search) as recorder:
         yield Plan(
             run=run.folder,
             classes=len(problem.class_names),

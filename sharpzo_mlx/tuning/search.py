@@ -83,6 +83,7 @@ class Search:
         self.descent: Any = self.optimiser.init(mx.zeros(d))
         self.best_w = mx.zeros(d)
         self.selection = Selection(config.selection.slack)
+        mx.eval(self.state().arrays())  # between two steps all state is evaluated: each step may have its own thread
 
     @property
     def best_score(self) -> Score:
@@ -108,7 +109,7 @@ class Search:
     def begin(self) -> None:
         """Validate w = 0, zero-shot, as the first candidate."""
         if self.selection.empty:
-            self._consider(mx.zeros(self.loss.dimension))
+            self._consider(self.best_w)
             self.now.mark = self.best_score.accuracy
 
     def try_step(self) -> mx.array:

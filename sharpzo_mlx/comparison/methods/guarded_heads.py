@@ -102,8 +102,10 @@ def _make_config(config: TuneConfig, options: Mapping[str, Any]) -> TuneConfig:
 
 
 def _limit(config: TuneConfig, queries: int) -> TuneConfig:
-    """Return the options with as many steps as without a budget, but with this budget."""
-    return replace(config, generations=config.most_generations, steps=config.most_steps, query_budget=queries)
+    """Return the options with the length and the patience that they have without a budget, but with this budget."""
+    selection = replace(config.selection, patience=config.patience)
+    longest = replace(config, generations=config.most_generations, steps=config.most_steps)
+    return replace(longest, selection=selection, query_budget=queries)
 
 
 def _encode_views(task: Task, config: TuneConfig) -> tuple[mx.array | None, int]:
