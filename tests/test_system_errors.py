@@ -137,6 +137,19 @@ def test_a_private_file_names_them_at_the_command_line(monkeypatch: pytest.Monke
     assert "Documents/x.png: operation not permitted; allow it for your terminal" in capsys.readouterr().err
 
 
+def test_a_private_image_names_them_as_its_reason(
+    finished_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr("sharpzo_mlx.images.decode.open_regular", refused)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    error = sz.predict(finished_run, photos / "cat" / "1.png")[0].error
+    assert error is not None
+    assert error.startswith("operation not permitted; allow it for your terminal in System Settings")
+
+
 # locks
 
 

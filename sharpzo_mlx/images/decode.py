@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.files import open_regular
 
 _ENDINGS = "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif avif"
@@ -102,7 +102,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "more pixels than can be decoded safely"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return "; ".join(filter(None, (why(error), remedy(error, ""))))
     return " ".join(str(error).split()) or type(error).__name__
 
 
