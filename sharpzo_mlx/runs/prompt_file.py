@@ -101,7 +101,7 @@ def _find_damage(prompt: Prompt) -> str | None:
     if len(names) != len(folders) or not all(isinstance(one, str) for one in names + folders):
         return "its class names are not one for each class folder"
     shape = (len(names), prompt.class_features.shape[-1] if prompt.class_features.ndim else 0)
-    expected = {"class_features": shape, "zero_shot_features": shape}
+    expected: dict[str, tuple[int, ...]] = {"class_features": shape, "zero_shot_features": shape}
     found = {name: getattr(prompt, name) for name in ARRAYS}
     numbers = {"logit_scale": prompt.logit_scale}
     if isinstance(prompt.head, Head):
