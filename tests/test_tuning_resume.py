@@ -33,7 +33,7 @@ def clip(tiny_model: Path) -> sz.Clip:
     return sz.load(tiny_model)
 
 
-LONG = {**SMALL, "steps": 400}
+LONG = {**SMALL, "steps": 800}  # long enough to be cut off on a busy machine
 
 
 def same_prompt(one: Path, other: Path) -> None:
