@@ -78,6 +78,8 @@ class GraphLinearisedLoss:
 
     def curvature(self, a: np.ndarray) -> np.ndarray:
         """Return the curvature [q, q] at a [q], float64."""
+        if self.host is not None:
+            return self.host.curvature(a)
         return np.array(self._mean_curvature(self._moved(a)), np.float64)
 
     def _moved(self, a: np.ndarray) -> mx.array:

@@ -20,7 +20,7 @@ import numpy as np
 GRADIENTS = 16  # for one ball at most; one to three is usual
 RENEWED = 3  # gradients for one ball after which the curvature is computed anew
 CONVERGED = 2e-2  # of the radius: the last move, which is made without another look, leaves a smaller error
-NOISE = 1e-7  # rounding of the model's value, as a share of it
+NOISE = 1e-7  # gains of the model's value that rounding hides
 ROUNDS = 40  # of the search for the damping; four to six is usual
 EXACT = 1e-9  # relative error of the length at which it ends
 FLAT = 1e-8  # damping where the model alone would do, as a share of its largest curvature
@@ -57,6 +57,10 @@ class Known:
         """Return where this quadratic model is lowest inside the ball around 0 [q]."""
         return in_ball(self.gradient - self.curvature @ self.a, self.curvature, radius)
 
+    def gain(self, move: np.ndarray) -> float:
+        """Return how much lower this quadratic model is after a move [q] from the point."""
+        return float(-move @ (self.gradient + self.curvature @ move / 2))
+
 
 def minima(expansion: Expansion, at_zero: Expanded, radii: Sequence[float]) -> np.ndarray:
     """Return the model's minima inside balls of rising radius, [len(radii), q], float64.
@@ -85,13 +89,13 @@ def _descend(expansion: Expansion, known: Known, radius: float) -> tuple[np.ndar
         a = known.minimum(radius)
         move = a - known.a
         length = float(np.linalg.norm(move))
-        if length < CONVERGED * radius:
+        if length < CONVERGED * radius or known.gain(move) < NOISE:
             return a, known
         move *= min(1.0, longest / length)
         value, gradient = expansion(known.a + move)
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
             break
-        if value > known.value + NOISE * abs(known.value):
+        if value > known.value + NOISE:
             longest = float(np.linalg.norm(move)) / 2  # too far: the curvature there is not that on the way
             continue
         if taken < RENEWED:
