@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.runtime.device import on_cpu
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
 
 LONG_SECONDS = 0.5  # a pass that takes longer needs no warming up
+GPU_LONG_SECONDS = 10.0  # the same on a GPU, whose first pass compiles its kernels: up to seconds
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def plan_seconds(problem: TuningProblem, search: Search, seconds: Seconds) -> fl
 def _seconds_of(loss: Objective, work: Callable[[], mx.array]) -> float:
     """Time one batch of candidates; the second of two passes, because the first one warms up."""
     counted, spent = loss.queries, 0.0
+    long = LONG_SECONDS if on_cpu() else GPU_LONG_SECONDS
     for _ in range(2):
         started = time.monotonic()
         mx.eval(work())
         spent = time.monotonic() - started
-        if spent > LONG_SECONDS:
+        if spent > long:
             break
     loss.queries = counted
     return spent
