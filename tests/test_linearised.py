@@ -165,5 +165,4 @@ def test_the_plan_of_the_memory_covers_a_step(classes: int, images: int, backend
     trust_region.minima(model, model.at_zero(), (0.5, 1.0, 2.0))
     peak = tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
     tracemalloc.stop()
-    print(planned / 1e6, peak / 1e6)
     assert planned / 4 < peak < 1.1 * planned
