@@ -23,9 +23,16 @@ class Features:
         self.gap = np.array(features - TARGET, np.float64)
         self.slopes = np.array(slopes, np.float64)
 
-    def __call__(self, a: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def at_zero(self) -> tuple[float, np.ndarray, np.ndarray]:
+        zero = np.zeros(len(self.slopes))
+        return (*self(zero), self.curvature(zero))
+
+    def curvature(self, a: np.ndarray) -> np.ndarray:
+        return 2 * self.slopes @ self.slopes.T
+
+    def __call__(self, a: np.ndarray) -> tuple[float, np.ndarray]:
         gap = self.gap + a @ self.slopes
-        return float(gap @ gap), 2 * self.slopes @ gap, 2 * self.slopes @ self.slopes.T
+        return float(gap @ gap), 2 * self.slopes @ gap
 
 
 @dataclass

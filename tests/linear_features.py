@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.objective.backend import choose_backend
-from sharpzo_mlx.objective.linearised import LinearisedLoss
+from sharpzo_mlx.objective.linearised import LinearisedLoss, linearise
 from sharpzo_mlx.objective.loss import LabelledImages
 
 SCALE = 7.0
@@ -35,7 +35,7 @@ class Linear:
         return self.start + mx.tensordot(w, self.slope, axes=1), mx.tensordot(u, self.slope, axes=1)
 
     def linearised(self, features: mx.array, slopes: mx.array) -> LinearisedLoss:
-        return LinearisedLoss(features, slopes, self.images, backend=choose_backend())
+        return linearise(features, slopes, self.images, backend=choose_backend())
 
     def image_losses(self, w: mx.array) -> mx.array:
         raise AssertionError("a step reads features")

@@ -25,6 +25,7 @@ SCRIPTS = (
     "memory",
     "queries",
     "scaling",
+    "step_cost",
     "time_to_accuracy",
 )
 
@@ -217,3 +218,20 @@ def test_auroc(scripts: dict[str, ModuleType]) -> None:
     auroc = scripts["head_features"].measure_auroc
     own, foreign = np.array([1.0, 2.0, 3.0]), np.array([2.0, 9.0])
     assert auroc(own, foreign) == pytest.approx(np.mean([(f > o) + 0.5 * (f == o) for f in foreign for o in own]))
+
+
+def test_a_step_of_few_classes_waits_four_times_for_a_gpu(scripts: dict[str, ModuleType]) -> None:
+    """For its random directions, the probes with the model at a = 0, the trials, and the state."""
+    _, gradients, waits = scripts["step_cost"].measure_step(7, "graph", 2)
+    assert gradients >= 2
+    assert 3 <= waits <= 4
+
+
+def test_waits_are_counted_where_an_array_has_not_been_computed(scripts: dict[str, ModuleType]) -> None:
+    waits = scripts["step_cost"].Waits()
+    with waits.counting():
+        x = mx.ones(3) + 1
+        assert np.array(x).tolist() == [2, 2, 2]  # waits
+        mx.eval(x, [x])  # is there
+        mx.eval([x * 2])  # waits
+    assert waits.count == 2

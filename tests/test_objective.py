@@ -169,6 +169,6 @@ def test_the_linearised_loss_touches_the_objective(
     objective = make_objective(tiny_model, backend=backend, offsets=offsets)
     w, u = (mx.random.normal((2, 16), key=mx.random.key(k)) for k in (5, 6))
     losses, derivatives = objective.jvp(mx.broadcast_to(w[0], u.shape), u)
-    value, gradient, _ = objective.linearised(*objective.feature_slopes(w[0], u))(np.zeros(2))
+    value, gradient, _ = objective.linearised(*objective.feature_slopes(w[0], u)).at_zero()
     assert value == pytest.approx(losses[0].item(), rel=1e-5)
     np.testing.assert_allclose(gradient, np.array(derivatives), rtol=1e-4)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sharpzo_mlx.clip.activations import BLOCK
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
@@ -37,10 +39,13 @@ CPU_LOGITS_AT_ONCE = 1 << 18  # entries of one block of the N x K logits of one 
 CPU_PIECE_OVERHEAD = 512  # bytes of Python objects a candidate: measured with tracemalloc
 
 # The linearised loss.
-SLOPES_AT_ONCE = 1 << 22  # entries of one block of the slopes of the logits
-LIVE_SLOPES = 5  # such blocks alive at once: measured on the CPU device (MLX's peak and tracemalloc's)
-KEPT_SLOPES = 1 << 24  # entries of the slopes of all logits, up to which they are kept
-LIVE_FEATURES = 4  # copies of the features of all probes while slopes are made from them: measured likewise
+CURVATURE_SLOPES = 1 << 21  # slopes of logits that its curvature is computed from
+CURVATURE_IMAGES = 256  # but of so many images at least
+SLOPES_AT_ONCE = 1 << 22  # entries of one block of these slopes
+CPU_SLOPES_AT_ONCE = 1 << 20  # the same in NumPy, on one core
+CPU_PARTS = 8  # of the images, which the cores share
+LIVE_SLOPES = 3  # blocks of slopes alive at once: counted from the products
+LIVE_FEATURES = 4  # copies of the features of all probes while slopes are made from them: measured on the CPU device
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,7 @@ def plan_chunks(
     Raises:
         UserError: the budget is too small for a single candidate.
     """
-    kept = keeps_slopes(sizes, directions, budget)
-    step = step_bytes(sizes, directions, kept=kept) if directions else 0
+    step = step_bytes(sizes, directions, in_numpy=piece is not None) if directions else 0
     fixed, candidate = step, graph_bytes(sizes, LIVE_WIDTHS, logit_blocks=3)
     if piece is not None:
         fixed += pieces_bytes(piece) + 8 * workers() * min(sizes.images * sizes.classes, CPU_LOGITS_AT_ONCE)
@@ -150,17 +154,26 @@ def pieces_bytes(piece: PieceSizes) -> int:
     return 4 * workers() * rows * (CPU_WIDTHS * piece.width + piece.hidden + scores)
 
 
-def keeps_slopes(sizes: Sizes, directions: int, budget: int | None) -> bool:
-    """Return whether the linearised loss keeps the slopes of all logits: they may fill a quarter of the budget."""
-    entries = directions * sizes.classes * sizes.images
-    return entries <= KEPT_SLOPES and 4 * entries <= (budget or DEFAULT_BUDGET) // 4
+def curvature_images(images: int, classes: int, directions: int) -> int:
+    """Return how many images the curvature of the linearised loss is computed from: all where they are few."""
+    return min(images, max(CURVATURE_IMAGES, CURVATURE_SLOPES // (directions * classes)))
 
 
-def step_bytes(sizes: Sizes, directions: int, *, kept: bool) -> int:
+def spaced(images: int, count: int) -> np.ndarray:
+    """Return the indices [count] of images that are spaced evenly through all of them."""
+    return np.arange(count) * images // count
+
+
+def step_bytes(sizes: Sizes, directions: int, *, in_numpy: bool) -> int:
     """Return the bytes of a step with the linearised loss, without its forward passes.
 
-    They are the class features and their slopes along so many directions, and blocks of the slopes of the logits.
+    They are the class features and their slopes along so many directions, blocks of the slopes of the logits, blocks of
+    the logits, and derivatives by the class features.
     """
-    features = (directions + 1) * sizes.classes * sizes.features
-    block, entries = max(SLOPES_AT_ONCE, directions * sizes.classes), directions * sizes.classes * sizes.images
-    return 4 * (LIVE_FEATURES * features + LIVE_SLOPES * min(block, entries) + (entries if kept else 0))
+    classes, at_once = sizes.classes, workers() if in_numpy else 1
+    all_slopes = directions * classes * curvature_images(sizes.images, classes, directions)
+    block = max(CPU_SLOPES_AT_ONCE if in_numpy else SLOPES_AT_ONCE, directions * classes)
+    slopes = min(at_once * block, all_slopes) * (1 if in_numpy else LIVE_SLOPES)
+    logits = 3 * at_once * min(CPU_LOGITS_AT_ONCE if in_numpy else LOGITS_AT_ONCE, classes * sizes.images)
+    copies = LIVE_FEATURES * (directions + 1) + (CPU_PARTS if in_numpy else 0) + 2 * at_once
+    return 4 * (copies * classes * sizes.features + slopes + logits)

@@ -59,8 +59,12 @@ class LabelledImages:
     logit_scale: float
     offsets: mx.array | None = None
 
-    def take(self, rows: slice) -> LabelledImages:
-        """Return a block of the images."""
+    def thin(self, count: int) -> LabelledImages:
+        """Return so many of the images, spaced evenly through all of them."""
+        return self.take(mx.array(chunks.spaced(self.embeddings.shape[0], count)))
+
+    def take(self, rows: slice | mx.array) -> LabelledImages:
+        """Return a block of the images, or those at some indices."""
         offsets = None if self.offsets is None else self.offsets[rows]
         return LabelledImages(self.embeddings[rows], self.labels[rows], self.logit_scale, offsets)
 
@@ -248,11 +252,7 @@ def image_losses_numpy(
         logits *= np.float32(logit_scale)
         if offsets is not None:
             logits += offsets[rows]
-        right = logits[np.arange(len(logits)), labels[rows]]
-        highest = logits.max(axis=-1)
-        logits -= highest[:, None]
-        np.exp(logits, out=logits)
-        losses[candidate, rows] = np.log(logits.sum(axis=-1)) + highest - right
+        losses[candidate, rows] = exponentiate(logits, labels[rows])[0]
 
     places = list(itertools.product(range(candidates), range(0, count, step)))
     if candidates * count * classes > chunks.CPU_LOGITS_AT_ONCE:
@@ -261,3 +261,17 @@ def image_losses_numpy(
         for place in places:
             compute_piece(place)
     return losses
+
+
+def exponentiate(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn logits [n, K] into numbers that are proportional to the probabilities, in place.
+
+    Returns:
+        The cross-entropies [n], and the sums [n] by which the numbers are divided to be probabilities.
+    """
+    right = logits[np.arange(len(logits)), labels]
+    highest = logits.max(axis=-1)
+    logits -= highest[:, None]
+    np.exp(logits, out=logits)
+    totals = logits.sum(axis=-1)
+    return np.log(totals) + highest - right, totals

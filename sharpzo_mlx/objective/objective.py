@@ -22,7 +22,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.objective import chunks
 from sharpzo_mlx.objective.backend import BackendName, choose_backend, make_backend
-from sharpzo_mlx.objective.linearised import LinearisedLoss
+from sharpzo_mlx.objective.linearised import LinearisedLoss, linearise
 from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, mean_losses
 from sharpzo_mlx.prompts.space import PromptSpace
 from sharpzo_mlx.prompts.text_features import TextFeatures
@@ -137,13 +137,7 @@ class Objective:
 
     def linearised(self, features: mx.array, slopes: mx.array) -> LinearisedLoss:
         """Return L over class features [K, D] + sum_j a_j slopes_j [q, K, D] as a function of a; no query."""
-        return LinearisedLoss(
-            features,
-            slopes,
-            self.images,
-            backend=self.backend_name,
-            keep=chunks.keeps_slopes(self.sizes, int(slopes.shape[0]), self.budget),
-        )
+        return linearise(features, slopes, self.images, backend=self.backend_name)
 
     def _differentiate(
         self, w: mx.array, u: mx.array, stages: list[Callable[[mx.array], mx.array]]

@@ -117,26 +117,28 @@ class GaussNewton:
             The state after, and the loss at w before the step (0-d; NaN if it is lost).
         """
         first_radius = self.params.radius
-        exploring = cast(bool, (state.step < state.explored_until).item())
+        exploring = _integer(state.step) < _integer(state.explored_until)
         radius = first_radius if exploring else cast(float, state.radius.item())
         u = directions(key, self._directions(state.w.shape[0]), state.mask, state.last_move)
-        model = self._linear_model(state, loss, u, radius=radius)
-        at_zero = model(np.zeros(u.shape[0]))
+        model = self._linear_model(state, loss, mx.array(u), radius=radius)
+        at_zero = model.at_zero()
         value, gradient, _ = at_zero
         radii = trial_radii(radius, first_radius=first_radius)
-        moves = mx.array(minima(model, at_zero, radii).astype(np.float32)) @ u  # [3, d]
-        before, losses = self._trial_losses(state, loss, moves, expanded=value)
+        moves = minima(model, at_zero, radii).astype(np.float32) @ u  # [3, d]
+        before, losses = self._trial_losses(state, loss, mx.array(moves), expanded=value)
         best = int(losses.argmin())
         taken = exploring or losses[best] < before
-        accepted = taken and np.isfinite(losses[best]) and mx.any(moves[best] != 0).item()
-        w, count = state.w + moves[best] if accepted else state.w, state.step + 1
-        seen = mx.array(np.nan_to_num(gradient).astype(np.float32)) @ u  # the gradient's share in these directions
+        accepted = taken and np.isfinite(losses[best]) and np.any(moves[best] != 0)
+        move = mx.array(moves[best])
+        w = state.w + move if accepted else state.w
+        count = mx.array(_integer(state.step) + 1, mx.int32)
+        seen = mx.array(np.nan_to_num(gradient).astype(np.float32) @ u)  # the gradient's share in these directions
         next_radius = radii[best] if accepted else after_rejection(radius, first_radius=first_radius)
         after = replace(
             state,
             w=w,
             step=count,
-            last_move=moves[best] if accepted else state.last_move,
+            last_move=move if accepted else state.last_move,
             gradient=GRADIENT_MEMORY * state.gradient + (1 - GRADIENT_MEMORY) * seen,
             average=average(state.average, w, count=count, share=self.params.averaging),
             radius=mx.array(next_radius, mx.float32),
@@ -163,13 +165,13 @@ class GaussNewton:
 
     def _roused(self, state: GNState) -> GNState:
         """Make a search explore again that has been at rest for REST steps, if enough steps are left."""
-        least = state.radius <= LEAST * self.params.radius
-        at_rest = mx.where(least, state.at_rest + 1, 0)
-        left = self.total_steps - _integer(state.step)
-        again = self.params.exploration_steps
-        if self.params.exploration == 0 or _integer(at_rest) < REST or left < 3 * again:
-            return replace(state, at_rest=at_rest)
-        return replace(state, at_rest=at_rest, explored_until=state.step + again)
+        least = cast(float, state.radius.item()) <= LEAST * self.params.radius
+        at_rest = _integer(state.at_rest) + 1 if least else 0
+        state = replace(state, at_rest=mx.array(at_rest, mx.int32))
+        step, again = _integer(state.step), self.params.exploration_steps
+        if self.params.exploration == 0 or at_rest < REST or self.total_steps - step < 3 * again:
+            return state
+        return replace(state, explored_until=mx.array(step + again, mx.int32))
 
     def _trial_losses(
         self, state: GNState, loss: Composite, moves: mx.array, *, expanded: float
@@ -196,7 +198,7 @@ class GaussNewton:
         return loss.linearised(base, mx.where(finite, slopes, 0.0))  # a lost probe's direction is not moved along
 
 
-def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.array:
+def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> np.ndarray:
     """Draw orthonormal directions inside a mask: the first along `first` unless that is zero, the others at random.
 
     Args:
@@ -206,7 +208,7 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.arr
         first: [d].
 
     Returns:
-        [q, d].
+        [q, d], float32.
     """
     held = np.flatnonzero(np.array(mask))
     drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key), np.float64)[:, held]
@@ -216,7 +218,7 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> mx.arr
     basis = np.linalg.qr(drawn[: len(held)].T)[0].T
     found = np.zeros((len(basis), mask.shape[0]), np.float32)
     found[:, held] = basis
-    return mx.array(found)
+    return found
 
 
 def trial_radii(radius: float, *, first_radius: float) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
 
-LONG_SECONDS = 0.5  # on the CPU, which compiles nothing, a pass that takes longer needs no warming up
+LONG_SECONDS = 0.5  # a pass that takes longer needs no warming up
+GPU_LONG_SECONDS = 10.0  # the same on a GPU, whose first pass compiles its kernels: up to seconds
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def plan_seconds(problem: TuningProblem, search: Search, seconds: Seconds) -> fl
 def _seconds_of(loss: Objective, work: Callable[[], mx.array]) -> float:
     """Time one batch of candidates; the second of two passes, because a GPU compiles its kernels in the first one."""
     counted, spent = loss.queries, 0.0
+    long = LONG_SECONDS if on_cpu() else GPU_LONG_SECONDS
     for _ in range(2):
         started = time.monotonic()
         mx.eval(work())
         spent = time.monotonic() - started
-        if spent > LONG_SECONDS and on_cpu():
+        if spent > long:
             break
     loss.queries = counted
     return spent
