@@ -107,6 +107,7 @@ class _Page:
     answers: list[EvaluationEntry]  # those that a run with a head has
     foreign: list[ForeignEntry]
     command: str
+    staged: bool  # whether there was a stage 1
     switched: bool  # whether stage 2 began
     plots: dict[str, str]  # SVG by name
     analysis: RunAnalysis | None
@@ -149,6 +150,7 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         answers=[entry for entry in evaluations if entry.rejected is not None],
         foreign=[entry for entry in entries if isinstance(entry, ForeignEntry)],
         command=_command(run),
+        staged=bool(steps) and steps[0].stage == 1,
         switched=len({step.stage for step in steps}) > 1,
         plots={name.replace("-", "_"): as_svg(figure) for name, figure in figures.items()},
         analysis=analysis,

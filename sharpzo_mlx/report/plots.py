@@ -88,18 +88,20 @@ def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
 
 
 def _curves(steps: Sequence[StepRecord], axis: str) -> Figure:
-    """Draw loss, validation accuracy and sigma against queries or seconds, and mark the switch to stage 2."""
-    figure = Figure(figsize=(7, 5.6), layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
+    """Draw loss, validation accuracy and stage 1's sigma against queries or seconds, and mark the switch to stage 2."""
+    heights = (2, 2, 1) if steps[0].stage == 1 else (2, 2)
+    figure = Figure(figsize=(7, 1.12 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     _line(panels[0], steps, axis, "loss", colour=AFTER)
     panels[0].set_ylabel("training loss")
     _line(panels[1], steps, axis, "val_accuracy", colour=AFTER, scale=100)
     _line(panels[1], steps, axis, "best_val", colour=BEFORE, scale=100)
     panels[1].set_ylabel("validation, %")
     panels[1].legend(["at this step", "kept"], frameon=False, loc="lower right")
-    _line(panels[2], steps, axis, "sigma", colour=AFTER)
-    panels[2].set_ylabel("sigma")
-    panels[2].set_xlabel(axis)
+    if steps[0].stage == 1:
+        _line(panels[2], steps, axis, "sigma", colour=AFTER)
+        panels[2].set_ylabel("sigma")
+    panels[-1].set_xlabel(axis)
     switch = next((getattr(step, axis) for step in steps if step.stage == 2), None)
     if switch is not None and steps[0].stage == 1:
         for panel in panels:
