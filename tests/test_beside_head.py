@@ -23,6 +23,7 @@ from sharpzo_mlx.tuning.beside_head import (
     count_views,
     make_problem_beside_head,
     measure_gain,
+    names_as_many,
 )
 
 
@@ -87,6 +88,24 @@ def test_what_a_search_needs(
 )
 def test_words_are_kept_if_they_add_more_than_chance(gain: WordsGain, kept: bool) -> None:
     assert gain.worth_keeping is kept
+
+
+def test_words_that_cost_left_out_images_are_not_kept(task: Task) -> None:
+    """Whatever they gain beside the head of the training images."""
+    problem = make_problem_beside_head(task.clip, task.train, task.val, task.config)
+    assert problem.head is not None
+    loud = replace(problem.head, head=replace(problem.head.head, text_share=20.0))  # its words can change an answer
+    problem = replace(problem, head=loud)
+    plain = loud.with_words(0 * problem.objective.class_features(mx.zeros(problem.objective.dimension)))
+    told = set()
+    for seed in range(12):
+        w = 0.1 * 3**seed * mx.random.normal((problem.objective.dimension,), key=mx.random.key(seed))
+        prompt = problem.prompt(w)
+        beside = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
+        assert beside is not None
+        assert names_as_many(problem, w) == (beside.accuracy >= plain.accuracy)
+        told.add(names_as_many(problem, w))
+    assert told == {True, False}
 
 
 def test_the_gain_is_the_fall_of_the_validation_loss(task: Task) -> None:

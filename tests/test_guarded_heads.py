@@ -84,6 +84,7 @@ def test_words_that_do_not_add_to_the_head_are_left(
     """The search is thrown away, and the rest is the head without a search."""
     task, test = make_task(tiny_model, hard), encode_test(tiny_model, hard)
     monkeypatch.setattr(WordsGain, "worth_keeping", True)
+    monkeypatch.setattr("sharpzo_mlx.tuning.beside_head.names_as_many", lambda *_: True)
     _, tuned = run("default", task)
     monkeypatch.setattr(WordsGain, "worth_keeping", False)
     records, found = run("default", task)

@@ -2,7 +2,8 @@
 
 The words are tuned beside a head that was fitted to the training images alone, so that the validation images are new to
 both. Whether the tuned words are kept is decided there: their loss must be lower by more than twice its standard error,
-because the best of several candidates is looked at. Otherwise the plain words stay, which cost nothing and hold under
+because the best of several candidates is looked at, and the head of all images must name as many left-out validation
+images beside them as beside the plain words. Otherwise the plain words stay, which cost nothing and hold under
 shift.
 
     problem = make_problem_beside_head(clip, train, val, config, views=views)
@@ -163,9 +164,18 @@ def choose_words(problem: TuningProblem, w: mx.array) -> ChosenWords:
     """
     if mx.any(w != 0).item():
         gain = measure_gain(problem, w)
-        return ChosenWords(w if gain.worth_keeping else mx.zeros_like(w), gain)
+        kept = gain.worth_keeping and names_as_many(problem, w)
+        return ChosenWords(w if kept else mx.zeros_like(w), gain)
     searched = problem.config.most_steps or problem.config.most_generations
     return ChosenWords(w, WordsGain(0.0, 0.0, 0.0) if searched else None)
+
+
+def names_as_many(problem: TuningProblem, w: mx.array) -> bool:
+    """Return whether the head of all images names as many left-out validation images beside the words of w [d]."""
+    if problem.head is None:
+        return True
+    change = problem.objective.class_features(w) - problem.objective.class_features(mx.zeros_like(w))
+    return problem.head.with_words(change).accuracy >= problem.head.with_words(mx.zeros_like(change)).accuracy
 
 
 def measure_gain(problem: TuningProblem, w: mx.array) -> WordsGain:
