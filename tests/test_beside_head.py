@@ -100,8 +100,7 @@ def test_words_that_cost_left_out_images_are_not_kept(task: Task) -> None:
     told = set()
     for seed in range(12):
         w = 0.1 * 3**seed * mx.random.normal((problem.objective.dimension,), key=mx.random.key(seed))
-        prompt = problem.prompt(w)
-        beside = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
+        beside = problem.prompt_with_head(w)[1]
         assert beside is not None
         assert names_as_many(problem, w) == (beside.accuracy >= plain.accuracy)
         told.add(names_as_many(problem, w))

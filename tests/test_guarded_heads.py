@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from method_runs import finished
+from painted_data import paint_overlapping
 from tiny_settings import TINY
 
 import sharpzo_mlx as sz
@@ -30,16 +31,7 @@ BUDGET = 5000
 
 @pytest.fixture(scope="module")
 def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of fifteen images that are told apart with errors: colours that overlap."""
-    from PIL import Image
-
-    root, rng = tmp_path_factory.mktemp("hard") / "photos", np.random.default_rng(1)
-    for name, colour in (("cat", (150, 110, 100)), ("dog", (110, 150, 105)), ("barn owl", (105, 110, 150))):
-        (root / name).mkdir(parents=True)
-        for number in range(15):
-            pixels = np.array(colour) + rng.integers(-60, 60, 3) + rng.integers(-40, 40, (20, 26, 3))
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
-    return root
+    return paint_overlapping(tmp_path_factory.mktemp("hard") / "photos")
 
 
 def make_task(model: Path, photos: Path, *, queries: int = BUDGET, config: sz.TuneConfig = CONFIG) -> Task:

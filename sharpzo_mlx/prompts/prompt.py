@@ -15,21 +15,6 @@ import mlx.core as mx
 class PromptHead(Protocol):
     """A classifier that was learned from images, beside the plain words (see `heads.head.Head`)."""
 
-    @property
-    def kind(self) -> str:
-        """The name of the classifier, as the option `head` has it."""
-        ...
-
-    @property
-    def text_share(self) -> float:
-        """The weight of the text's logits in the sum."""
-        ...
-
-    @property
-    def image_share(self) -> float:
-        """The weight of the logits of the classifier that was fitted to images."""
-        ...
-
     def join(self, plain: mx.array, embeddings: mx.array) -> mx.array:
         """Return the logits [N, K] of the whole classifier from those of the plain words."""
         ...

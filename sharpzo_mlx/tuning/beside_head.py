@@ -23,15 +23,14 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import notify
-from sharpzo_mlx.features.extract import EncodeProgress, Features
-from sharpzo_mlx.features.views import encode_views_steps
+from sharpzo_mlx.features.extract import EncodeProgress, Features, relay
+from sharpzo_mlx.features.views import VIEWS, encode_views_steps
 from sharpzo_mlx.heads.fit import fit_head
 from sharpzo_mlx.objective.loss import mark_right
 from sharpzo_mlx.prompts.ensemble import template_features
 from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 
 FEW = 8  # labelled images a class up to which views of them pay (docs/results/heads.md)
-VIEWS = 10
 ERRORS = 2.0  # standard errors of the fall of the loss that tuned words must exceed
 
 
@@ -85,19 +84,17 @@ def encode_all_views(
     """
     if not views:
         return None
-    parts, done, cached = [], 0, 0
+    parts, last = [], EncodeProgress(0, 0, 0)
     total = len(train.labels) + len(val.labels)
     for images in (train, val):
-        steps = encode_views_steps(clip, images, views=views)
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as end:
-                parts.append(end.value)
-                break
-            yield EncodeProgress(done + now.done, total, cached + now.cached, now.looked_up)
-            found = now.cached
-        done, cached = done + len(images.labels), cached + (found if len(images.labels) else 0)
+        before = last
+
+        def add(now: EncodeProgress, before: EncodeProgress = before) -> EncodeProgress:
+            nonlocal last
+            last = EncodeProgress(before.done + now.done, total, before.cached + now.cached, now.looked_up)
+            return last
+
+        parts.append((yield from relay(encode_views_steps(clip, images, views=views), add)))
     joined = mx.concatenate(parts)
     mx.eval(joined)
     return joined
@@ -172,8 +169,7 @@ def choose_words(problem: TuningProblem, w: mx.array) -> ChosenWords:
 
 def names_as_many(problem: TuningProblem, w: mx.array) -> bool:
     """Return whether the head of all images names as many left-out validation images beside the words of w [d]."""
-    if problem.head is None:
-        return True
+    assert problem.head is not None, "the problem has a head"
     change = problem.objective.class_features(w) - problem.objective.class_features(mx.zeros_like(w))
     return problem.head.with_words(change).accuracy >= problem.head.with_words(mx.zeros_like(change)).accuracy
 

@@ -201,9 +201,8 @@ def _choose_words(run: Run, problem: TuningProblem, search: Search, results: Run
     """Keep the tuned words if they add to the head, else the plain ones; return the results of the whole classifier."""
     chosen = choose_words(problem, search.best_w)
     w, gain = chosen.w, chosen.gain
-    run.keep_prompt(problem.prompt(w))
-    prompt = run.prompt
-    fitted = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
+    prompt, fitted = problem.prompt_with_head(w)
+    run.keep_prompt(prompt)
     assert fitted is not None, "the problem has a head"
     head = fitted.head
     result = HeadResult(

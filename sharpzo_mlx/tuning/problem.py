@@ -44,7 +44,11 @@ class TuningProblem(Problem):
     head: FittedHead | None = None
 
     def prompt(self, w: mx.array) -> Prompt:
-        """Return the prompt that w [d] stands for, with its head.
+        """Return the prompt that w [d] stands for, with its head."""
+        return self.prompt_with_head(w)[0]
+
+    def prompt_with_head(self, w: mx.array) -> tuple[Prompt, FittedHead | None]:
+        """Return the prompt that w [d] stands for, and what left-out images say of its head; None without one.
 
         With several templates the words are E + T(w) - T(0).
         """
@@ -52,10 +56,10 @@ class TuningProblem(Problem):
         change = prompt.class_features - prompt.zero_shot_features
         if self.zero_shot is not None:
             prompt = replace(prompt, class_features=self.zero_shot + change, zero_shot_features=self.zero_shot)
-        head = self.fitted_head(w, change)
-        return prompt if head is None else replace(prompt, head=head.head)
+        head = self._head_beside(w, change)
+        return (prompt if head is None else replace(prompt, head=head.head)), head
 
-    def fitted_head(self, w: mx.array, change: mx.array) -> FittedHead | None:
+    def _head_beside(self, w: mx.array, change: mx.array) -> FittedHead | None:
         """Return the head beside the words of w [d], whose class features differ by `change` [K, D] from the plain."""
         tuned = self.head is not None and bool(mx.any(w != 0).item())
         return self.head.with_words(change) if self.head is not None and tuned else self.head

@@ -118,8 +118,7 @@ def _encode_views(task: Task, config: TuneConfig) -> tuple[mx.array | None, int]
 
 def _fitted_at(problem: TuningProblem, w: mx.array) -> FittedHead:
     """Return the head beside the words of w [d]."""
-    prompt = problem.prompt(w)
-    fitted = problem.fitted_head(w, prompt.class_features - prompt.zero_shot_features)
+    fitted = problem.prompt_with_head(w)[1]
     assert fitted is not None, "the problem has a head"
     return fitted
 
