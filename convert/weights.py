@@ -18,6 +18,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.errors import UserError
@@ -121,7 +122,7 @@ def narrow(array: mx.array, dtype: mx.Dtype) -> mx.array:
     if array.size == 1 or not mx.issubdtype(array.dtype, mx.floating):
         return array
     cast = array.astype(dtype)
-    return cast if mx.all(mx.isfinite(cast)).item() else array
+    return cast if all_finite(cast) else array
 
 
 def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
@@ -141,8 +142,8 @@ def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
         return array
     wanted = array.dtype if dtype is None else mx.float32 if name == LOGIT_SCALE else dtype
     cast = array.astype(wanted)
-    if mx.all(mx.isfinite(cast)).item():
+    if all_finite(cast):
         return cast
-    if mx.all(mx.isfinite(array)).item():
+    if all_finite(array):
         raise UserError(f"{name} has values beyond {wanted}'s range; choose --dtype bfloat16 or float32")
     raise UserError(f"{name} holds NaN or infinity; the file is damaged, download it again")

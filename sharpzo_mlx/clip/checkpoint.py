@@ -10,7 +10,6 @@ that made it. The file's metadata holds the weights' fingerprint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,8 @@ from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
 from sharpzo_mlx.clip.dtypes import STORED, computed_dtype, has_bfloat16
+from sharpzo_mlx.clip.fingerprint import fingerprint_of, fingerprint_of_file
+from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.vocabulary import read_json
@@ -36,6 +37,7 @@ TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection."),
 }
 SHARED = "logit_scale"
+MAXIMUM_SCALE = 40.0  # of the logarithm; CLIP's is 4.6, and cosines times its exponential must not overflow
 NAMED = 3  # how many weights an error names
 
 
@@ -69,14 +71,17 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
         The model, evaluated, for every thread; its layers are quantised where the file holds quantised weights.
 
     Raises:
-        UserError: the folder is incomplete or damaged, or its weights are not those that its config describes.
+        UserError: the folder is incomplete or damaged, its weights are not those that its config describes, or one
+            of them holds NaN or infinity.
     """
     folder = Path(folder)
     path = folder / WEIGHTS
     model = build_model(load_config(folder), read_tensors(path), towers, dtype=dtype, where=path)
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    for weight in weights.values():
+    for name, weight in weights.items():
         mx.eval(weight)  # one by one: only one weight at a time is in memory in the file's type and in another
+        if not all_finite(weight):
+            raise UserError(f"{path}: {name} holds NaN or infinity; the file is damaged: convert the checkpoint again")
     return model
 
 
@@ -84,13 +89,16 @@ def read_logit_scale(folder: str | Path) -> float:
     """Return the factor of cosines before the softmax, exp of the stored number, without reading a tower.
 
     Raises:
-        UserError: the file is missing or damaged, or lacks the number.
+        UserError: the file is missing or damaged, lacks the number, or holds an impossible one.
     """
     path = Path(folder) / WEIGHTS
     tensors = read_tensors(path)
     if SHARED not in tensors or tensors[SHARED].size != 1:
         raise UserError(f"{path}: lacks {SHARED}; convert the checkpoint again")
-    return math.exp(float(np.array(tensors[SHARED].astype(mx.float32))))
+    scale = float(np.array(tensors[SHARED].astype(mx.float32)).reshape(()))
+    if not abs(scale) <= MAXIMUM_SCALE:
+        raise UserError(f"{path}: {SHARED} is {scale:g}, which is no CLIP's; convert the checkpoint again")
+    return math.exp(scale)
 
 
 def build_model(
@@ -153,27 +161,12 @@ def save_model(
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Return the text that identifies a model's features, from the file's metadata or else from the weights."""
-    folder = Path(folder)
-    config = load_config(folder)
-    path = folder / WEIGHTS
-    written = read_header(path).metadata.get("fingerprint")
-    return written or fingerprint_of(config, read_tensors(path))
+    """Return the text that identifies a model's features, once it is certain that the weights are those it is of.
 
-
-def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
-    """Return the SHA-256 of the network's description and of every weight's name, shape, dtype and bytes.
-
-    The description counts because equal weights with another activation or epsilon give other features. The image
-    preprocessing does not count; the feature cache records it separately.
+    Raises:
+        UserError: the folder is incomplete or damaged, or holds other weights; see `fingerprint_of_file`.
     """
-    described = {key: value for key, value in config.to_dict().items() if key != "preprocessor"}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name in sorted(weights):
-        weight = weights[name]
-        digest.update(f"{name} {list(weight.shape)} {weight.dtype}\n".encode())
-        digest.update(np.array(mx.contiguous(weight).reshape(-1).view(mx.uint8)).data)
-    return digest.hexdigest()
+    return fingerprint_of_file(Path(folder) / WEIGHTS, load_config(folder))
 
 
 def image_precision(folder: Path, config: CLIPConfig) -> str:

@@ -16,9 +16,17 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model, read_logit_scale
+from sharpzo_mlx.clip.checkpoint import (
+    WEIGHTS,
+    fingerprint,
+    image_precision,
+    load_config,
+    load_model,
+    read_logit_scale,
+)
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
+from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
@@ -56,7 +64,7 @@ class Clip:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The checkpoint's fingerprint: a digest of its weights."""
+        """The checkpoint's fingerprint: a digest of its weights, which are hashed once and compared with it."""
         return fingerprint(self.folder)
 
     @property
@@ -65,14 +73,16 @@ class Clip:
         return image_precision(self.folder, self.config)
 
     def text(self) -> CLIPModel:
-        """Return the text half (tower, projection and logit scale); the first call reads it."""
+        """Return the text half (tower, projection and logit scale); the first call checks the weights and reads it."""
         if self._text is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._text = load_model(self.folder, towers=("text",))
         return self._text
 
     def vision(self) -> CLIPModel:
         """Return the image half (tower and projection); the first call, and the first after a release, reads it."""
         if self._vision is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._vision = load_model(self.folder, towers=("vision",))
         return self._vision
 
@@ -103,13 +113,14 @@ class Clip:
         """Return the features [B, D] (float32, unit norm, evaluated) of prepared pixels [B, H, W, 3].
 
         On MLX's CPU device a ViT runs in NumPy, see `clip.cpu_vision`.
+
+        Raises:
+            UserError: the weights are damaged, or give a feature that is not finite.
         """
         if on_cpu() and isinstance(self.vision_model(), VisionModel):
             self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
-            return mx.array(self._cpu_vision.image_features(np.asarray(pixels)))
-        features = self.vision().image_features(mx.array(pixels))
-        mx.eval(features)
-        return features
+            return check_rows(mx.array(self._cpu_vision.image_features(np.asarray(pixels))), self.folder)
+        return check_rows(self.vision().image_features(mx.array(pixels)), self.folder)
 
     def encode_images(self, paths: str | Path | Sequence[Path | str]) -> mx.array:
         """Return the features of image files, in order.
@@ -147,8 +158,8 @@ class Clip:
         rows = []
         texts = [texts] if isinstance(texts, str) else texts
         for start in range(0, len(texts), TEXT_BATCH):
-            rows.append(self.text().text_features(self.tokenizer(list(texts[start : start + TEXT_BATCH]))))
-            mx.eval(rows[-1])
+            features = self.text().text_features(self.tokenizer(list(texts[start : start + TEXT_BATCH])))
+            rows.append(check_rows(features, self.folder))
         return self._join(rows)
 
     def _join(self, rows: list[mx.array]) -> mx.array:
@@ -156,6 +167,21 @@ class Clip:
         features = mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
         mx.eval(features)
         return features
+
+
+def check_rows(features: mx.array, folder: Path) -> mx.array:
+    """Return features of a model folder, evaluated, once it is certain that they are finite.
+
+    Raises:
+        UserError: a feature is NaN or infinite; the error names the weights.
+    """
+    mx.eval(features)
+    if not all_finite(features):
+        raise UserError(
+            f"{folder / WEIGHTS}: gives features that are not finite numbers; it or config.json is damaged: convert "
+            "the checkpoint again"
+        )
+    return features
 
 
 def _check_sizes(config: CLIPConfig, folder: Path) -> None:

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.clip.handle import TEXT_BATCH, Clip
+from sharpzo_mlx.clip.handle import TEXT_BATCH, Clip, check_rows
 from sharpzo_mlx.clip.model import CLIPModel, unit_norm
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
@@ -38,7 +38,8 @@ def template_features(clip: Clip, templates: Sequence[str], class_names: Sequenc
         [K, D], float32, unit norm, evaluated.
 
     Raises:
-        UserError: a template with a class name in it is longer than the model reads; the error shows the text.
+        UserError: a template with a class name in it is longer than the model reads; the error shows the text. Or the
+            weights give features that are not finite.
     """
     check_lengths(clip.tokenizer, templates, class_names)
     tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)
@@ -46,8 +47,7 @@ def template_features(clip: Clip, templates: Sequence[str], class_names: Sequenc
         _average(tower, clip.tokenizer, templates, class_names[start : start + CLASSES_AT_ONCE])
         for start in range(0, len(class_names), CLASSES_AT_ONCE)
     ]
-    features = mx.concatenate(parts)
-    mx.eval(features)
+    features = check_rows(mx.concatenate(parts), clip.folder)
     del tower
     mx.clear_cache()
     return features

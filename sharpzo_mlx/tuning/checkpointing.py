@@ -10,12 +10,14 @@ written, and the best prompt with it. An interrupt in the middle of a step falls
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import mlx.core as mx
 
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
 from sharpzo_mlx.runs.record import RunResults
@@ -37,6 +39,9 @@ class Recorder:
         run: the run; its folder is held by this process.
         problem: what turns w into a prompt.
         search: a new search; it takes on the checkpoint if there is one.
+
+    Raises:
+        UserError: the loss before tuning is not finite.
     """
 
     def __init__(self, run: Run, problem: TuningProblem, search: Search) -> None:
@@ -46,6 +51,11 @@ class Recorder:
             search.restore(*saved)
         else:
             search.begin()
+            if not math.isfinite(search.best_score.loss):
+                raise UserError(
+                    f"{run.record.model.folder}: its loss before tuning is not a finite number; "
+                    "the model is damaged: convert the checkpoint again"
+                )
             # w = 0 is the first candidate, and zero-shot if there is no head
             zero_shot = search.best_score.accuracy if problem.head is None else problem.head.zero_shot_accuracy
             run.record = replace(run.record, zero_shot_val=zero_shot)
