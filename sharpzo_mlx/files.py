@@ -149,8 +149,26 @@ def remove_leftovers(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; OSError for a pipe, socket or device, where a reader may block forever."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises its own error
+    """Open a file for reading without ever waiting for a writer.
+
+    What was opened is asked for its kind too, because the path may be another file's by then. A link is followed.
+
+    Raises:
+        OSError: the file cannot be opened, or is a folder, pipe, socket or device.
+    """
+    _refuse_odd(path.stat().st_mode, path)  # opening some devices does something already
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _refuse_odd(os.fstat(handle).st_mode, path)
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _refuse_odd(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.open("rb")
