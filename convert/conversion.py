@@ -167,7 +167,7 @@ def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, A
 def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
-        return Tokenizer.from_folder(found.folder)
+        return Tokenizer.from_folder(found.folder, config.text)
     tokenizer = Tokenizer(clip_vocabulary(padding=FIRST_TOKEN))
     if config.text.vocab_size != tokenizer.eos_id + 1:
         raise UserError(

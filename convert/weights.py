@@ -21,6 +21,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
+from sharpzo_mlx.clip.shapes import compare_sizes
 from sharpzo_mlx.errors import UserError
 
 from . import npz, torch_file
@@ -83,6 +84,7 @@ def bring_to_layout(
         UserError: the tensors are not those of the model, or hold NaN, infinity or whole numbers.
     """
     try:
+        compare_sizes(config, {name: array.shape for name, array in given.items()})
         laid_out = given
         if config.quantization is None:
             parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))

@@ -27,8 +27,9 @@ from sharpzo_mlx.clip.fingerprint import fingerprint_of, fingerprint_of_file
 from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
+from sharpzo_mlx.clip.shapes import compare_sizes
 from sharpzo_mlx.clip.vocabulary import read_json
-from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.errors import UserError, notify, shown
 from sharpzo_mlx.files import atomic_path, atomic_write
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
@@ -38,6 +39,7 @@ TOWER_PREFIXES = {
 }
 SHARED = "logit_scale"
 MAXIMUM_SCALE = 40.0  # of the logarithm; CLIP's is 4.6, and cosines times its exponential must not overflow
+SHOWN = 80  # characters of a name that an error repeats
 NAMED = 3  # how many weights an error names
 
 
@@ -122,9 +124,7 @@ def build_model(
     """
     skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
     chosen = {name: weight for name, weight in weights.items() if not name.startswith(skipped)}
-    model = CLIPModel(config, towers)
-    _quantise_like(model, config, chosen)
-    _check_weights(where or Path(WEIGHTS), model, chosen)
+    model = _prepare(config, chosen, towers, where or Path(WEIGHTS))
     dtypes = {name: dtype or _choose_dtype(name, weight, config) for name, weight in chosen.items()}
     model.load_weights([(name, _cast(weight, dtypes[name])) for name, weight in chosen.items()])
     if where and dtype is None and not has_bfloat16() and mx.bfloat16 in {one.dtype for one in chosen.values()}:
@@ -149,9 +149,7 @@ def save_model(
         UserError: the weights are not those that the config describes.
     """
     folder = Path(folder)
-    model = CLIPModel(config)
-    _quantise_like(model, config, weights)
-    _check_weights(folder, model, weights)
+    _prepare(config, weights, TOWERS, folder)
     metadata = {"format": "mlx", "fingerprint": fingerprint_of(config, weights)}
     with atomic_path(folder / WEIGHTS) as path:
         mx.save_safetensors(str(path), dict(sorted(weights.items())), metadata=metadata)
@@ -178,6 +176,25 @@ def image_precision(folder: Path, config: CLIPConfig) -> str:
     return "+".join(sorted(name.removeprefix("mlx.core.") for name in computed))
 
 
+def _prepare(config: CLIPConfig, weights: Mapping[str, mx.array], towers: Sequence[str], where: Path) -> CLIPModel:
+    """Return the network without its weights, once it is certain that they are exactly its own.
+
+    Nothing of the network is in memory yet, because MLX makes the first values of an array when they are asked for.
+    """
+    try:
+        compare_sizes(config, {name: weight.shape for name, weight in weights.items()})
+        model = CLIPModel(config, towers)
+        _quantise_like(model, config, weights)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except ValueError as error:  # of MLX, for settings of quantisation that do not go together
+        raise UserError(
+            f"{where}: config.json: quantization: {shown(str(error))}; convert the checkpoint again"
+        ) from None
+    _check_weights(where, model, weights)
+    return model
+
+
 def _quantise_like(model: CLIPModel, config: CLIPConfig, weights: Mapping[str, mx.array]) -> None:
     """Quantise the layers whose scales are among the weights; a layer may have settings of its own."""
     settings = config.quantization
@@ -201,12 +218,15 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
     expected = dict(tree_flatten(model.parameters()))
     missing = [name for name in expected if name not in weights]
     unused = [name for name in weights if name not in expected]
-    other = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-    for names, fault in ((missing, "lacks"), (unused, "has unused"), (other, "has of another shape")):
+    there = [name for name in expected if name in weights]
+    other = [name for name in there if weights[name].shape != expected[name].shape]
+    kind = [name for name in there if _is_floating(weights[name]) != _is_floating(expected[name])]
+    faults = {"lacks": missing, "has unused": unused, "has of another shape": other, "has of another type": kind}
+    for fault, names in faults.items():
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise UserError(
-                f"{path}: {fault} {', '.join(sorted(names)[:NAMED])}{more}; "
+                f"{path}: {fault} {', '.join(name[:SHOWN] for name in sorted(names)[:NAMED])}{more}; "
                 "its config.json describes another model: convert the checkpoint again"
             )
 
@@ -217,4 +237,8 @@ def _choose_dtype(name: str, weight: mx.array, config: CLIPConfig) -> mx.Dtype:
 
 
 def _cast(weight: mx.array, dtype: mx.Dtype) -> mx.array:
-    return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) else weight
+    return weight.astype(dtype) if _is_floating(weight) else weight
+
+
+def _is_floating(array: mx.array) -> bool:
+    return bool(mx.issubdtype(array.dtype, mx.floating))

@@ -60,7 +60,7 @@ class Clip:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; it is read once."""
-        return Tokenizer.from_folder(self.folder)
+        return Tokenizer.from_folder(self.folder, self.config.text)
 
     @cached_property
     def fingerprint(self) -> str:
