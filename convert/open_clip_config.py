@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sharpzo_mlx.clip.config import RESNET
-from sharpzo_mlx.errors import UserError, shown
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
@@ -157,7 +157,9 @@ def _refuse_fields(kind: str, section: Mapping[str, Any]) -> None:
     for field, value in section.items():
         if (field in _NEUTRAL and value in _NEUTRAL[field]) or field in _READ | _IGNORED:
             continue
-        raise UserError(f"open_clip_config.json: {kind}.{field[:40]} is {shown(value)}, not supported; {SUPPORTED}")
+        raise UserError(
+            f"open_clip_config.json: {kind}.{one_line(field)} is {shown(value)}, not supported; {SUPPORTED}"
+        )
     pools = {"vision_cfg": ("tok",), "text_cfg": ("argmax", "eos")}[kind]
     if section.get("pool_type", pools[0]) not in pools:
         raise UserError(

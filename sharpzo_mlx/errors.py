@@ -55,6 +55,11 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def one_line(text: str, most: int = 80) -> str:
+    """Return the beginning of a text from a stranger's file, with a space for each character that cannot be printed."""
+    return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
 def notify(line: str) -> None:
     """Give the user one line of notice, as a warning of the logger `sharpzo_mlx`."""
     logging.getLogger("sharpzo_mlx").warning(line)

@@ -29,7 +29,7 @@ from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.shapes import compare_sizes
 from sharpzo_mlx.clip.vocabulary import read_json
-from sharpzo_mlx.errors import UserError, notify, shown
+from sharpzo_mlx.errors import UserError, notify, one_line, shown
 from sharpzo_mlx.files import atomic_path, atomic_write
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
@@ -39,7 +39,6 @@ TOWER_PREFIXES = {
 }
 SHARED = "logit_scale"
 MAXIMUM_SCALE = 40.0  # of the logarithm; CLIP's is 4.6, and cosines times its exponential must not overflow
-SHOWN = 80  # characters of a name that an error repeats
 NAMED = 3  # how many weights an error names
 
 
@@ -124,6 +123,7 @@ def build_model(
     """
     skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
     chosen = {name: weight for name, weight in weights.items() if not name.startswith(skipped)}
+    _compare_sizes(config, weights, where or Path(WEIGHTS))
     model = _prepare(config, chosen, towers, where or Path(WEIGHTS))
     dtypes = {name: dtype or _choose_dtype(name, weight, config) for name, weight in chosen.items()}
     model.load_weights([(name, _cast(weight, dtypes[name])) for name, weight in chosen.items()])
@@ -149,6 +149,7 @@ def save_model(
         UserError: the weights are not those that the config describes.
     """
     folder = Path(folder)
+    _compare_sizes(config, weights, folder)
     _prepare(config, weights, TOWERS, folder)
     metadata = {"format": "mlx", "fingerprint": fingerprint_of(config, weights)}
     with atomic_path(folder / WEIGHTS) as path:
@@ -176,17 +177,21 @@ def image_precision(folder: Path, config: CLIPConfig) -> str:
     return "+".join(sorted(name.removeprefix("mlx.core.") for name in computed))
 
 
+def _compare_sizes(config: CLIPConfig, weights: Mapping[str, mx.array], where: Path) -> None:
+    try:
+        compare_sizes(config, {name: weight.shape for name, weight in weights.items()})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def _prepare(config: CLIPConfig, weights: Mapping[str, mx.array], towers: Sequence[str], where: Path) -> CLIPModel:
     """Return the network without its weights, once it is certain that they are exactly its own.
 
     Nothing of the network is in memory yet, because MLX makes the first values of an array when they are asked for.
     """
+    model = CLIPModel(config, towers)
     try:
-        compare_sizes(config, {name: weight.shape for name, weight in weights.items()})
-        model = CLIPModel(config, towers)
         _quantise_like(model, config, weights)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
     except ValueError as error:  # of MLX, for settings of quantisation that do not go together
         raise UserError(
             f"{where}: config.json: quantization: {shown(str(error))}; convert the checkpoint again"
@@ -226,7 +231,7 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise UserError(
-                f"{path}: {fault} {', '.join(name[:SHOWN] for name in sorted(names)[:NAMED])}{more}; "
+                f"{path}: {fault} {', '.join(one_line(name) for name in sorted(names)[:NAMED])}{more}; "
                 "its config.json describes another model: convert the checkpoint again"
             )
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from sharpzo_mlx.errors import UserError, shown
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
@@ -25,7 +25,6 @@ MOST_OTHERS = 2**16  # of widths and all other whole numbers: far above every CL
 MOST_PATCHES = 2**14  # of an image
 SMALLEST_EPS = 1e-12
 BITS, GROUP_SIZES, MODES = (2, 3, 4, 5, 6, 8), (16, 32, 64, 128), ("affine", "mxfp4", "mxfp8", "nvfp4")
-NAME = 60  # characters of a kind that an error repeats
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
 
@@ -148,7 +147,7 @@ class CLIPConfig:
 def _refuse_other_models(given: Mapping[str, Any]) -> None:
     sections = [name for name in ("text_config", "vision_config") if given.get(name) or given.get(f"{name}_dict")]
     kind = given.get("model_type") or ("clip" if sections else "nothing it names")
-    kind = kind if isinstance(kind, str) and kind.isprintable() and len(kind) < NAME else shown(kind)
+    kind = one_line(kind) if isinstance(kind, str) else shown(kind)
     if kind in ("clip_vision_model", "clip_text_model"):
         tower = "image" if "vision" in kind else "text"
         raise UserError(f"config.json: only CLIP's {tower} tower; give a checkpoint that holds both towers")
@@ -213,7 +212,7 @@ def _quantization(given: Any, name: str = "quantization") -> dict[str, Any] | No
                 choices = ", ".join(map(str, allowed[field]))
                 raise UserError(f"config.json: {name}.{field} is {shown(value)}; it must be one of {choices}")
         elif not isinstance(value, bool):
-            _quantization(value if name == "quantization" else [], f"quantization.{field[:NAME]}")
+            _quantization(value if name == "quantization" else [], f"quantization.{one_line(field)}")
     return dict(given)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.files import open_regular
 
 AGAIN = "download or convert it again"
@@ -110,4 +110,4 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
 def _reason(error: Exception) -> str:
     """Return a library's own words in one line; they may quote names from the file."""
     words = str(error).removeprefix("Error while deserializing header: ")
-    return "".join(character if character.isprintable() else " " for character in words)[:SHOWN]
+    return one_line(words, SHOWN)
