@@ -40,6 +40,14 @@ def replace_tensor(folder: Path, name: str, value: mx.array, *, signed: bool = T
     return folder
 
 
+def unsign(folder: Path) -> Path:
+    """Take the fingerprint out of the weights file, so that another config.json may lie beside it."""
+    weights = {name: mx.array(array) for name, array in read_tensors(folder / WEIGHTS).items()}
+    mx.eval(weights)
+    mx.save_safetensors(str(folder / WEIGHTS), weights)
+    return folder
+
+
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change a JSON file in place; a change that returns something replaces the whole."""
     content = json.loads(path.read_text())

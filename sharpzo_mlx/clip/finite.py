@@ -10,7 +10,12 @@ False
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mlx.core as mx
+import numpy as np
+
+from sharpzo_mlx.errors import UserError
 
 
 def all_finite(array: mx.array) -> bool:
@@ -20,3 +25,21 @@ def all_finite(array: mx.array) -> bool:
     if mx.isfinite(mx.sum(array.astype(mx.float32))).item():
         return True
     return bool(mx.all(mx.isfinite(array)).item())
+
+
+def check_rows(features: mx.array, weights: Path) -> mx.array:
+    """Return a model's features once it is certain that they are finite.
+
+    Args:
+        features: rows [n, D] of float32, evaluated: they are looked at in memory, without a further wait for a GPU.
+        weights: the file that an error names.
+
+    Raises:
+        UserError: a feature is NaN or infinite.
+    """
+    if not np.isfinite(np.array(features)).all():
+        raise UserError(
+            f"{weights}: gives features that are not finite numbers; it or the config.json beside it is damaged: "
+            "convert the checkpoint again"
+        )
+    return features

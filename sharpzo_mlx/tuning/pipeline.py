@@ -130,7 +130,7 @@ def tune_steps(
     refuse_empty(dataset)
     dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
-    with locked(folder):
+    with locked(folder), memory.bounded_cache(config.memory_budget if config else None):
         run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
         yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
 
