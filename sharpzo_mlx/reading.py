@@ -43,7 +43,7 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise ValueError(f"larger than {_size(limit)}")
+        raise ValueError(f"too large, over {_size(limit)}")
     return content
 
 
@@ -93,6 +93,15 @@ def parse_json(text: str) -> Any:
     if _is_deep(content):
         raise ValueError(f"no JSON that can be read (nested more than {DEEPEST} deep)")
     return content
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether a text can be a file name: JSON may hold half a pair of surrogates, which no file name has."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -67,8 +67,8 @@ def test_a_list_of_ones_own(tmp_path: Path) -> None:
         (b"{} or {}\n", "line 1 '{} or {}': write {} once, where the class name goes"),
         (b"# nothing\n\n", "no templates; write one a line, with {} for the class name"),
         (b"", "no templates; write one a line, with {} for the class name"),
-        (b"caf\xe9 {}\n", "not UTF-8 text; save the templates as UTF-8"),
-        (b"a {}\n" * LARGEST, "too large for a list of templates; write one a line"),
+        (b"caf\xe9 {}\n", "not UTF-8 (byte 4); save the templates as UTF-8"),
+        (b"a {}\n" * LARGEST, "too large, over 1 MiB; give imagenet, small or a text file"),
         (None, "no such file of templates; give imagenet, small or a file"),
     ],
 )
