@@ -19,6 +19,7 @@ from typing import Any
 
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import open_regular
 
 from . import hub, open_clip_config, torch_file
 from .catalog import resolve
@@ -250,8 +251,9 @@ def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
 def _licence(card: Path) -> str | None:
     """Return the value of `license:` in the card's front matter, or None."""
     try:
-        text = card.read_text("utf-8")[:10_000]
-    except (OSError, UnicodeError):
+        with open_regular(card) as file:
+            text = file.read(10_000).decode("utf-8", "replace")
+    except OSError:
         return None
     front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
     found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None

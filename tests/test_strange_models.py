@@ -188,10 +188,10 @@ def test_a_panic_of_the_tokenizer_is_one_line(tiny_model: Path, monkeypatch: pyt
 
     tokenizer = Tokenizer.from_folder(tiny_model)
     monkeypatch.setattr(tokenizer, "_backend", type("Backend", (), {"encode": panicking}))
-    with pytest.raises(UserError, match="cannot split 'a dog' .*unwrap"):
+    with pytest.raises(UserError, match=r"cannot split 'a dog' .*unwrap"):
         tokenizer.encode("a dog")
     monkeypatch.setattr("sharpzo_mlx.clip.tokenizer.models.BPE", panicking)
-    with pytest.raises(UserError, match="merges are wrong .*unwrap"):
+    with pytest.raises(UserError, match=r"merges are wrong .*unwrap"):
         Tokenizer.from_folder(tiny_model)
 
 
@@ -260,7 +260,7 @@ def test_mutations_give_a_result_or_one_line(way: str, request: pytest.FixtureRe
         unsign(folder)
     Image.new("RGB", (20, 26), (9, 100, 200)).save(tmp_path / "image.png")
     files = {path: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in MUTATORS}
-    random, results = Random(len(way)), 0
+    random, results, odd = Random(len(way)), 0, list[str]()
     for number in range(120):
         path = random.choice(list(files))
         path.write_bytes(MUTATORS[path.suffix](files[path], random))
@@ -272,8 +272,9 @@ def test_mutations_give_a_result_or_one_line(way: str, request: pytest.FixtureRe
             assert all(mx.all(mx.isfinite(one)).item() for one in features)
             results += 1
         except UserError as error:
-            assert str(error).isprintable() and len(str(error)) < 700, error
+            odd += [str(error)] if not str(error).isprintable() or len(str(error)) > 700 else []
         assert time.monotonic() - started < 5, (number, path)
         assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")]
         path.write_bytes(files[path])
+    assert not odd
     assert 0 < results < 110

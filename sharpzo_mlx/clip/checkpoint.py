@@ -54,7 +54,7 @@ def load_config(folder: str | Path) -> CLIPConfig:
     try:
         return CLIPConfig.from_dict(read_json(folder / CONFIG))
     except UserError as error:
-        message = str(error)
+        message = str(error).replace("preprocessor_config.json: ", "config.json: preprocessor.")
         raise UserError(message if str(folder) in message else f"{folder}: {message}") from None
 
 
