@@ -44,7 +44,7 @@ def unsign(folder: Path) -> Path:
     """Take the fingerprint out of the weights file, so that another config.json may lie beside it."""
     weights = {name: mx.array(array) for name, array in read_tensors(folder / WEIGHTS).items()}
     mx.eval(weights)
-    mx.save_safetensors(str(folder / WEIGHTS), weights)
+    mx.save_safetensors(str(folder / WEIGHTS), weights, metadata={"format": "mlx"})
     return folder
 
 

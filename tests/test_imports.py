@@ -131,6 +131,7 @@ HEAVY = (
     "matplotlib",
     "jinja2",
     "scipy",
+    "msgspec",
 )
 
 

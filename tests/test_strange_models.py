@@ -17,7 +17,7 @@ import mlx.core as mx
 import pytest
 from damaged_models import copy, edit, unsign
 from hf_checkpoint import CONFIG, TOKENS, write_checkpoint
-from mutations import Mutator, mutate_bytes, mutate_json, mutate_safetensors
+from mutations import mutate_bytes, mutate_json, mutate_safetensors
 from PIL import Image
 
 import sharpzo_mlx as sz
@@ -248,7 +248,11 @@ def test_words_of_strangers_are_short_and_in_one_line() -> None:
     assert len(shown("x" * 10**6)) < 70
 
 
-MUTATORS: dict[str, Mutator] = {".json": mutate_json, ".safetensors": mutate_safetensors, ".txt": mutate_bytes}
+MUTATORS: dict[str, Callable[[bytes, Random], bytes]] = {
+    ".json": mutate_json,
+    ".safetensors": mutate_safetensors,
+    ".txt": mutate_bytes,
+}
 
 
 @pytest.mark.parametrize("way", ["convert two files", "convert one file", "load", "load without a fingerprint"])

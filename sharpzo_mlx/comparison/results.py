@@ -53,6 +53,11 @@ class Curve(JsonRecord):
     best_loss: tuple[Number | None, ...] = ()
     test: tuple[Share | None, ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all columns are of one length."""
+        return len({len(column) for column in vars(self).values()}) == 1
+
 
 @dataclass(frozen=True)
 class Measurements(JsonRecord):
@@ -172,7 +177,9 @@ class ResultStore:
             found = MethodResult.from_json(read_json(self.path(key)))
         except (OSError, ValueError):
             return None
-        return key.succeed(found.measurements) if found.measurements else None
+        if found.measurements is None or not found.measurements.curve.is_whole:
+            return None
+        return key.succeed(found.measurements)
 
     def save(self, key: ResultKey, result: MethodResult, *, dataset_path: Path, traceback: str | None = None) -> None:
         """Write a result.

@@ -193,6 +193,8 @@ def _explain_unreadable(folder: Path, error: OSError) -> str:
         return f"{folder / RECORD}: {why(error)}; {remedy(error, 'allow reading it')}"
     if isinstance(error, NotADirectoryError):
         return f"{folder}: not a folder; name the run's folder, which `tune` wrote"
+    if error.errno == errno.EINVAL:  # a pipe or a device
+        return f"{folder / RECORD}: {why(error)}; name the run's folder, which `tune` wrote"
     return f"{folder}: {why(error)}; name the run's folder, which `tune` wrote"
 
 

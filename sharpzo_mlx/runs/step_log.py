@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import naming
 from sharpzo_mlx.reading import parse_json, read_text, reason
 from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, Share
 
@@ -77,22 +78,26 @@ class StepLog:
     """
 
     def __init__(self, folder: Path, size: int = 0) -> None:
-        self.handle = _open_own(folder / STEPS)
+        self.path = folder / STEPS
+        self.handle = _open_own(self.path)
         self.size = min(size, os.fstat(self.handle.fileno()).st_size)
         self.handle.truncate(self.size)
 
     def append(self, step: StepRecord) -> None:
-        """Add one step."""
-        self.size += self.handle.write(json.dumps(step.to_json()).encode() + b"\n")
+        """Add one step; OSError names the file, here and below."""
+        with naming(self.path):
+            self.size += self.handle.write(json.dumps(step.to_json()).encode() + b"\n")
 
     def flush(self) -> None:
         """Bring what was appended to the disk."""
-        self.handle.flush()
-        os.fsync(self.handle.fileno())
+        with naming(self.path):
+            self.handle.flush()
+            os.fsync(self.handle.fileno())
 
     def close(self) -> None:
         """Write what is buffered and close the file."""
-        self.handle.close()
+        with naming(self.path):
+            self.handle.close()
 
 
 def _open_own(path: Path) -> BinaryIO:

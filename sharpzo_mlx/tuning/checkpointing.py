@@ -57,8 +57,10 @@ class Recorder:
                     f"{run.record.model.folder}: its loss before tuning is not a finite number; "
                     "the model is damaged: convert the checkpoint again"
                 )
+        if log_size is None or run.record.zero_shot_val is None:
             # w = 0 is the first candidate, and zero-shot if there is no head
-            zero_shot = search.best_score.accuracy if problem.head is None else problem.head.zero_shot_accuracy
+            first = search.selection.state().first
+            zero_shot = first if problem.head is None else problem.head.zero_shot_accuracy
             run.record = replace(run.record, zero_shot_val=zero_shot)
         self.kept = log_size or 0
         self.saved_best: mx.array | None = None
@@ -68,8 +70,12 @@ class Recorder:
         self.run.save()  # first, so that every other file lies in a run
         atomic_write(self.run.folder / SETTINGS, as_toml(self.run.config))
         self.log = StepLog(self.run.folder, self.kept)
-        self._hold()
-        self.save()
+        try:
+            self._hold()
+            self.save()
+        except BaseException:
+            self.log.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -145,6 +151,8 @@ def _take_on(path: Path, search: Search) -> int:
         search.restore(arrays, facts)
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error})") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return log_size
 
 

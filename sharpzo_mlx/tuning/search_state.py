@@ -101,13 +101,16 @@ class SearchState:
         if missing:
             raise UserError(f"the checkpoint has no {missing[0]}: another version made it; tune anew")
         _check_arrays(like.arrays(), arrays)
+        selection = SelectionState.from_json(facts["selection"], "selection")
+        if selection.best is None:  # w = 0 is validated before the first checkpoint
+            raise ValueError("selection.best is missing")
         return cls(
             cma=_restored(like.cma, arrays, "cma"),
             sharp=_restored(like.sharp, arrays, "sharpness"),
             descent=_restored(like.descent, arrays, "stage2"),
             best_w=arrays["best_w"],
             counters=checked(Counters, dict(facts)),
-            selection=SelectionState.from_json(facts["selection"], "selection"),
+            selection=selection,
         )
 
 
