@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness
 from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
@@ -92,6 +93,15 @@ class Search:
 
     def steps(self) -> Iterator[StepRecord]:
         """Continue from the present state to the end; yields a record a step, at which the state may be saved."""
+        steps = self._steps()
+        while True:
+            with memory.bounded(allowed_memory(self.config.memory_budget)):
+                record = next(steps, None)
+            if record is None:
+                return
+            yield record
+
+    def _steps(self) -> Iterator[StepRecord]:
         started = time.monotonic() - self.now.elapsed
         self.begin()
         while self.now.stage == 1 and not self._stage1_is_over():
