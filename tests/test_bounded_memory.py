@@ -14,7 +14,7 @@ from small_objective import make_objective
 
 from sharpzo_mlx.clip import activations
 from sharpzo_mlx.clip.activations import Activation, activation
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime import limits
 
 MIB = 1 << 20
 
@@ -31,22 +31,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_cpu_needs_no_bound() -> None:
     before = mx.get_memory_limit()
-    with memory.bounded(MIB):
+    with limits.bounded(MIB):
         assert mx.get_memory_limit() == before
-        assert not memory.is_bounded()
+        assert not limits.is_bounded()
 
 
 @pytest.mark.usefixtures("gpu")
 def test_the_limit_is_what_mlx_holds_and_the_budget() -> None:
     before = mx.get_memory_limit()
-    with memory.bounded(3 * MIB):
-        assert memory.is_bounded()
+    with limits.bounded(3 * MIB):
+        assert limits.is_bounded()
         assert mx.get_memory_limit() == pytest.approx(mx.get_active_memory() + 3 * MIB, abs=MIB)
         within = mx.get_memory_limit()
-        with memory.bounded(500 * MIB):
+        with limits.bounded(500 * MIB):
             assert mx.get_memory_limit() == within
-        assert memory.is_bounded()
-    assert not memory.is_bounded()
+        assert limits.is_bounded()
+    assert not limits.is_bounded()
     assert mx.get_memory_limit() == before
 
 
@@ -55,7 +55,7 @@ def test_a_limit_of_the_user_stays_below() -> None:
     own = mx.get_active_memory() + MIB
     before = mx.set_memory_limit(own)
     try:
-        with memory.bounded(100 * MIB):
+        with limits.bounded(100 * MIB):
             assert mx.get_memory_limit() == own
         assert mx.get_memory_limit() == own
     finally:
@@ -65,7 +65,7 @@ def test_a_limit_of_the_user_stays_below() -> None:
 @pytest.mark.usefixtures("gpu")
 def test_the_limit_is_given_back_after_an_error() -> None:
     before = mx.get_memory_limit()
-    with pytest.raises(ZeroDivisionError), memory.bounded(MIB):
+    with pytest.raises(ZeroDivisionError), limits.bounded(MIB):
         raise ZeroDivisionError
     assert mx.get_memory_limit() == before
 
@@ -76,7 +76,7 @@ def test_threads_add_up_and_leave_in_any_order() -> None:
     seen: dict[str, int] = {}
 
     def work(name: str, budget: int) -> None:
-        with memory.bounded(budget):
+        with limits.bounded(budget):
             both.wait()
             seen[name] = mx.get_memory_limit()
             both.wait()
@@ -111,7 +111,7 @@ def test_a_bounded_graph_stays_whole_and_chunks_are_not_waited_for(
         evaluate(*given)
 
     monkeypatch.setattr(mx, "eval", counted)
-    with memory.bounded(2 * MIB):
+    with limits.bounded(2 * MIB):
         losses = split.losses(w)
         assert not waits
         np.testing.assert_array_equal(losses, plain)
@@ -129,7 +129,7 @@ def test_mlx_holds_less_inside_the_bound(tiny_model: Path) -> None:
     for budget in (4 * MIB, 1000 * MIB):
         before = mx.get_active_memory()
         mx.reset_peak_memory()
-        with memory.bounded(budget):
+        with limits.bounded(budget):
             mx.eval(objective.losses(w))
         peaks.append(mx.get_peak_memory() - before)
     assert peaks[0] < peaks[1]

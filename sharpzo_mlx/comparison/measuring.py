@@ -16,7 +16,7 @@ from sharpzo_mlx.comparison.results import Curve, Measurements, finite_or_none
 from sharpzo_mlx.comparison.sources import EvaluationParts, compute_accuracy
 from sharpzo_mlx.comparison.variants import MethodVariant
 from sharpzo_mlx.objective.backend import allowed_memory
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime import limits, memory
 
 
 def measure_method(
@@ -38,7 +38,7 @@ def measure_method(
     while True:
         started = time.monotonic()
         try:
-            with memory.bounded(allowed_memory(task.config.memory_budget)):
+            with limits.bounded(allowed_memory(task.config.memory_budget)):
                 progress = next(steps)
         except StopIteration as end:
             predictor: Predictor = end.value

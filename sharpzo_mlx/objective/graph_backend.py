@@ -7,7 +7,7 @@ import mlx.core as mx
 from sharpzo_mlx.objective.chunks import Sizes, must_split_graph
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, mean_losses
 from sharpzo_mlx.prompts.text_features import TextFeatures
-from sharpzo_mlx.runtime.memory import is_bounded
+from sharpzo_mlx.runtime.limits import is_bounded
 
 
 class GraphBackend:
@@ -18,7 +18,7 @@ class GraphBackend:
         images: the training images.
         sizes: the problem's sizes.
         budget: the memory budget in bytes; a graph that needs more is evaluated layer by layer, unless MLX bounds its
-            memory by itself (`memory.bounded`), which spares waiting for each layer.
+            memory by itself (`limits.bounded`), which spares waiting for each layer.
     """
 
     piece_sizes = None

@@ -23,7 +23,7 @@ from sharpzo_mlx.objective import chunks
 from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.objective.linearised_numpy import NumPyLinearisedLoss
 from sharpzo_mlx.objective.loss import LabelledImages
-from sharpzo_mlx.runtime.memory import begin
+from sharpzo_mlx.runtime.limits import begin
 
 HOST_PRODUCT = 1 << 23  # N K D up to which NumPy computes a value sooner than a GPU answers (0.35 ms on an M4)
 

@@ -27,7 +27,7 @@ from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, compute_lo
 from sharpzo_mlx.prompts.space import PromptSpace
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.device import on_cpu
-from sharpzo_mlx.runtime.memory import begin
+from sharpzo_mlx.runtime.limits import begin
 
 
 class Objective:

@@ -28,7 +28,7 @@ from sharpzo_mlx.optimisers import cma, gradients, sharpness
 from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
 from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.step_log import StepRecord
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime import limits, memory
 from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import small_products
 from sharpzo_mlx.tuning import budget
@@ -95,7 +95,7 @@ class Search:
         """Continue from the present state to the end; yields a record a step, at which the state may be saved."""
         steps = self._steps()
         while True:
-            with memory.bounded(allowed_memory(self.config.memory_budget)):
+            with limits.bounded(allowed_memory(self.config.memory_budget)):
                 record = next(steps, None)
             if record is None:
                 return

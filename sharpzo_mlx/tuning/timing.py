@@ -16,7 +16,7 @@ import mlx.core as mx
 from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.runtime.device import on_cpu
-from sharpzo_mlx.runtime.memory import bounded
+from sharpzo_mlx.runtime.limits import bounded
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
