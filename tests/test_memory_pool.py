@@ -10,13 +10,13 @@ import pytest
 from pretended_gpu import Pool, pretend_gpu
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.runtime import memory
-from sharpzo_mlx.runtime.memory import bounded_cache, pool_limit
+from sharpzo_mlx.runtime import limits
+from sharpzo_mlx.runtime.limits import bounded_cache, pool_limit
 
 
 @pytest.mark.parametrize(("machine", "limit"), [(8, 512), (16, 1024), (32, 2048), (192, 2048), (4, 512)])
 def test_the_limit_follows_the_machine(machine: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "physical", lambda: machine * 2**30)
+    monkeypatch.setattr(limits, "physical", lambda: machine * 2**30)
     assert pool_limit() == limit * 2**20
 
 
@@ -67,7 +67,7 @@ def test_the_cpu_keeps_its_own(monkeypatch: pytest.MonkeyPatch, tiny_model: Path
     clip.encode_images(sorted(photos.rglob("*.png"))[:2])
     clip.encode_texts("a dog")
     with bounded_cache():
-        memory.empty_cache()
+        limits.empty_cache()
     assert pool.limits == pool.limits[:1]
 
 

@@ -37,7 +37,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
 from sharpzo_mlx.images.load import Batch, stream
 from sharpzo_mlx.runtime.device import on_cpu
-from sharpzo_mlx.runtime.memory import bounded_cache
+from sharpzo_mlx.runtime.limits import bounded_cache
 
 
 class Clip:

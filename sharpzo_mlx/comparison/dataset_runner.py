@@ -34,7 +34,7 @@ from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import cache_name, relay
 from sharpzo_mlx.runs.versions import versions
-from sharpzo_mlx.runtime.memory import bounded_cache
+from sharpzo_mlx.runtime.limits import bounded_cache
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
 
 

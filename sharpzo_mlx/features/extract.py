@@ -25,7 +25,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.images.load import stream
-from sharpzo_mlx.runtime.memory import empty_cache
+from sharpzo_mlx.runtime.limits import empty_cache
 
 NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")

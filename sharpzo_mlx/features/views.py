@@ -32,7 +32,7 @@ from sharpzo_mlx.features.extract import (
     name_files,
 )
 from sharpzo_mlx.images.views import stream_views
-from sharpzo_mlx.runtime.memory import empty_cache
+from sharpzo_mlx.runtime.limits import empty_cache
 
 FORMAT = "1"  # part of a row's key: raise it when the views or their mean change
 VIEWS = 10

@@ -24,7 +24,7 @@ from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runtime.device import on_cpu
-from sharpzo_mlx.runtime.memory import bounded_cache
+from sharpzo_mlx.runtime.limits import bounded_cache
 
 CLASSES_AT_ONCE = 256
 
