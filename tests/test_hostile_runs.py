@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from PIL import Image
 from tiny_settings import SMALL
@@ -16,6 +18,7 @@ from tiny_settings import SMALL
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runs.prompt_file import write_prompt
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.step_log import STEPS, StepLog
 from sharpzo_mlx.tuning import checkpointing
@@ -266,3 +269,26 @@ def test_a_prompt_that_vanishes_is_written_again(
             Run.load(tmp_path / "r")
             (tmp_path / "r" / "prompt.safetensors").unlink()
     assert Run.load(tmp_path / "r").prompt.class_names == ("barn owl", "cat", "dog")
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_prompt_of_another_width_is_refused(width: int, run: Path, photos: Path, refused: Refused) -> None:
+    """All its arrays fit one another, but not the model."""
+    prompt = Run.load(run).prompt
+    rows = mx.ones((len(prompt.class_names), width))
+    write_prompt(run / "prompt.safetensors", replace(prompt, class_features=rows, zero_shot_features=rows, head=None))
+    for words in (["predict", run, photos / "cat" / "0.png"], ["evaluate", run, photos]):
+        assert f"{run / 'prompt.safetensors'}: damaged (class_features of width {width}, the model's" in refused(*words)
+
+
+def test_a_prompt_of_another_dimension_is_refused(run: Path, refused: Refused) -> None:
+    write_prompt(run / "prompt.safetensors", replace(Run.load(run).prompt, w=mx.zeros((3,))))
+    assert "damaged (w has 3 numbers, not space.dimension)" in refused("report", run)
+
+
+def test_a_page_of_a_prompt_without_bounds(run: Path, capsys: Capture) -> None:
+    """Finite words, whose loss is not."""
+    prompt = Run.load(run).prompt
+    write_prompt(run / "prompt.safetensors", replace(prompt, w=mx.full(prompt.w.shape, 3e38)))
+    assert main.run(["report", str(run)]) == 0
+    assert "the loss around its result is not finite" in capsys.readouterr().err

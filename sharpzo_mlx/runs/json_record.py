@@ -25,8 +25,9 @@ from msgspec import Meta
 
 _LARGEST = 1e15  # of a count or an amount; every whole number up to it is exact
 
-Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]  # an accuracy or another part of a whole
-Change: TypeAlias = Annotated[float, Meta(ge=-1.0, le=1.0)]  # a difference of two shares
+# 1.000001: a mean of float32 may be a rounding above 1
+Share: TypeAlias = Annotated[float, Meta(ge=-0.000001, le=1.000001)]  # an accuracy or another part of a whole
+Change: TypeAlias = Annotated[float, Meta(ge=-1.000001, le=1.000001)]  # a difference of two shares
 Number: TypeAlias = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=_LARGEST)]  # a time, a size
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=int(_LARGEST))]

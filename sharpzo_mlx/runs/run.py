@@ -90,6 +90,8 @@ class Run:
         prompt = read_prompt(path)
         if prompt.class_names != self.record.class_names:
             raise UserError(f"{path}: of other classes than {RECORD} beside it; tune again")
+        if prompt.w.size != self.config.space.dimension:
+            raise UserError(f"{path}: damaged (w has {prompt.w.size} numbers, not space.dimension); tune again")
         return prompt
 
     def hold(self) -> None:
