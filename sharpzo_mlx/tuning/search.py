@@ -142,8 +142,11 @@ class Search:
 
         Raises:
             UserError: something is missing: another version made the checkpoint.
+            ValueError: something is damaged; the message names it.
         """
         saved = SearchState.from_checkpoint(self.state(), arrays, facts)
+        if saved.counters.total_steps > self.config.most_steps:
+            raise ValueError(f"total_steps is {saved.counters.total_steps}, of {self.config.most_steps} at most")
         self.cma, self.sharp, self.descent, self.best_w = saved.cma, saved.sharp, saved.descent, saved.best_w
         self.now, self.loss.queries = saved.counters, saved.counters.queries
         self.selection.restore(saved.selection)
