@@ -23,12 +23,13 @@ from sharpzo_mlx import reading
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, catalog, open_clip_config, open_clip_names
+from . import card, catalog, open_clip_config, open_clip_names, siglip_names
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
 from .quantisation import Quantisation
@@ -142,7 +143,9 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
     given, ours = read_files(found.weights, dtype)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
-    if open_clip_names.has_open_clip_names(given):
+    if config.siglip:
+        given = siglip_names.rename(given)
+    elif open_clip_names.has_open_clip_names(given):
         given = open_clip_names.rename(given)
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
 
@@ -153,8 +156,9 @@ def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     except UserError as error:
         raise UserError(f"{found.folder}: {error}") from error
     if not isinstance(described.get("preprocessor"), dict):
+        kind = "SigLIP" if config.siglip else "CLIP"
         logging.getLogger("sharpzo_mlx").warning(
-            f"{found.folder}: no preprocessor_config.json; using CLIP's own preprocessing at "
+            f"{found.folder}: no preprocessor_config.json; using {kind}'s own preprocessing at "
             f"{config.vision.image_size} pixels"
         )
     return config
@@ -170,7 +174,7 @@ def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, A
 def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
-        return Tokenizer.from_folder(found.folder, config.text)
+        return read_tokenizer(found.folder, config.text)
     tokenizer = Tokenizer(clip_vocabulary(padding=FIRST_TOKEN))
     if config.text.vocab_size != tokenizer.eos_id + 1:
         raise UserError(

@@ -82,7 +82,7 @@ def _other_model(given: Collection[str]) -> str | None:
     if some("blocks.", "patch_embed.", "cls_token", "attn_pool.", "stages.", "stem."):
         return f"it is timm's image tower alone; {TIMM_REMEDY}"
     if some("vision_model.head.", "text_model.head.") or "logit_bias" in given:
-        return "it is a SigLIP, not a CLIP; give a CLIP checkpoint, such as openai/clip-vit-base-patch16"
+        return "it holds a SigLIP's weights, but config.json describes another model; download both again"
     if some("vision_model.") and not some("text_model."):
         return f"only CLIP's image tower; {BOTH_TOWERS}"
     if some("text_model.") and not some("vision_model."):

@@ -35,7 +35,7 @@ WEIGHTS = (
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 SMALL_FILES = (CONFIG, "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "README.md")
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
 CLIP_WORDS = 49408
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
