@@ -14,7 +14,21 @@ from sharpzo_mlx.clip.siglip_tokenizer import PairTokenizer, UnigramTokenizer, r
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 
 TEXT = SigLIPTextConfig(vocab_size=2000)
-SIGLIP_PIECES = ["</s>", "<unk>", "x </s> y", "</S>", "＜unk＞", "▁", "a▁b", "- dash", "¨ ¨", "<pad>", "<eos>", "a  b", "Σ"]
+SIGLIP_PIECES = [
+    "</s>",
+    "<unk>",
+    "x </s> y",
+    "</S>",
+    "＜unk＞",
+    "▁",
+    "a▁b",
+    "- dash",
+    "¨ ¨",
+    "<pad>",
+    "<eos>",
+    "a  b",
+    "Σ",
+]
 
 
 def strings() -> list[str]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 
+
 @pytest.fixture(scope="module")
 def clip_folder(testbed: Path) -> Path:
     return testbed / "clip-tiny"
