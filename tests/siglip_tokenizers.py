@@ -47,14 +47,12 @@ def train_pairs(path: Path, size: int = 700) -> Path:
     """Write a `tokenizer.json` of Gemma's kind: byte fallback, no start, an end token, tokens found beforehand."""
     tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     pieces = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=pieces, show_progress=False)
     tokenizer.train_from_iterator([line.lower() for line in corpus()], trainer)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")  # type: ignore[assignment]
-    tokenizer.decoder = decoders.Sequence(  # type: ignore[assignment]
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     written = json.loads(tokenizer.to_str())
     written["added_tokens"] = [one for one in written["added_tokens"] if one["content"] in SPECIAL]
     path.write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")

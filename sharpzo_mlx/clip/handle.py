@@ -133,7 +133,7 @@ class Clip:
         Raises:
             UserError: the weights are damaged, or give a feature that is not finite.
         """
-        if on_cpu() and isinstance(self.vision_model(), VisionModel):
+        if on_cpu() and isinstance(self.vision_model(), VisionModel | PooledVisionModel):
             self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
             return self._check(mx.array(self._cpu_vision.image_features(np.asarray(pixels))))
         features = self.vision().image_features(mx.array(pixels))

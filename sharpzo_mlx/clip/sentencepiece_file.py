@@ -58,7 +58,8 @@ def read_sentencepiece(path: Path) -> SentencePieceFile:
 
 
 def _parse(content: bytes) -> SentencePieceFile:
-    pieces, kind, charsmap = [], UNIGRAM, b""
+    kind: int | bytes = UNIGRAM
+    pieces, charsmap = [], b""
     for number, value in _fields(content):
         if number == 1 and isinstance(value, bytes):
             pieces.append(_parse_piece(value))
@@ -94,7 +95,9 @@ def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
             continue
         if kind not in (BYTES, FIXED32, FIXED64):
             raise ValueError("it is damaged")
-        length, place = _varint(content, place) if kind == BYTES else (4 if kind == FIXED32 else 8, place)
+        length = 4 if kind == FIXED32 else 8
+        if kind == BYTES:
+            length, place = _varint(content, place)
         if place + length > len(content):
             raise ValueError("it is cut short")
         yield key >> 3, content[place : place + length]

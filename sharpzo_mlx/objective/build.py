@@ -35,6 +35,7 @@ class Problem:
         val: the validation images.
         val_offsets: logits [N, K] that are added to those of the validation images, or None.
         logit_scale: the checkpoint's own factor from cosines to logits, whatever the objective's is.
+        logit_bias: the summand of a SigLIP's logits; None for a CLIP.
         class_names: the names of the K classes in the prompts.
         folders: the names of the K class folders.
         template: the text with one `{}`.
@@ -45,6 +46,7 @@ class Problem:
     val: Features
     val_offsets: mx.array | None
     logit_scale: float
+    logit_bias: float | None
     class_names: tuple[str, ...]
     folders: tuple[str, ...]
     template: str
@@ -74,6 +76,7 @@ class Problem:
             folders=self.folders,
             logit_scale=self.logit_scale,
             template=self.template,
+            logit_bias=self.logit_bias,
         )
 
 
@@ -134,4 +137,5 @@ def build_problem(
     del tower
     mx.clear_cache()  # frees the token table: from here on only the prompts' rows are needed
     names, folders = train.class_names, train.folders
-    return Problem(objective, val, val_offsets, clip.logit_scale, names, folders, template, coarse)
+    logits = (clip.logit_scale, clip.logit_bias)
+    return Problem(objective, val, val_offsets, *logits, names, folders, template, coarse)
