@@ -18,7 +18,7 @@ class Known:
 
     Attributes:
         name: `owner/name`.
-        alias: the short name in OpenAI's paper and code, or "".
+        alias: the short name: that of OpenAI's paper and code, SigLIP and its size, or "".
         form: the library in whose layout its files are.
         parameters: how many numbers the model has, with running statistics; None where that is not known here.
     """
@@ -47,6 +47,13 @@ KNOWN = (
     Known("apple/DFN2B-CLIP-ViT-B-16", "", OPEN_CLIP, 149_620_737),
     Known("apple/DFN2B-CLIP-ViT-L-14", "", OPEN_CLIP, 427_616_513),
     Known("wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M", "", HUGGING_FACE, None),
+    Known("google/siglip-base-patch16-224", "siglip-base", HUGGING_FACE, 203_155_970),
+    Known("google/siglip-so400m-patch14-384", "siglip-so400m", HUGGING_FACE, 877_960_498),
+    Known("google/siglip2-base-patch16-224", "siglip2-base", HUGGING_FACE, 375_187_970),
+    Known("google/siglip2-large-patch16-256", "siglip2-large", HUGGING_FACE, 881_526_786),
+    Known("google/siglip2-so400m-patch14-384", "siglip2-so400m", HUGGING_FACE, 1_136_008_498),
+    Known("timm/ViT-B-16-SigLIP2", "", OPEN_CLIP, 375_187_970),
+    Known("timm/ViT-SO400M-14-SigLIP-384", "", OPEN_CLIP, 877_960_498),
     Known("mlx-community/clip-vit-base-patch32", "", "MLX", 151_277_313),
 )
 

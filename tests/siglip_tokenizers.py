@@ -30,12 +30,23 @@ def corpus() -> list[str]:
     return [" ".join(line.split()[start:]) for line in WORDS * 3 for start in range(4)]
 
 
-def train_unigram(path: Path, rule: str = "nmt_nfkc", kind: str = "unigram", size: int = 300) -> Path:
-    """Write a `spiece.model` with T5's special tokens; skip the test where SentencePiece is missing."""
+def train_unigram(
+    path: Path, *, rule: str = "nmt_nfkc", rules: Path | None = None, kind: str = "unigram", size: int = 300
+) -> Path:
+    """Write a `spiece.model` with T5's special tokens; skip the test where SentencePiece is missing.
+
+    Args:
+        path: the file.
+        rule, rules: how characters are normalised, by the name of a table or by a file of one's own.
+        kind: "unigram" or "bpe".
+        size: the number of pieces.
+    """
     library = pytest.importorskip("sentencepiece")
     model = io.BytesIO()
     ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     arguments: dict[str, Any] = {"model_type": kind, "vocab_size": size, "normalization_rule_name": rule}
+    if rules is not None:
+        arguments |= {"normalization_rule_tsv": str(rules), "normalization_rule_name": ""}
     library.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus()), model_writer=model, hard_vocab_limit=False, minloglevel=2, **ids, **arguments
     )
