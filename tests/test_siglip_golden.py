@@ -124,7 +124,9 @@ def test_full_sizes_have_the_parameters_that_transformers_counts(name: str) -> N
     assert count({"model_type": "siglip", "text_config": text, "vision_config": vision}) == parameters
 
 
-OPEN_CLIP = {  # the image tower, open_clip's text tower, its words; the same network above
+OPEN_CLIP: dict[
+    str, tuple[dict[str, Any], int, int]
+] = {  # the image tower, open_clip's text tower, its words; the same network above
     "vit_base_patch16_siglip_224": ({"width": 768, "heads": 12, "layers": 12}, 256_000, 375_187_970),
     "vit_so400m_patch14_siglip_384": (
         {"width": 1152, "heads": 16, "layers": 27, "mlp_ratio": 3.7362},
@@ -137,15 +139,25 @@ OPEN_CLIP = {  # the image tower, open_clip's text tower, its words; the same ne
 @pytest.mark.parametrize("name", list(OPEN_CLIP))
 def test_full_sizes_of_open_clip(name: str) -> None:
     text, words, parameters = OPEN_CLIP[name]
-    rest = {"context_length": 64, "vocab_size": words, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP", "proj_bias": True}
+    rest: dict[str, Any] = {
+        "context_length": 64,
+        "vocab_size": words,
+        "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+        "proj_bias": True,
+    }
     rest |= {"no_causal_mask": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
-    vision = {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"}
+    vision: dict[str, Any] = {
+        "timm_model_name": name,
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
     vision |= {"image_size": int(name.rpartition("_")[2])}
     model = {"embed_dim": text["width"], "init_logit_bias": -10, "vision_cfg": vision, "text_cfg": text | rest}
     assert count(translate_config({"model_cfg": model}, name="x")) == parameters
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "naflex": ({"timm_model_name": "naflexvit_base_patch16_siglip"}, "NaFlex"),
     "average pooling": ({"timm_model_name": "vit_base_patch16_siglip_gap_224"}, "not supported"),
     "another pooling": ({"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "avg"}, "timm_pool"),

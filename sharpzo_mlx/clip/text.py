@@ -68,6 +68,13 @@ class TextModel(nn.Module):
             return mx.argmax(input_ids, axis=-1)
         return mx.argmax((input_ids == self.config.eos_token_id).astype(mx.int32), axis=-1)
 
+    def lengthen(self, input_ids: mx.array) -> mx.array:
+        """Return token ids [B, T] with all the padding that a tower without a mask sees; unchanged for a causal one."""
+        if self.config.causal:
+            return input_ids
+        missing = self.config.max_position_embeddings - input_ids.shape[1]
+        return mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)
+
     def from_embeddings(self, x: mx.array, eos: mx.array) -> mx.array:
         """Return the pooled vectors of texts given as embeddings.
 
@@ -87,7 +94,5 @@ class TextModel(nn.Module):
 
     def __call__(self, input_ids: mx.array) -> mx.array:
         """Return the pooled vectors [B, width] of token ids [B, T] with start and end tokens."""
-        if not self.config.causal:
-            missing = self.config.max_position_embeddings - input_ids.shape[1]
-            input_ids = mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)
+        input_ids = self.lengthen(input_ids)
         return self.from_embeddings(self.embed(input_ids), self.eos_positions(input_ids))

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, affine, array, cpu_layer, take_tokens
+from sharpzo_mlx.clip.cpu_layers import ROWS, Array, array
+from sharpzo_mlx.clip.cpu_text import CPUText
 from sharpzo_mlx.prompts.shared_prefix_cpu import WORTH_A_CORE, PieceSizes, cut_pieces
-from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread
 
 if TYPE_CHECKING:
@@ -38,13 +37,10 @@ class FullTextCPU:
     def __init__(
         self, layers: Sequence[EncoderLayer], head: tuple[nn.LayerNorm, nn.Linear], prompts: EmbeddedPrompts
     ) -> None:
-        self.layers = [cpu_layer(layer) for layer in layers]
-        self.final, self.projection = affine(head[0]), affine(head[1])
+        self.tower = CPUText(layers, head)
         self.start, self.positions = array(prompts.start), array(prompts.context)
         self.words, self.padding = array(prompts.words), array(prompts.padding)
         self.read = np.array(prompts.read)
-        self.heads, self.act = layers[0].self_attn.num_heads, in_place(layers[0].mlp.activation)
-        self.scale = np.float32(layers[0].self_attn.scale)
         lengths = (len(self.start), len(self.positions), self.words.shape[1], len(self.padding))
         self.cuts = np.cumsum(lengths)  # where start, context, words and padding end
         self.length = int(self.cuts[-1])
@@ -52,40 +48,31 @@ class FullTextCPU:
     def class_features(self, contexts: Array) -> Array:
         """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm."""
         candidates, classes = len(contexts), len(self.words)
-        features = np.empty((candidates, classes, self.projection.weight.shape[0]), np.float32)
+        features = np.empty((candidates, classes, self.tower.projection.weight.shape[0]), np.float32)
 
         def compute_piece(place: tuple[slice, slice]) -> None:
             features[place] = self._run_piece(contexts[place[0]], place[1])
 
-        least = int(WORTH_A_CORE / (24 * self.words.shape[-1] ** 2 * len(self.layers)))
+        least = int(WORTH_A_CORE / (24 * self.tower.width**2 * len(self.tower.layers)))
         spread(compute_piece, cut_pieces(candidates, classes, self.length, least=least))
         return features
 
     @property
     def piece_sizes(self) -> PieceSizes:
         """The sizes that the memory of a piece follows from."""
-        hidden, width = map(int, self.layers[0].fc1.weight.shape)
-        return PieceSizes(ROWS, self.length, 0, width, hidden, self.heads)
+        tower = self.tower
+        return PieceSizes(ROWS, self.length, 0, tower.width, tower.hidden, tower.heads)
 
-    @host_products()
     def _run_piece(self, contexts: Array, classes: slice) -> Array:
         """Return the features [p, k, D] of these classes under contexts [p, n, m]."""
         words, read = self.words[classes], self.read[classes]
-        p, k, m = len(contexts), len(words), words.shape[-1]
-        buffers = Buffers(p * k * self.length, m, self.layers[0].fc1.weight.shape[0])
-        x = buffers.x.reshape(p, k, self.length, m)
-        start, context, end, _ = self.cuts
-        x[:, :, :start] = self.start
-        x[:, :, start:context] = (contexts + self.positions)[:, None]
-        x[:, :, context:end] = words
-        x[:, :, end:] = self.padding
-        for layer in self.layers[:-1]:
-            layer.attend(buffers, p * k, heads=self.heads, scale=self.scale)
-            layer.finish(buffers.x, buffers, self.act)
-        asked = np.tile(read, p)
-        self.layers[-1].attend(buffers, p * k, heads=self.heads, scale=self.scale, read=asked)
-        states = take_tokens(buffers.x, asked)
-        self.layers[-1].finish(states, buffers, self.act)
-        features = self.projection(self.final.norm(states, np.empty_like(states)))
-        features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
-        return features.reshape(p, k, -1)
+        p, k, (start, context, end, _) = len(contexts), len(words), self.cuts
+
+        def fill(x: Array) -> None:
+            x = x.reshape(p, k, *x.shape[1:])
+            x[:, :, :start] = self.start
+            x[:, :, start:context] = (contexts + self.positions)[:, None]
+            x[:, :, context:end] = words
+            x[:, :, end:] = self.padding
+
+        return self.tower.features(fill, np.tile(read, p), self.length).reshape(p, k, -1)
