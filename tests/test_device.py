@@ -11,7 +11,8 @@ import mlx.core as mx
 import pytest
 
 import sharpzo_mlx
-from sharpzo_mlx.cli import doctor, main
+from sharpzo_mlx.cli import main
+from sharpzo_mlx.doctor import findings, setup
 from sharpzo_mlx.runtime import device
 from sharpzo_mlx.runtime.device import DEVICE_VARIABLE
 
@@ -69,7 +70,7 @@ def test_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def ask_doctor(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, object]]]:
-    code = main.run(["doctor", "--json"])
+    code = main.run(["doctor", "--quick", "--json"])
     return code, {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
 
 
@@ -80,11 +81,11 @@ def test_doctor_says_that_a_mac_has_no_gpu(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_count", lambda kind: 0)
-    monkeypatch.setattr(doctor, "CHECKS", (doctor.check_mlx, doctor.check_gpu))
+    monkeypatch.setattr(setup, "CHECKS", (setup.check_mlx, setup.check_gpu))
     code, found = ask_doctor(capsys)
     assert code == 1
     assert "built for a GPU" in str(found["MLX"]["words"])
-    assert (found["GPU"]["broken"], found["GPU"]["remedy"]) == (True, doctor.NO_GPU)
+    assert (found["GPU"]["broken"], found["GPU"]["remedy"]) == (True, findings.NO_GPU)
 
 
 def test_doctor_sees_an_unused_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +101,7 @@ def test_doctor_sees_an_unused_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_doctor_names_the_cause_where_metal_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    def check_products() -> doctor.Finding:
+    def check_products() -> findings.Finding:
         raise RuntimeError("[metal::load_device] Failed to load device")
 
-    assert doctor.examine(check_products).remedy == doctor.NO_GPU
+    assert findings.examine(check_products).remedy == findings.NO_GPU

@@ -112,8 +112,8 @@ def test_the_features_are_the_mean_of_the_templates(
     np.testing.assert_allclose(features, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
     assert features.dtype == mx.float32
     assert np.abs(np.array(features) - each[0]).max() > 0.01  # the templates matter
-    for size in ("CLASSES_AT_ONCE", "TEXT_BATCH"):
-        monkeypatch.setattr(f"sharpzo_mlx.prompts.ensemble.{size}", 2)
+    for size in ("prompts.ensemble.CLASSES_AT_ONCE", "clip.batches.TEXT_BATCH"):
+        monkeypatch.setattr(f"sharpzo_mlx.{size}", 2)
         np.testing.assert_allclose(template_features(clip, templates, NAMES), features, atol=1e-6)
 
 

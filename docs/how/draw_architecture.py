@@ -57,6 +57,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "doors": {
         "": "the public names",
         "demo": "the whole path with painted pictures",
+        "doctor": "this machine: its setup, a full check",
         "convert": "foreign checkpoints -> a model folder",
         "cli": "the command line",
     },

@@ -33,7 +33,7 @@ from sharpzo_mlx.runs.checkpoint import remove_checkpoints
 from sharpzo_mlx.runs.record import HeadResult, RunResults
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
 from sharpzo_mlx.runs.run import PROMPT, Run, locked
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime import limits, memory
 from sharpzo_mlx.tuning.beside_head import (
     choose_words,
     count_views,
@@ -130,7 +130,7 @@ def tune_steps(
     refuse_empty(dataset)
     dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
-    with locked(folder):
+    with locked(folder), limits.bounded_cache(config.memory_budget if config else None):
         run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
         run.hold()
         yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
