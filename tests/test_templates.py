@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 import pytest
+from damaged_models import edit, unsign
 from method_runs import small_task
 from tiny_settings import SMALL, TINY
 
@@ -118,10 +118,8 @@ def test_the_features_are_the_mean_of_the_templates(
 
 
 def test_a_tower_that_is_not_causal_reads_whole_texts(tiny_model: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
-    content = json.loads((folder / "config.json").read_text())
-    content["text_config"]["causal"] = False
-    (folder / "config.json").write_text(json.dumps(content))
+    folder = unsign(Path(shutil.copytree(tiny_model, tmp_path / "m")))
+    edit(folder / "config.json", lambda config: config["text_config"].update(causal=False))
     clip = sz.load(folder)
     assert not clip.config.text.causal
     expected = clip.encode_texts([PLAIN.replace("{}", name) for name in NAMES])

@@ -17,9 +17,17 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.batches import encode_texts, image_batch, pad_rows, read_behind
-from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model, read_logit_scale
+from sharpzo_mlx.clip.checkpoint import (
+    WEIGHTS,
+    fingerprint,
+    image_precision,
+    load_config,
+    load_model,
+    read_logit_scale,
+)
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
+from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
@@ -51,11 +59,11 @@ class Clip:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; it is read once."""
-        return Tokenizer.from_folder(self.folder)
+        return Tokenizer.from_folder(self.folder, self.config.text)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The checkpoint's fingerprint: a digest of its weights."""
+        """The checkpoint's fingerprint: a digest of its weights, which are hashed once and compared with it."""
         return fingerprint(self.folder)
 
     @property
@@ -64,14 +72,16 @@ class Clip:
         return image_precision(self.folder, self.config)
 
     def text(self) -> CLIPModel:
-        """Return the text half (tower, projection and logit scale); the first call reads it."""
+        """Return the text half (tower, projection and logit scale); the first call checks the weights and reads it."""
         if self._text is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._text = load_model(self.folder, towers=("text",))
         return self._text
 
     def vision(self) -> CLIPModel:
         """Return the image half (tower and projection); the first call, and the first after a release, reads it."""
         if self._vision is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._vision = load_model(self.folder, towers=("vision",))
         return self._vision
 
@@ -112,13 +122,16 @@ class Clip:
         Returns:
             Features [B, D], float32, unit norm, evaluated. On MLX's CPU device a ViT runs in NumPy, see
             `clip.cpu_vision`.
+
+        Raises:
+            UserError: the weights are damaged, or give a feature that is not finite.
         """
         if on_cpu() and isinstance(self.vision_model(), VisionModel):
             self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
-            return mx.array(self._cpu_vision.image_features(np.asarray(pixels)))
+            return self._check(mx.array(self._cpu_vision.image_features(np.asarray(pixels))))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)
-        return features
+        return self._check(features)
 
     def encode_batches(self, batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, mx.array]]:
         """Encode batches of pictures; on a GPU the next one is prepared while the device computes.
@@ -129,9 +142,13 @@ class Clip:
 
         Yields:
             The batches in order, each with its features [B, D], float32, unit norm, evaluated.
+
+        Raises:
+            UserError: the weights are damaged, or give a feature that is not finite.
         """
         with bounded_cache():
-            yield from read_behind((batch, self._begin(batch.pictures, size)) for batch in batches)
+            for batch, features in read_behind((batch, self._begin(batch.pictures, size)) for batch in batches):
+                yield batch, self._check(features)
 
     def _begin(self, pictures: np.ndarray, size: int) -> mx.array:
         """Return the features of a batch; on a GPU lazy."""
@@ -178,7 +195,10 @@ class Clip:
         """Return batches of features as one array, evaluated, so that every thread may use it."""
         features = mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
         mx.eval(features)
-        return features
+        return self._check(features)
+
+    def _check(self, features: mx.array) -> mx.array:
+        return check_rows(features, self.folder / WEIGHTS)
 
 
 def _whole(batches: Iterable[Batch], paths: Sequence[Path | str]) -> Iterator[Batch]:

@@ -206,6 +206,8 @@ def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> It
             return resize_and_crop(open_image(path), config)
         except ImageError as error:
             return error.reason
+        except MemoryError:
+            return "too large for the memory that there is"
 
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -16,7 +16,8 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.batches import encode_texts
-from sharpzo_mlx.clip.checkpoint import load_model
+from sharpzo_mlx.clip.checkpoint import WEIGHTS, load_model
+from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.clip.model import CLIPModel, unit_norm
 from sharpzo_mlx.clip.tokenizer import Tokenizer
@@ -40,7 +41,8 @@ def template_features(clip: Clip, templates: Sequence[str], class_names: Sequenc
         [K, D], float32, unit norm, evaluated.
 
     Raises:
-        UserError: a template with a class name in it is longer than the model reads; the error shows the text.
+        UserError: a template with a class name in it is longer than the model reads; the error shows the text. Or the
+            weights give features that are not finite.
     """
     check_lengths(clip.tokenizer, templates, class_names)
     tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)
@@ -51,6 +53,7 @@ def template_features(clip: Clip, templates: Sequence[str], class_names: Sequenc
         ]
         features = mx.concatenate(parts)
         mx.eval(features)
+    check_rows(features, clip.folder / WEIGHTS)
     del tower
     mx.clear_cache()
     return features

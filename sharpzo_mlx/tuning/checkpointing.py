@@ -10,6 +10,7 @@ written, and the best prompt with it. An interrupt in the middle of a step falls
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ class Recorder:
         run: the run; its folder is held by this process.
         problem: what turns w into a prompt.
         search: a new search; it takes on the checkpoint if there is one.
+
+    Raises:
+        UserError: the loss before tuning is not finite.
     """
 
     def __init__(self, run: Run, problem: TuningProblem, search: Search) -> None:
@@ -48,6 +52,11 @@ class Recorder:
         log_size = restore(run.folder, search)
         if log_size is None:
             search.begin()
+            if not math.isfinite(search.best_score.loss):
+                raise UserError(
+                    f"{run.record.model.folder}: its loss before tuning is not a finite number; "
+                    "the model is damaged: convert the checkpoint again"
+                )
         if log_size is None or run.record.zero_shot_val is None:
             # w = 0 is the first candidate, and zero-shot if there is no head
             first = search.selection.state().first
