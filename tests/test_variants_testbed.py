@@ -39,7 +39,7 @@ def run(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
         class_folders=ids,
         versions={},
     )
-    made = sz.Run(place / "run", sz.TuneConfig(), record)
+    made = sz.Run(place / "run", sz.TuneConfig().with_settings({"space.dimension": 1}), record)
     made.folder.mkdir()
     made.save()
     nothing = mx.zeros((1, 1))
