@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -84,3 +85,40 @@ def test_tuning_and_texts_are_inside(
     assert len(seen) > 2
     assert set(seen) == {2**32}  # a batch of candidates is not freed and allocated anew
     assert pool.limit == 2**40
+
+
+def test_a_dropped_generator_may_end_its_block_while_a_limit_changes() -> None:
+    """Python may collect one anywhere, in the middle of another block's beginning or end as well."""
+    dropped: list[Iterator[None]] = []
+    limit = [100]
+
+    def assign(new: int) -> int:
+        while dropped:
+            generator = dropped.pop()
+            generator.close()  # type: ignore[attr-defined]
+        before, limit[0] = limit[0], new
+        return before
+
+    shared = limits.SharedLimit(assign, sum, base=lambda: 0)
+
+    def hold(asked: int) -> Iterator[None]:
+        with shared.block(asked):
+            yield
+
+    def drop(asked: int) -> None:
+        generator = hold(asked)
+        next(generator)
+        dropped.append(generator)
+
+    def take() -> None:
+        drop(10)
+        with shared.block(5):
+            assert limit == [5]
+            drop(20)
+        assert limit == [100]
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert limit == [100]

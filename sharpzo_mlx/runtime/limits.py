@@ -38,7 +38,7 @@ class SharedLimit:
         self, assign: Callable[[int], int], combine: Callable[[Sequence[int]], int], base: Callable[[], int]
     ) -> None:
         self._assign, self._combine, self._base = assign, combine, base
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a dropped generator may end its block wherever Python collects garbage
         self._asked: list[int] = []  # by the blocks that are inside
         self._outside = self._held = 0  # the limit outside of all blocks, and the base
 
@@ -59,8 +59,12 @@ class SharedLimit:
                 self._settle()
 
     def _settle(self) -> None:
-        inside = self._held + self._combine(self._asked) if self._asked else self._outside
-        self._assign(min(self._outside, inside))
+        while True:
+            asked = list(self._asked)
+            inside = self._held + self._combine(asked) if asked else self._outside
+            self._assign(min(self._outside, inside))
+            if asked == self._asked:
+                return
 
 
 _here = threading.local()
