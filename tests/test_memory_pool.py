@@ -13,6 +13,7 @@ from pretended_gpu import Pool, pretend_gpu
 import sharpzo_mlx as sz
 from sharpzo_mlx.runtime import limits
 from sharpzo_mlx.runtime.limits import bounded_cache, pool_limit
+from sharpzo_mlx.tuning.search import TuneStep
 
 
 @pytest.mark.parametrize(("machine", "limit"), [(8, 512), (16, 1024), (32, 2048), (192, 2048), (4, 512)])
@@ -78,13 +79,21 @@ def test_tuning_and_texts_are_inside(
     pool = pretend_gpu(monkeypatch)
     sz.load(tiny_model).encode_texts("a dog")
     assert pool.limits == [2**40, pool_limit(), pool_limit(), 2**40]
-    config = sz.TuneConfig(shots=2, head="none", generations=1, steps=0, memory_budget=2**32)
-    config = config.with_settings({"space.dimension": 8, "stage1.population": 4})
-    events = sz.tune_steps(sz.load(tiny_model), photos, config, output=tmp_path / "run")
-    seen = [pool.limit for _ in events]
-    assert len(seen) > 2
-    assert set(seen) == {2**32}  # a batch of candidates is not freed and allocated anew
-    assert pool.limit == 2**40
+    monkeypatch.setattr(limits, "physical", lambda: 8 * 2**30)
+    for name, budget, limit in (("given", 2**32, 2**32), ("default", None, 2**30)):
+        config = sz.TuneConfig(shots=2, head="none", generations=2, steps=0, memory_budget=budget)
+        config = config.with_settings({"space.dimension": 8, "stage1.population": 4})
+        events = sz.tune_steps(sz.load(tiny_model), photos, config, output=tmp_path / name)
+        while not isinstance(next(events), TuneStep):
+            pass
+        assert pool.limit == limit  # a batch of candidates is not freed and allocated anew
+        events.close()  # type: ignore[attr-defined]
+        assert pool.limit == 2**40
+        events = sz.tune_steps(sz.load(tiny_model), photos, output=tmp_path / name, resume=True)
+        seen = [pool.limit for _ in events]
+        assert len(seen) >= 2
+        assert set(seen) == {limit}
+        assert pool.limit == 2**40
 
 
 def test_a_dropped_generator_may_end_its_block_while_a_limit_changes() -> None:
