@@ -131,3 +131,21 @@ def test_a_dropped_generator_may_end_its_block_while_a_limit_changes() -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert limit == [100]
+
+
+def test_ctrl_c_at_the_beginning_of_a_block_leaves_no_limit_behind() -> None:
+    limits_set = [100]
+
+    def assign(new: int) -> int:
+        limits_set.append(new)
+        if len(limits_set) == 3:
+            raise KeyboardInterrupt
+        return limits_set[-2]
+
+    shared = limits.SharedLimit(assign, sum, base=lambda: 0)
+    with pytest.raises(KeyboardInterrupt), shared.block(5):
+        pass
+    assert limits_set == [100, 5, 5, 100]
+    with shared.block(7):
+        assert limits_set[-1] == 7
+    assert limits_set[-1] == 100

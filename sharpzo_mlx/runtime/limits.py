@@ -39,31 +39,32 @@ class SharedLimit:
     ) -> None:
         self._assign, self._combine, self._base = assign, combine, base
         self._lock = threading.RLock()  # a dropped generator may end its block wherever Python collects garbage
-        self._asked: list[int] = []  # by the blocks that are inside
+        self._asked: dict[object, int] = {}  # by the blocks that are inside
         self._outside = self._held = 0  # the limit outside of all blocks, and the base
 
     @contextmanager
     def block(self, asked: int) -> Iterator[None]:
         """Ask for a limit inside a block; a lower one from outside stays."""
-        with self._lock:
-            if not self._asked:
-                self._held = self._base()
-                self._outside = self._assign(self._held + asked)
-            self._asked.append(asked)
-            self._settle()
+        block = object()
         try:
+            with self._lock:
+                if not self._asked:
+                    self._held = self._base()
+                    self._outside = self._assign(self._held + asked)
+                self._asked[block] = asked
+                self._settle()
             yield
         finally:
             with self._lock:
-                self._asked.remove(asked)
-                self._settle()
+                if self._asked.pop(block, None) is not None:  # Ctrl-C may come before it is inside
+                    self._settle()
 
     def _settle(self) -> None:
         while True:
-            asked = list(self._asked)
+            asked = list(self._asked.values())
             inside = self._held + self._combine(asked) if asked else self._outside
             self._assign(min(self._outside, inside))
-            if asked == self._asked:
+            if asked == list(self._asked.values()):
                 return
 
 
