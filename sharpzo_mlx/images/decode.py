@@ -94,6 +94,8 @@ def _open(file: BinaryIO) -> tuple[Image.Image, DecodingPlan]:
     size = file.seek(0, 2)
     if not size:
         raise ValueError("the file is empty")
+    if size > BUDGET.total:
+        raise ValueError(f"a file of {size / 1e6:.0f} MB is larger than can be decoded safely")
     file.seek(0)
     image = Image.open(file, formats=_registered_kinds())
     if image.width * image.height > MAX_PIXELS:

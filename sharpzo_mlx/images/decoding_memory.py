@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 WIDE = 4  # of every other mode
 ON_THE_WAY = {"WEBP": 12, "AVIF": 14, "HEIF": 8}  # bytes of a pixel that a decoder takes beside the picture
 KEPT = {"WEBP": 8}  # and those of them that it keeps afterwards
+READ_WHOLE = tuple(ON_THE_WAY)  # formats whose plugin reads the file at once
 DRAFTS = (1, 2, 4, 8)  # libjpeg can decode at these fractions
 FACTORS = range(1, 9)
 
@@ -85,27 +87,38 @@ def plan_decoding(image: Image.Image, file_size: int, coefficients: float = 0.0)
         ValueError: the picture does not fit at any reduction.
     """
     pixels, stored = image.width * image.height, NARROW.get(image.mode, WIDE)
-    fixed = file_size + coefficients * pixels
-    for draft in DRAFTS if isinstance(image.format, str) and image.format in ("JPEG", "MPO") else DRAFTS[:1]:
+    kept, passing = KEPT.get(image.format or "", 0), _on_the_way(image)
+    fixed = coefficients * pixels + (file_size if image.format in READ_WHOLE else 0) + _strip_size(image, file_size)
+    for draft in DRAFTS if image.format in ("JPEG", "MPO") else DRAFTS[:1]:
         count = pixels / draft**2
-        decoding = fixed + count * (stored + _on_the_way(image, stored))
+        decoding = fixed + count * (stored + passing)
         if decoding > BUDGET.total:
             continue
         for factor in FACTORS:
-            converting = fixed + count * (stored + KEPT.get(image.format or "", 0) + WIDE / factor**2)
+            converting = fixed + count * (stored + kept + WIDE / factor**2)
             if converting <= BUDGET.total or factor == FACTORS[-1]:
                 return DecodingPlan(draft, factor, int(max(decoding, converting)))
-    needed = fixed + pixels * (stored + _on_the_way(image, stored))
-    raise ValueError(
-        f"{image.width} x {image.height} pixels need {needed / 1e6:.0f} MB, more than can be decoded safely"
-    )
+    needed = (fixed + pixels * (stored + passing)) / 1e6
+    raise ValueError(f"{image.width} x {image.height} pixels need {needed:.0f} MB, more than can be decoded safely")
 
 
-def _on_the_way(image: Image.Image, stored: int) -> float:
+def _on_the_way(image: Image.Image) -> float:
     """Return the bytes of each pixel that decoding takes beside the picture."""
-    if image.format != "TIFF":
-        return ON_THE_WAY.get(image.format or "", 0) * (2 if image.info.get("bit_depth", 8) > 8 else 1)
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(258, (1,))  # of each channel
-    in_strip = sum(bits if isinstance(bits, tuple) else (bits,)) / 8  # a compressed strip can be the whole picture
-    return in_strip + (stored if tags.get(274, 1) != 1 else 0)  # Pillow turns it upright as it loads
+    if image.format == "TIFF":  # Pillow turns it upright as it loads
+        return NARROW.get(image.mode, WIDE) if _tag(image, 274, 1) != 1 else 0
+    return ON_THE_WAY.get(image.format or "", 0) * (2 if image.info.get("bit_depth", 8) > 8 else 1)
+
+
+def _strip_size(image: Image.Image, file_size: int) -> float:
+    """Return the bytes of a compressed strip or tile of a TIFF file, which can be the whole picture."""
+    if image.format != "TIFF" or _tag(image, 259, 1) == 1:
+        return 0
+    bits = _tag(image, 258, 1)
+    channels: float = sum(bits if isinstance(bits, tuple) else (bits,)) / 8
+    width, rows = _tag(image, 322, image.width), min(_tag(image, 278, image.height), image.height)
+    return float(width * _tag(image, 323, rows)) * channels + file_size
+
+
+def _tag(image: Image.Image, number: int, otherwise: Any) -> Any:
+    found = getattr(image, "tag_v2", {}).get(number)
+    return otherwise if found is None else found

@@ -17,6 +17,7 @@ from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF's tag
 PLAIN_PIXELS = 5_000_000  # of files for mlx-data, whose threads do not share a budget: 65 MB each at most
+PLAIN_BYTES = 32_000_000  # of such a file
 
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman: every decoder reads them alike
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
@@ -30,9 +31,9 @@ def is_plain_jpeg(data: bytes) -> bool:
 
     It does so for whole, upright, 8-bit JPEG files of three components. It gives grey files one channel and CMYK files
     four, ignores the orientation, and fills the missing part of a file that was cut short with grey, without an error.
-    Files of more than `PLAIN_PIXELS` pixels are left to Pillow, which decodes large pictures as fast.
+    Files of more than `PLAIN_PIXELS` pixels or `PLAIN_BYTES` bytes are left to Pillow.
     """
-    if not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if len(data) > PLAIN_BYTES or not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return False
     for marker, segment in _segments(io.BytesIO(data)):
         if marker == _APP1 and not _says_upright(segment):

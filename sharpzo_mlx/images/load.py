@@ -28,7 +28,7 @@ from PIL import Image
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, held_image, open_image
-from sharpzo_mlx.images.jpeg import is_plain_jpeg
+from sharpzo_mlx.images.jpeg import PLAIN_BYTES, is_plain_jpeg
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.images.quiet import quiet
 from sharpzo_mlx.runtime.threads import kept_threads
@@ -236,7 +236,7 @@ def _is_plain(path: Path) -> bool:
         return False
     try:
         with open_regular(path) as file:
-            return is_plain_jpeg(file.read())
+            return is_plain_jpeg(file.read(PLAIN_BYTES + 1))
     except OSError:
         return False
 
