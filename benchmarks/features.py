@@ -27,8 +27,8 @@ from memory import SIZE, write_photographs, write_random_model
 from mlx.utils import tree_flatten
 from oracle import KEEP_MEMORY
 
+from sharpzo_mlx.clip.batches import IMAGE_BATCH
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.clip.handle import IMAGE_BATCH
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.features.views import VIEWS
 from sharpzo_mlx.images.load import stream
@@ -48,7 +48,7 @@ def ours(folder: Path, paths: list[Path]) -> dict[str, Any]:
         processor = time.process_time()
         for batch in stream(paths, clip.config.preprocessor, batch_size=IMAGE_BATCH):
             waited += time.perf_counter() - asked
-            rows.append(np.array(clip.encode_pixels(batch.pixels)))
+            rows.append(np.array(clip.encode_pixels(batch.pictures)))
             asked = time.perf_counter()
         rounds.append((time.perf_counter() - start, time.process_time() - processor, waited))
     np.save(folder / "ours.npy", np.concatenate(rows))
@@ -65,7 +65,7 @@ def timed_views(clip: sz.Clip, paths: list[Path]) -> float:
     start = time.perf_counter()
     images = [(path, digest(path)) for path in paths]
     for batch in stream_views(images, clip.config.preprocessor, views=VIEWS, batch_size=IMAGE_BATCH):
-        clip.encode_pixels(batch.pixels)
+        clip.encode_pixels(batch.pictures)
     return len(paths) / (time.perf_counter() - start)
 
 

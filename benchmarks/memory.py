@@ -123,7 +123,7 @@ def measure_encode_peak(images: int, batch: int) -> dict[str, float]:
         paths = write_photographs(Path(scratch), images)
         memory.reset_mlx_peak()
         for part in stream(paths, make_config(SIZE).preprocessor, batch_size=batch):
-            encode(part.pixels)
+            encode(part.pictures)
     return {"mlx_mb": memory.mlx_peak() / 1e6, "process_mb": memory.process_peak() / 1e6}
 
 

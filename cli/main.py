@@ -34,9 +34,11 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
 }
 USER_ERROR, INTERRUPTED = 2, 130
 # errors of the machine, which one line explains
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+_MACHINE_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENXIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, a quota, the limit of a file
 # errors of a path that the user gave
-_PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+_PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT}
+_FULL_REMEDY = "make room; `tune --output RUN --resume` continues a run"
 _GPU_REMEDY = "lower --memory-budget or close other programs; `tune --output RUN --resume` continues a run"
 _LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
@@ -163,9 +165,10 @@ def _system_error(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS:
+    if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS | _FULL:
         raise error
-    advice = remedy(error, "name another path" if error.errno in _PATH_ERRORS else "")
+    otherwise = "name another path" if error.errno in _PATH_ERRORS else ""
+    advice = remedy(error, _FULL_REMEDY if error.errno in _FULL else otherwise)
     return _fail("; ".join(filter(None, (f"{error.filename or 'the disk'}: {why(error)}", advice))))
 
 

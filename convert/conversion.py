@@ -11,6 +11,7 @@ PosixPath('m')
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from sharpzo_mlx import reading
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
@@ -34,6 +36,7 @@ from .sources import Source, find
 from .weights import DTYPES, bring_to_layout, name_of, read_files
 
 FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".npz")
+MAXIMUM_CARD = 2**20  # bytes of a card that is kept
 FIRST_TOKEN = "!"  # id 0, with which OpenAI and open_clip pad texts
 WIDEST = "text_model.embeddings.token_embedding.weight"  # the weight whose dtype a report gives
 
@@ -167,7 +170,7 @@ def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, A
 def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
-        return Tokenizer.from_folder(found.folder)
+        return Tokenizer.from_folder(found.folder, config.text)
     tokenizer = Tokenizer(clip_vocabulary(padding=FIRST_TOKEN))
     if config.text.vocab_size != tokenizer.eos_id + 1:
         raise UserError(
@@ -194,7 +197,7 @@ def _count_parameters(model: Model) -> int:
 
 def _card(found: Source, dtype: str | None, quantise: Quantisation | None, ours: bool) -> str:
     """Return a new card, or the card of our own folder where its weights stay as they are."""
-    own = found.folder / CARD
-    if ours and dtype is None and quantise is None and own.is_file():
-        return own.read_text("utf-8")
+    if ours and dtype is None and quantise is None:
+        with suppress(OSError, ValueError):  # no card, or none that can be read
+            return reading.read_text(found.folder / CARD, MAXIMUM_CARD)
     return card.write(found.name, dtype=dtype, quantise=quantise, licence=found.licence, on_hub=found.on_hub)

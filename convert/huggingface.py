@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 
 import mlx.core as mx
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line
 
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 BUFFERS = frozenset({"text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"})
@@ -103,4 +103,4 @@ def _difference(missing: list[str], unused: list[str]) -> str:
 
 
 def _examples(names: list[str]) -> str:
-    return ", ".join(name[:80] for name in names[:2]) + (", ..." if len(names) > 2 else "")
+    return ", ".join(one_line(name) for name in names[:2]) + (", ..." if len(names) > 2 else "")

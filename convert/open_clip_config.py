@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sharpzo_mlx.clip.config import RESNET
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
@@ -112,7 +112,7 @@ def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
         "vision_config": _vision(vision, quick),
     }
     size = described["vision_config"]["image_size"]
-    return described | {"preprocessor": _preprocessor(given.get("preprocess_cfg") or {}, size)}
+    return described | {"preprocessor": _preprocessor(_optional(given, "preprocess_cfg"), size)}
 
 
 def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -122,10 +122,18 @@ def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     return section
 
 
+def _optional(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object of named values, which may be absent."""
+    section = given.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"open_clip_config.json: {name} is {shown(section)}; it must be an object of named values")
+    return section
+
+
 def _number(given: Mapping[str, Any], name: str, default: int | float | None) -> Any:
     value = default if given.get(name) is None else given[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**31:
-        raise UserError(f"open_clip_config.json: {name} is {value!r}; expected a number")
+        raise UserError(f"open_clip_config.json: {name} is {shown(value)}; expected a number")
     return value
 
 
@@ -149,16 +157,20 @@ def _refuse_fields(kind: str, section: Mapping[str, Any]) -> None:
     for field, value in section.items():
         if (field in _NEUTRAL and value in _NEUTRAL[field]) or field in _READ | _IGNORED:
             continue
-        raise UserError(f"open_clip_config.json: {kind}.{field} is {str(value)[:40]!r}, not supported; {SUPPORTED}")
+        raise UserError(
+            f"open_clip_config.json: {kind}.{one_line(field)} is {shown(value)}, not supported; {SUPPORTED}"
+        )
     pools = {"vision_cfg": ("tok",), "text_cfg": ("argmax", "eos")}[kind]
     if section.get("pool_type", pools[0]) not in pools:
-        raise UserError(f"open_clip_config.json: {kind}.pool_type is {section['pool_type']!r}; supported is {pools[0]}")
+        raise UserError(
+            f"open_clip_config.json: {kind}.pool_type is {shown(section['pool_type'])}; supported is {pools[0]}"
+        )
 
 
 def _activation(section: Mapping[str, Any], quick: bool) -> str:
     arguments = section.get("act_kwargs") or {}
     if arguments and (quick or arguments != {"approximate": "tanh"}):
-        raise UserError(f"open_clip_config.json: act_kwargs is {str(arguments)[:60]}, not supported; {SUPPORTED}")
+        raise UserError(f"open_clip_config.json: act_kwargs is {shown(arguments)}, not supported; {SUPPORTED}")
     return "gelu_pytorch_tanh" if arguments else "quick_gelu" if quick else "gelu"
 
 
@@ -168,7 +180,7 @@ def _tower(section: Mapping[str, Any], width: int, quick: bool) -> dict[str, Any
         "intermediate_size": int(width * _number(section, "mlp_ratio", 4.0)),
         "num_hidden_layers": _number(section, "layers", 12),
         "hidden_act": _activation(section, quick),
-        "layer_norm_eps": float(_number(section.get("norm_kwargs") or {}, "eps", 1e-5)),
+        "layer_norm_eps": float(_number(_optional(section, "norm_kwargs"), "eps", 1e-5)),
     }
 
 
@@ -190,7 +202,7 @@ def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     size, layers = section.get("image_size", 224), section.get("layers", 12)
     size = size[0] if isinstance(size, list) and len(set(map(str, size))) == 1 else size
     size = _number({"image_size": size}, "image_size", None)
-    width, head = _number(section, "width", 768), _number(section, "head_width", HEAD)
+    width, head = _number(section, "width", 768), max(1, _number(section, "head_width", HEAD))
     if isinstance(layers, list):
         heads = width * POOLED // head
         return {
@@ -209,13 +221,13 @@ def _preprocessor(given: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Translate open_clip's `preprocess_cfg`, which knows two filters and three ways to resize."""
     mode = given.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
-        raise UserError(f"open_clip_config.json: resize_mode is {mode!r}; supported are shortest and squash")
+        raise UserError(f"open_clip_config.json: resize_mode is {shown(mode)}; supported are shortest and squash")
     square = {"height": size, "width": size}
     return {
         "size": square if mode == "squash" else {"shortest_edge": size},
         "crop_size": square,
         "do_center_crop": mode == "shortest",
         "resample": 2 if given.get("interpolation") == "bilinear" else 3,
-        "image_mean": list(given.get("mean") or CLIP_MEAN),
-        "image_std": list(given.get("std") or CLIP_STD),
+        "image_mean": given.get("mean") or CLIP_MEAN,
+        "image_std": given.get("std") or CLIP_STD,
     }

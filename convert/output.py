@@ -2,7 +2,8 @@
 
 A new folder is filled beside its place under a hidden name and renamed when it is whole, so that Ctrl-C or a full disk
 change nothing. An existing folder is replaced only with `force`, and only when it is a model folder of this project and
-holds nothing else.
+holds nothing else. The new and the old folder are exchanged in one step; where the disk cannot, the old one is moved
+aside first. What a killed conversion leaves, the next one to the same place removes or puts back.
 
 >>> with fill(resolve(Path("m"), force=False)) as folder:  # doctest: +SKIP
 ...     (folder / "config.json").write_text("{}")
@@ -10,19 +11,25 @@ holds nothing else.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
-from sharpzo_mlx.errors import UserError, is_gpu_error, remedy
+from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy
 from sharpzo_mlx.files import check_spelling, missing_folders, remove_empty
 
+from .exchange import exchange
+
 OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS})
+UNFINISHED = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}-.*" for name in sorted(OUR_FILES)))
+_RANDOM = "[a-z0-9_]{8}"  # how mkdtemp ends a name
 
 
 def resolve(output: Path, *, force: bool) -> Path:
@@ -35,6 +42,7 @@ def resolve(output: Path, *, force: bool) -> Path:
     check_spelling(folder)
     if folder.is_symlink():  # replace the folder that a link points to, not the link
         folder = folder.resolve()
+    _clear_up(folder.absolute())
     if not folder.exists():
         return folder
     if not folder.is_dir():
@@ -73,7 +81,7 @@ def fill(folder: Path) -> Iterator[Path]:
     made = missing_folders(folder.parent)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
+        unfinished, lock = _make_unfinished(folder.absolute())
     except OSError as error:
         remove_empty(made)
         advice = remedy(error, "choose another --output")
@@ -92,13 +100,65 @@ def fill(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot be written ({reason}); choose another --output") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_unfinished(folder: Path) -> tuple[Path, int]:
+    """Return a new hidden folder beside `folder`, and its open handle, whose lock says that its writer lives."""
+    while True:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        handle = os.open(unfinished, os.O_RDONLY)
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if unfinished.exists():  # else another conversion has taken it for a leftover before it was locked
+            return unfinished, handle
+        os.close(handle)
+
+
+def _clear_up(folder: Path) -> None:
+    """Put back or remove what killed conversions to this place have left beside it."""
+    leftover = re.compile(rf"\.{re.escape(folder.name)}-(old-)?{_RANDOM}")
+    try:
+        names = [name for name in os.listdir(folder.parent) if leftover.fullmatch(name)]
+    except OSError:
+        return
+    for name in sorted(names):
+        with suppress(OSError):
+            _clear_up_one(folder.parent / name, folder)
+
+
+def _clear_up_one(leftover: Path, folder: Path) -> None:
+    """Put back the old folder where the new one did not take its place; remove any other whose writer is dead."""
+    handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError while its writer lives
+        names = os.listdir(leftover)
+        if any(name not in OUR_FILES and not UNFINISHED.fullmatch(name) for name in names):
+            return  # not of a conversion
+        if leftover.name.startswith(f".{folder.name}-old-") and not folder.exists() and _is_ours(leftover):
+            leftover.rename(folder)
+            notify(f"{folder}: put back after a conversion that was killed")
+        else:
+            for one in names:
+                (leftover / one).unlink()  # OSError for a folder, which is not of a conversion either
+            leftover.rmdir()
+    finally:
+        os.close(handle)
 
 
 def _swap(unfinished: Path, folder: Path) -> None:
-    """Rename the new folder to its place; an old one is moved aside first, and back if the rename fails."""
+    """Bring the new folder to its place, and the old one under a hidden name, which is removed.
+
+    Raises:
+        UserError: a folder that is not ours has come there meanwhile.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         unfinished.replace(folder)
         return
+    if _list_files(folder) and not _is_ours(folder):
+        raise UserError(f"{folder}: another folder has come there meanwhile; choose another --output")
+    if exchange(unfinished, folder):
+        return  # what has the hidden name now is removed as an unfinished folder is
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.replace(aside)
     try:

@@ -11,14 +11,15 @@ a wrong path or a missing shard is an error before anything large is read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.files import open_regular
 
 from . import hub, open_clip_config, torch_file
 from .catalog import resolve
@@ -35,7 +36,6 @@ CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 SMALL_FILES = (CONFIG, "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "README.md")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-MAXIMUM_JSON = 64 * 2**20  # bytes; the index of a large model is about one MiB
 CLIP_WORDS = 49408
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -119,13 +119,12 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, unreadable, too large, or holds something else.
     """
     try:
-        if path.stat().st_size > MAXIMUM_JSON:
-            raise UserError(f"{path}: larger than any such file; download it again")
-        found = json.loads(path.read_text("utf-8"))
+        found = reading.read_json(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a folder that has this file") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON; download the file again") from error
+        why = reading.reason(error)
+        raise UserError(f"{path}: cannot be read ({why}); give a folder that has this file") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {reading.reason(error)}; download the file again") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: not a JSON object; download the file again")
     return found
@@ -252,8 +251,9 @@ def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
 def _licence(card: Path) -> str | None:
     """Return the value of `license:` in the card's front matter, or None."""
     try:
-        text = card.read_text("utf-8")[:10_000]
-    except (OSError, UnicodeError):
+        with open_regular(card) as file:
+            text = file.read(10_000).decode("utf-8", "replace")
+    except OSError:
         return None
     front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
     found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None

@@ -18,9 +18,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.clip.shapes import compare_sizes
+from sharpzo_mlx.errors import UserError, one_line
 
 from . import npz, torch_file
 from .huggingface import to_mlx
@@ -58,7 +60,7 @@ def read_files(paths: tuple[Path, ...], dtype: mx.Dtype | None) -> tuple[dict[st
         else:
             shard = npz.read(path, prepare) if path.suffix == ".npz" else torch_file.read(path, prepare)
         if twice := weights.keys() & shard.keys():
-            raise UserError(f"{path}: {min(twice)} is in another shard too; download the checkpoint again")
+            raise UserError(f"{path}: {one_line(min(twice))} is in another shard too; download the checkpoint again")
         weights |= shard
     return weights, ours
 
@@ -82,6 +84,7 @@ def bring_to_layout(
         UserError: the tensors are not those of the model, or hold NaN, infinity or whole numbers.
     """
     try:
+        compare_sizes(config, {name: array.shape for name, array in given.items()})
         laid_out = given
         if config.quantization is None:
             parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))
@@ -121,7 +124,7 @@ def narrow(array: mx.array, dtype: mx.Dtype) -> mx.array:
     if array.size == 1 or not mx.issubdtype(array.dtype, mx.floating):
         return array
     cast = array.astype(dtype)
-    return cast if mx.all(mx.isfinite(cast)).item() else array
+    return cast if all_finite(cast) else array
 
 
 def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
@@ -137,12 +140,12 @@ def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
     """
     if not mx.issubdtype(array.dtype, mx.floating):
         if name.endswith((".weight", ".bias", LOGIT_SCALE)) and array.dtype != mx.uint32:  # uint32: quantised
-            raise UserError(f"{name} holds {array.dtype}, not floating numbers; use the original checkpoint")
+            raise UserError(f"{one_line(name)} holds {array.dtype}, not floating numbers; use the original checkpoint")
         return array
     wanted = array.dtype if dtype is None else mx.float32 if name == LOGIT_SCALE else dtype
     cast = array.astype(wanted)
-    if mx.all(mx.isfinite(cast)).item():
+    if all_finite(cast):
         return cast
-    if mx.all(mx.isfinite(array)).item():
-        raise UserError(f"{name} has values beyond {wanted}'s range; choose --dtype bfloat16 or float32")
-    raise UserError(f"{name} holds NaN or infinity; the file is damaged, download it again")
+    if all_finite(array):
+        raise UserError(f"{one_line(name)} has values beyond {wanted}'s range; choose --dtype bfloat16 or float32")
+    raise UserError(f"{one_line(name)} holds NaN or infinity; the file is damaged, download it again")

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.params import (
     LARGE,
+    LARGEST,
     LONGEST,
     MOST,
     STAGE2,
@@ -106,7 +107,7 @@ class TuneConfig:
     """
 
     shots: int | None = option(None, "training images a class [16, or all there are]", minimum=1, maximum=LONGEST)
-    seed: int = option(0, "seed of the drawn images and of the search", minimum=0)
+    seed: int = option(0, "seed of the drawn images and of the search", minimum=0, maximum=LARGEST)
     template: str | None = option(None, "prompt with {} for the class name [a photo of a {}.]")
     templates: str | None = option(None, "average zero-shot over templates: imagenet, small, or a file with one a line")
     head: HeadKind = option("gda", "classifier learned from the images beside the words; none: SharpZO alone")
@@ -115,9 +116,13 @@ class TuneConfig:
         None, "generations of stage 1 [0, with --head none 60]", minimum=0, maximum=LONGEST
     )
     steps: int | None = option(None, "steps of stage 2 [24, with --head none 120]", minimum=0, maximum=LONGEST)
-    query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", minimum=1)
+    query_budget: int | None = option(
+        None, "stop after this many queries (evaluations of the loss)", minimum=1, maximum=LARGEST
+    )
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
-    memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, unit="bytes")
+    memory_budget: int | None = option(
+        None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, maximum=LARGEST, unit="bytes"
+    )
 
     space: SpaceParams = field(default_factory=SpaceParams)
     stage1: Stage1Params = field(default_factory=Stage1Params)

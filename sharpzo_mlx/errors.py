@@ -42,6 +42,24 @@ def remedy(error: OSError, otherwise: str) -> str:
     return PRIVACY if sys.platform == "darwin" and error.errno == errno.EPERM else otherwise
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Return a value of a stranger's file for an error: short, in one line, and what is nested by its kind."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        few = len(value) <= 4 and not any(isinstance(item, (dict, list, tuple)) for item in value)
+        return f"[{', '.join(shown(item, 20) for item in value)}]" if few else f"a list of {len(value)}"
+    if isinstance(value, int) and abs(value) >= 10**most:
+        return "a number of very many digits"  # Python refuses to print the largest
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def one_line(text: str, most: int = 80) -> str:
+    """Return the beginning of a text from a stranger's file, with a space for each character that cannot be printed."""
+    return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
 def notify(line: str) -> None:
     """Give the user one line of notice, as a warning of the logger `sharpzo_mlx`."""
     logging.getLogger("sharpzo_mlx").warning(line)

@@ -9,6 +9,8 @@ new one, never a part. Outside the folders that the user names, only the cache f
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import os
 import stat
 import sys
@@ -22,6 +24,8 @@ from sharpzo_mlx.errors import UserError, remedy, why
 
 CACHE_VARIABLE = "SHARPZO_MLX_CACHE"
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
+OWN = "sharpzo-"  # in the names of temporary files, so that no file of a user's is taken for one
+WRITE_ERRORS = ("[write]", "[save_safetensors]")  # how MLX's errors of a file that cannot be written begin
 
 
 def cache_folder() -> Path:
@@ -115,20 +119,66 @@ def check_spelling(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` after the block; remove it after an error."""
+    """Yield a temporary path beside `path`, and rename it to `path` after the block; remove it after an error.
+
+    What killed processes left of the same file is removed first.
+
+    Raises:
+        OSError: the file cannot be written; its `filename` is `path`. MLX's error of a full disk becomes one too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # MLX's save functions insist on the suffix
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _make_temporary(path)
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+    except RuntimeError as error:
+        if not str(error).startswith(WRITE_ERRORS):
+            raise
+        raise _find_reason(temporary, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, or the temporary one, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """Return an open new file beside a path, which is locked while its writer lives, and remove those that are not."""
+    remove_leftovers(path, OWN)
+    while True:
+        try:
+            # MLX's save functions insist on the suffix
+            handle, name = tempfile.mkstemp(prefix=f".{path.stem}-{OWN}", suffix=path.suffix, dir=path.parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # else another process has taken it for a leftover before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _find_reason(temporary: Path, path: Path) -> OSError:
+    """Return why MLX could not write a file, which it does not say: by writing more into it."""
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        return OSError(error.errno, error.strerror, str(path))
+    return OSError(errno.EIO, "could not be written whole", str(path))
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -142,15 +192,46 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that a process left beside `path` when it was killed while writing."""
-    for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+def remove_leftovers(path: Path, mark: str = "") -> None:
+    """Remove the temporary files that a process left beside `path` when it was killed while writing.
+
+    A file whose writer lives is locked, and stays; so do all on a disk without locks.
+
+    Args:
+        path: the file that was to be written.
+        mark: how the middle of their names begins.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-{mark}*{glob.escape(path.suffix)}"):
+        with suppress(OSError):
+            handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+            finally:
+                os.close(handle)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; OSError for a pipe, socket or device, where a reader may block forever."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises its own error
+    """Open a file for reading without ever waiting for a writer.
+
+    What was opened is asked for its kind too, because the path may be another file's by then. A link is followed.
+
+    Raises:
+        OSError: the file cannot be opened, or is a folder, pipe, socket or device.
+    """
+    _refuse_odd(path.stat().st_mode, path)  # opening some devices does something already
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _refuse_odd(os.fstat(handle).st_mode, path)
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _refuse_odd(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.open("rb")

@@ -125,7 +125,9 @@ def test_full_disk_is_one_line(command: Any, capsys: Capture) -> None:
 
     command(body)
     assert main.run(["probe"]) == 2
-    assert capsys.readouterr().err == "error: runs/x/run.json: no space left on device\n"
+    assert capsys.readouterr().err == (
+        "error: runs/x/run.json: no space left on device; make room; `tune --output RUN --resume` continues a run\n"
+    )
 
 
 def test_a_bug_keeps_its_traceback(command: Any) -> None:
@@ -137,12 +139,21 @@ def test_a_bug_keeps_its_traceback(command: Any) -> None:
         main.run(["probe"])
 
 
-def test_other_system_errors_are_bugs(command: Any) -> None:
+def test_a_file_that_vanishes_is_one_line(command: Any, capsys: Capture) -> None:
     def body() -> None:
         Path("does/not/exist").read_text()
 
     command(body)
-    with pytest.raises(FileNotFoundError):
+    assert main.run(["probe"]) == 2
+    assert capsys.readouterr().err == "error: does/not/exist: no such file or directory; name another path\n"
+
+
+def test_other_system_errors_are_bugs(command: Any) -> None:
+    def body() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    command(body)
+    with pytest.raises(OSError, match="Bad file descriptor"):
         main.run(["probe"])
 
 

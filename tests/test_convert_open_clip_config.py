@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other words": (change(text_cfg={"hf_model_name": "roberta-base"}), "'roberta-base'"),
     "average": (change(vision_cfg={"pool_type": "avg"}), "vision_cfg.pool_type is 'avg'"),
     "no first norm": (change(vision_cfg={"no_ln_pre": True}), "vision_cfg.no_ln_pre"),
-    "unknown field": (change(text_cfg={"mixture": 3}), "text_cfg.mixture is '3'"),
+    "unknown field": (change(text_cfg={"mixture": 3}), "text_cfg.mixture is 3"),
     "no sizes": (change(vision_cfg={"width": "wide"}), "width is 'wide'"),
     "absurd": (change(embed_dim=2**70), "embed_dim is"),
     "activation": (change(quick_gelu=True, text_cfg={"act_kwargs": {"approximate": "tanh"}}), "act_kwargs"),

@@ -13,7 +13,8 @@ import pytest
 import sharpzo_mlx as sz
 from sharpzo_mlx import demo
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.clip.checkpoint import fingerprint_of, load_config, load_model
+from sharpzo_mlx.clip.checkpoint import load_config, load_model
+from sharpzo_mlx.clip.fingerprint import fingerprint_of
 from sharpzo_mlx.demo.figures import FIGURES
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, SIZE, UNSEEN_STYLES, paint
 from sharpzo_mlx.demo.pose import Placement, pose

@@ -16,7 +16,7 @@ from PIL import Image
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.decode import ImageError, open_image
 from sharpzo_mlx.images.jpeg import is_plain_jpeg
-from sharpzo_mlx.images.load import preprocess, stream
+from sharpzo_mlx.images.load import normalise, preprocess, stream
 
 LOSSLESS = {"png": {}, "webp": {"lossless": True}, "tiff": {}, "bmp": {}, "gif": {}}
 
@@ -72,7 +72,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int, tmp_path: Path
     if kind == "jpg":
         assert is_plain_jpeg(file.read_bytes()) == (orientation == 1)
         (batch,) = stream([file], SMALL)
-        np.testing.assert_array_equal(batch.pixels[0], preprocess(open_image(file), SMALL))
+        np.testing.assert_array_equal(normalise(batch.pictures[0], SMALL), preprocess(open_image(file), SMALL))
 
 
 def test_heic_is_turned_once(tmp_path: Path) -> None:

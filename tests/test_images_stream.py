@@ -16,7 +16,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.images import load
 from sharpzo_mlx.images.decode import open_image
-from sharpzo_mlx.images.load import Batch, preprocess, stream
+from sharpzo_mlx.images.load import Batch, normalise, preprocess, stream
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 RAW = PreprocessorConfig(resize=None, crop=(32, 32), rescale_factor=None, mean=None, std=None)
@@ -43,7 +43,8 @@ def mixed_files(folder: Path) -> list[Path]:
 
 
 def collect(batches: list[Batch]) -> tuple[dict[int, Pixels], dict[int, str]]:
-    pixels = {i: one for batch in batches for i, one in zip(batch.indices, batch.pixels, strict=True)}
+    pairs = [pair for batch in batches for pair in zip(batch.indices, batch.pictures, strict=True)]
+    pixels = {index: normalise(one, SMALL) for index, one in pairs}
     return pixels, {i: reason for batch in batches for i, reason in batch.failed}
 
 
@@ -74,7 +75,7 @@ def test_a_file_that_only_mlx_data_refuses_is_read_by_pillow(tmp_path: Path, mon
     monkeypatch.setattr(load, "is_plain_jpeg", lambda data: True)
     (batch,) = stream(paths, SMALL)
     assert batch.indices == [0, 1, 2]
-    for pixels, path in zip(batch.pixels, paths, strict=True):
+    for pixels, path in zip(normalise(batch.pictures, SMALL), paths, strict=True):
         np.testing.assert_array_equal(pixels, preprocess(open_image(path), SMALL))
 
 

@@ -97,7 +97,7 @@ def test_stream_of_views_is_ordered_and_whole(batch_size: int, tmp_path: Path) -
     assert [index for batch in batches for index in batch.indices] == [0, 0, 0, 2, 2, 2, 3, 3, 3]
     assert [index for batch in batches for index, _ in batch.failed] == [1]
     assert all(len(batch.indices) + len(batch.failed) <= batch_size for batch in batches)
-    pixels = np.concatenate([batch.pixels for batch in batches])
+    pixels = np.concatenate([normalise(batch.pictures, SMALL) for batch in batches])
     for row, (place, number) in enumerate((place, number) for place in (0, 2, 3) for number in range(3)):
         path, found = images[place]
         expected = normalise(make_view(open_image(path), SMALL, found, number), SMALL)

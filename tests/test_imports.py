@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "sharpzo_mlx"
 # lowest first, as docs/how/architecture.md shows it; every entry is a folder or a file of the package's top level
 ORDER = (
-    *("errors", "options", "files", "rng"),
+    *("errors", "options", "files", "reading", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
     *("heads", "runs", "tuning", "evaluation", "report", "comparison"),
@@ -131,6 +131,7 @@ HEAVY = (
     "matplotlib",
     "jinja2",
     "scipy",
+    "msgspec",
 )
 
 

@@ -101,7 +101,7 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
         "mlx": "mlx", "numpy": "numpy", "huggingface_hub": "huggingface_hub", "cma": "cma", "click": "click",
         "cloup": "cloup", "threadpoolctl": "threadpoolctl", "tokenizers": "tokenizers", "rich": "rich",
         "PIL": "Pillow", "pillow_heif": "pillow-heif", "jinja2": "Jinja2", "matplotlib": "matplotlib",
-        "tomli": "tomli", "tomli_w": "tomli-w", "safetensors": "safetensors",
+        "tomli": "tomli", "tomli_w": "tomli-w", "safetensors": "safetensors", "msgspec": "msgspec",
     }  # fmt: skip
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", wheel.read(metadata).decode(), re.MULTILINE)

@@ -78,7 +78,7 @@ def rewrite(path: Path, arrays: dict[str, mx.array | None], words: dict[str, str
     ("arrays", "words", "problem"),
     [
         ({"guard_whitening": None, "guard_means": None, "head_scores": None}, {}, "another version .*tune again"),
-        ({"head_scores": None}, {}, "no readable prompt"),
+        ({"head_scores": None}, {}, "head_scores is missing"),
         ({"head_weight": mx.full((3, 6), mx.nan)}, {}, "head_weight has numbers that are not finite"),
         ({"head_weight": mx.ones((4, 6))}, {}, r"head_weight has shape \(4, 6\), not \(3, 6\)"),
         ({"head_bias": mx.ones((3, 1))}, {}, r"head_bias has shape \(3, 1\), not \(3,\)"),
@@ -91,10 +91,17 @@ def rewrite(path: Path, arrays: dict[str, mx.array | None], words: dict[str, str
         ({}, {"guard_spread": "0.0"}, "guard_spread is 0"),
         ({}, {"guard_centre": "nan"}, "guard_centre is nan"),
         ({}, {"logit_scale": "inf"}, "logit_scale is inf"),
-        ({}, {"text_share": "much"}, "no readable prompt"),
+        ({}, {"text_share": "much"}, "text_share is not a number"),
         ({}, {"class_names": '["a", "b"]'}, "class names"),
         ({}, {"class_names": "[1, 2, 3]"}, "class names"),
-        ({}, {"class_names": "3"}, "no readable prompt"),
+        ({}, {"class_names": "3"}, "class_names is not a list"),
+        ({}, {"class_names": "[" * 100_000}, "class names: .*nested more than 32 deep"),
+        ({}, {"class_names": "[]", "folders": "[]"}, "class names"),
+        ({}, {"template": None}, "template is missing"),
+        ({}, {"folders": '["a", "b", 3]'}, r"folders\[2\] is not a text"),
+        ({"head_distances": mx.array([2.0, 1.0])}, {}, "head_distances has numbers that do not rise"),
+        ({"head_bias": mx.array([1, 2, 3])}, {}, "head_bias is of type I32"),
+        ({"context": mx.ones((4,))}, {}, r"context has shape \(4,\), not 2 dimensions"),
     ],
 )
 def test_a_damaged_file_with_a_head_is_one_line(

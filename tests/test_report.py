@@ -234,7 +234,8 @@ def test_a_run_that_was_killed_before_there_was_anything_to_show(
     record = json.loads((folder / "run.json").read_text())
     unmeasured = json.dumps({**record, "status": "running", "results": None})
     for text, prompt, words in (
-        (json.dumps(record), False, "no prompt so far; continue it with `tune --resume`"),
+        (json.dumps({**record, "status": "running"}), False, "no prompt so far; continue it with `tune --resume`"),
+        (json.dumps(record), False, "missing, though the run is finished; tune again with another --output"),
         (unmeasured, True, "stopped before there was anything to show; continue it with `tune --resume`"),
         (unmeasured, False, "stopped before there was anything to show; continue it with `tune --resume`"),
         (None, False, "no run here"),

@@ -54,7 +54,7 @@ def test_only_what_a_run_has_is_written() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "lost"}, "status is not one of running, interrupted, finished"),
+        ({"status": "lost"}, "status is 'lost', which is none of its values"),
         ({"model": {"folder": "m"}}, "model.fingerprint is missing"),
         ({"model": "m"}, "model is not an object"),
         ({"shots": "16"}, "shots is not a whole number"),
@@ -63,8 +63,22 @@ def test_only_what_a_run_has_is_written() -> None:
         ({"class_names": ["cat", 5]}, "class_names[1] is not a text"),
         ({"images": {"train": [], "val": [["a.jpg"]]}}, "images.val[0] has 1 entries, not 2"),
         ({"images": {"train": [], "val": [["a.jpg", "0"]]}}, "images.val[0][1] is not a whole number"),
-        ({"versions": {"mlx": 3}}, "versions.mlx is not a text"),
+        ({"versions": {"mlx": 3}}, "versions[...] is not a text"),
         ({"zero_shot_val": "high"}, "zero_shot_val is not a number"),
+        ({"zero_shot_val": 1.5}, "zero_shot_val is not at most 1.000001"),
+        ({"zero_shot_val": -0.5}, "zero_shot_val is not at least -1e-06"),
+        ({"shots": -1}, "shots is not at least 0"),
+        ({"shots": 10**19}, "shots is not at most 1000000000000000"),
+        ({"class_folders": ["n01"]}, "class_folders has 1 entries, class_names 2"),
+        ({"dataset": "a\0b"}, "dataset has characters that no path or name has"),
+        ({"class_names": ["cat", "x" * 20_000]}, "class_names[1] is longer than 10000 characters"),
+        ({"class_names": ["cat", "\ud800"]}, "class_names[1] has characters that no path or name has"),
+        ({"images": {"train": [["a", 2]], "val": []}}, "images.train[0] has label 2, of 2 classes"),
+        ({"images": {"train": [["a", -1]], "val": []}}, "images.train[0][1] is not at least 0"),
+        (
+            {"images": {"train": [], "val": [], "test": [["a\0", 0]]}},
+            "images.test[0][0] has characters that no path or name has",
+        ),
     ],
 )
 def test_damage_is_named(change: dict[str, Any], message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Literal
 import mlx.core as mx
 import numpy as np
 import pytest
+from damaged_models import edit, unsign
 from method_runs import small_task
 from tiny_settings import SMALL, TINY
 
@@ -67,8 +67,8 @@ def test_a_list_of_ones_own(tmp_path: Path) -> None:
         (b"{} or {}\n", "line 1 '{} or {}': write {} once, where the class name goes"),
         (b"# nothing\n\n", "no templates; write one a line, with {} for the class name"),
         (b"", "no templates; write one a line, with {} for the class name"),
-        (b"caf\xe9 {}\n", "not UTF-8 text; save the templates as UTF-8"),
-        (b"a {}\n" * LARGEST, "too large for a list of templates; write one a line"),
+        (b"caf\xe9 {}\n", "not UTF-8 (byte 4); save the templates as UTF-8"),
+        (b"a {}\n" * LARGEST, "too large, over 1 MiB; give imagenet, small or a text file"),
         (None, "no such file of templates; give imagenet, small or a file"),
     ],
 )
@@ -112,16 +112,14 @@ def test_the_features_are_the_mean_of_the_templates(
     np.testing.assert_allclose(features, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
     assert features.dtype == mx.float32
     assert np.abs(np.array(features) - each[0]).max() > 0.01  # the templates matter
-    for size in ("CLASSES_AT_ONCE", "TEXT_BATCH"):
-        monkeypatch.setattr(f"sharpzo_mlx.prompts.ensemble.{size}", 2)
+    for size in ("prompts.ensemble.CLASSES_AT_ONCE", "clip.batches.TEXT_BATCH"):
+        monkeypatch.setattr(f"sharpzo_mlx.{size}", 2)
         np.testing.assert_allclose(template_features(clip, templates, NAMES), features, atol=1e-6)
 
 
 def test_a_tower_that_is_not_causal_reads_whole_texts(tiny_model: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
-    content = json.loads((folder / "config.json").read_text())
-    content["text_config"]["causal"] = False
-    (folder / "config.json").write_text(json.dumps(content))
+    folder = unsign(Path(shutil.copytree(tiny_model, tmp_path / "m")))
+    edit(folder / "config.json", lambda config: config["text_config"].update(causal=False))
     clip = sz.load(folder)
     assert not clip.config.text.causal
     expected = clip.encode_texts([PLAIN.replace("{}", name) for name in NAMES])

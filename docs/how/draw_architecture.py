@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "errors": "the error that a user sees in one line",
         "options": "an option: its default, its range, its help",
         "files": "whole files, written beside their place",
+        "reading": "text and JSON of strangers, bounded",
         "rng": "random numbers as a function of the seed",
     },
     "settings": {

@@ -3,8 +3,9 @@
 The quick and the tanh form are x times a logistic function. MLX's CPU backend on Linux computes that function one
 element at a time (20 ns each, more than the matrix products around it). There, a rational form replaces it, in blocks
 that fit the processor's cache: it takes a quarter of the time and stays within 4e-7 of the exact value. Everywhere
-else the function is `mx.sigmoid`. `in_place` gives all three activations for NumPy arrays, whose exp and tanh take a
-thirtieth of MLX's time on the CPU.
+else the function is `mx.sigmoid`. A GPU computes an activation in one compiled pass over its memory in place of three
+to nine. `in_place` gives all three activations for NumPy arrays, whose exp and tanh take a thirtieth of MLX's time on
+the CPU.
 
 >>> activation("quick_gelu")(mx.array([0.0])).item()
 0.0
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 import mlx.core as mx
@@ -33,17 +35,17 @@ BLOCK = 1 << 16  # elements: a quarter of a MB, so that the fraction's steps sta
 
 def quick_gelu(x: mx.array) -> mx.array:
     """Return x * sigmoid(1.702 x), the activation of OpenAI's checkpoints."""
-    return _logistic(lambda v, sigmoid: v * sigmoid(1.702 * v), x)
+    return _apply(_times_sigmoid, x)
 
 
 def gelu(x: mx.array) -> mx.array:
     """Return x * Phi(x), computed with the error function and not approximated."""
-    return 0.5 * x * (1 + mx.erf(x * SQRT_HALF))
+    return _apply(_times_normal, x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """Return the tanh form of GELU (Hendrycks & Gimpel, arXiv 1606.08415); (1 + tanh z) / 2 is sigmoid(2 z)."""
-    return _logistic(lambda v, sigmoid: v * sigmoid(SQRT_EIGHT_OVER_PI * (v + 0.044715 * v * v * v)), x)
+    return _apply(_times_tanh, x)
 
 
 def activation(name: str) -> Activation:
@@ -142,12 +144,36 @@ def _gelu(x: np.ndarray, spare: np.ndarray) -> None:
     x -= tail
 
 
-def _logistic(function: Callable[[mx.array, Activation], mx.array], x: mx.array) -> mx.array:
+def _times_sigmoid(x: mx.array, sigmoid: Activation = mx.sigmoid) -> mx.array:
+    return x * sigmoid(1.702 * x)
+
+
+def _times_tanh(x: mx.array, sigmoid: Activation = mx.sigmoid) -> mx.array:
+    return x * sigmoid(SQRT_EIGHT_OVER_PI * (x + 0.044715 * x * x * x))
+
+
+def _times_normal(x: mx.array, sigmoid: Activation = mx.sigmoid) -> mx.array:  # needs no logistic function
+    return 0.5 * x * (1 + mx.erf(x * SQRT_HALF))
+
+
+def _apply(function: Callable[..., mx.array], x: mx.array) -> mx.array:
     """Apply an elementwise function of x and a sigmoid, in the way that is fast on the device and in x's dtype."""
-    if x.dtype != mx.float32 or sys.platform != "linux" or not on_cpu():
-        return function(x, mx.sigmoid)
+    if not on_cpu():
+        return fuse(function)(x)
+    if x.dtype != mx.float32 or sys.platform != "linux" or function is _times_normal:
+        return function(x)
     if x.size <= BLOCK:
         return function(x, rational_sigmoid)
     flat = x.reshape(-1)
     blocks = [function(flat[i : i + BLOCK], rational_sigmoid) for i in range(0, x.size, BLOCK)]
     return mx.concatenate(blocks).reshape(x.shape)
+
+
+@cache
+def fuse(function: Callable[..., mx.array]) -> Activation:
+    """Return an elementwise function of x as one kernel of a GPU, for arrays of any shape."""
+
+    def of_x(x: mx.array) -> mx.array:
+        return function(x)
+
+    return cast("Activation", mx.compile(of_x, shapeless=True))

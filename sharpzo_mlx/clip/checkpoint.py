@@ -10,7 +10,6 @@ that made it. The file's metadata holds the weights' fingerprint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +23,13 @@ from mlx.utils import tree_flatten
 
 from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
 from sharpzo_mlx.clip.dtypes import STORED, computed_dtype, has_bfloat16
+from sharpzo_mlx.clip.fingerprint import fingerprint_of, fingerprint_of_file
+from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
+from sharpzo_mlx.clip.shapes import compare_sizes
 from sharpzo_mlx.clip.vocabulary import read_json
-from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.errors import UserError, notify, one_line, shown
 from sharpzo_mlx.files import atomic_path, atomic_write
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
@@ -36,6 +38,7 @@ TOWER_PREFIXES = {
     "vision": ("vision_model.", "visual_projection."),
 }
 SHARED = "logit_scale"
+MAXIMUM_SCALE = 40.0  # of the logarithm; CLIP's is 4.6, and cosines times its exponential must not overflow
 NAMED = 3  # how many weights an error names
 
 
@@ -51,7 +54,7 @@ def load_config(folder: str | Path) -> CLIPConfig:
     try:
         return CLIPConfig.from_dict(read_json(folder / CONFIG))
     except UserError as error:
-        message = str(error)
+        message = str(error).replace("preprocessor_config.json: ", "config.json: preprocessor.")
         raise UserError(message if str(folder) in message else f"{folder}: {message}") from None
 
 
@@ -69,14 +72,17 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
         The model, evaluated, for every thread; its layers are quantised where the file holds quantised weights.
 
     Raises:
-        UserError: the folder is incomplete or damaged, or its weights are not those that its config describes.
+        UserError: the folder is incomplete or damaged, its weights are not those that its config describes, or one
+            of them holds NaN or infinity.
     """
     folder = Path(folder)
     path = folder / WEIGHTS
     model = build_model(load_config(folder), read_tensors(path), towers, dtype=dtype, where=path)
     weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    for weight in weights.values():
+    for name, weight in weights.items():
         mx.eval(weight)  # one by one: only one weight at a time is in memory in the file's type and in another
+        if not all_finite(weight):
+            raise UserError(f"{path}: {name} holds NaN or infinity; the file is damaged: convert the checkpoint again")
     return model
 
 
@@ -84,13 +90,16 @@ def read_logit_scale(folder: str | Path) -> float:
     """Return the factor of cosines before the softmax, exp of the stored number, without reading a tower.
 
     Raises:
-        UserError: the file is missing or damaged, or lacks the number.
+        UserError: the file is missing or damaged, lacks the number, or holds an impossible one.
     """
     path = Path(folder) / WEIGHTS
     tensors = read_tensors(path)
     if SHARED not in tensors or tensors[SHARED].size != 1:
         raise UserError(f"{path}: lacks {SHARED}; convert the checkpoint again")
-    return math.exp(float(np.array(tensors[SHARED].astype(mx.float32))))
+    scale = float(np.array(tensors[SHARED].astype(mx.float32)).reshape(()))
+    if not abs(scale) <= MAXIMUM_SCALE:
+        raise UserError(f"{path}: {SHARED} is {scale:g}, which is no CLIP's; convert the checkpoint again")
+    return math.exp(scale)
 
 
 def build_model(
@@ -114,9 +123,8 @@ def build_model(
     """
     skipped = tuple(prefix for tower in TOWERS if tower not in towers for prefix in TOWER_PREFIXES[tower])
     chosen = {name: weight for name, weight in weights.items() if not name.startswith(skipped)}
-    model = CLIPModel(config, towers)
-    _quantise_like(model, config, chosen)
-    _check_weights(where or Path(WEIGHTS), model, chosen)
+    _compare_sizes(config, weights, where or Path(WEIGHTS))
+    model = _prepare(config, chosen, towers, where or Path(WEIGHTS))
     dtypes = {name: dtype or _choose_dtype(name, weight, config) for name, weight in chosen.items()}
     model.load_weights([(name, _cast(weight, dtypes[name])) for name, weight in chosen.items()])
     if where and dtype is None and not has_bfloat16() and mx.bfloat16 in {one.dtype for one in chosen.values()}:
@@ -141,9 +149,8 @@ def save_model(
         UserError: the weights are not those that the config describes.
     """
     folder = Path(folder)
-    model = CLIPModel(config)
-    _quantise_like(model, config, weights)
-    _check_weights(folder, model, weights)
+    _compare_sizes(config, weights, folder)
+    _prepare(config, weights, TOWERS, folder)
     metadata = {"format": "mlx", "fingerprint": fingerprint_of(config, weights)}
     with atomic_path(folder / WEIGHTS) as path:
         mx.save_safetensors(str(path), dict(sorted(weights.items())), metadata=metadata)
@@ -153,27 +160,12 @@ def save_model(
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Return the text that identifies a model's features, from the file's metadata or else from the weights."""
-    folder = Path(folder)
-    config = load_config(folder)
-    path = folder / WEIGHTS
-    written = read_header(path).metadata.get("fingerprint")
-    return written or fingerprint_of(config, read_tensors(path))
+    """Return the text that identifies a model's features, once it is certain that the weights are those it is of.
 
-
-def fingerprint_of(config: CLIPConfig, weights: Mapping[str, mx.array]) -> str:
-    """Return the SHA-256 of the network's description and of every weight's name, shape, dtype and bytes.
-
-    The description counts because equal weights with another activation or epsilon give other features. The image
-    preprocessing does not count; the feature cache records it separately.
+    Raises:
+        UserError: the folder is incomplete or damaged, or holds other weights; see `fingerprint_of_file`.
     """
-    described = {key: value for key, value in config.to_dict().items() if key != "preprocessor"}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name in sorted(weights):
-        weight = weights[name]
-        digest.update(f"{name} {list(weight.shape)} {weight.dtype}\n".encode())
-        digest.update(np.array(mx.contiguous(weight).reshape(-1).view(mx.uint8)).data)
-    return digest.hexdigest()
+    return fingerprint_of_file(Path(folder) / WEIGHTS, load_config(folder))
 
 
 def image_precision(folder: Path, config: CLIPConfig) -> str:
@@ -183,6 +175,29 @@ def image_precision(folder: Path, config: CLIPConfig) -> str:
     stored = {STORED.get(dtype) for name, dtype in dtypes.items() if name.startswith(TOWER_PREFIXES["vision"])}
     computed = {str(computed_dtype(dtype, resnet=resnet)) for dtype in stored if dtype is not None}
     return "+".join(sorted(name.removeprefix("mlx.core.") for name in computed))
+
+
+def _compare_sizes(config: CLIPConfig, weights: Mapping[str, mx.array], where: Path) -> None:
+    try:
+        compare_sizes(config, {name: weight.shape for name, weight in weights.items()})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _prepare(config: CLIPConfig, weights: Mapping[str, mx.array], towers: Sequence[str], where: Path) -> CLIPModel:
+    """Return the network without its weights, once it is certain that they are exactly its own.
+
+    Nothing of the network is in memory yet, because MLX makes the first values of an array when they are asked for.
+    """
+    model = CLIPModel(config, towers)
+    try:
+        _quantise_like(model, config, weights)
+    except ValueError as error:  # of MLX, for settings of quantisation that do not go together
+        raise UserError(
+            f"{where}: config.json: quantization: {shown(str(error))}; convert the checkpoint again"
+        ) from None
+    _check_weights(where, model, weights)
+    return model
 
 
 def _quantise_like(model: CLIPModel, config: CLIPConfig, weights: Mapping[str, mx.array]) -> None:
@@ -208,12 +223,15 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
     expected = dict(tree_flatten(model.parameters()))
     missing = [name for name in expected if name not in weights]
     unused = [name for name in weights if name not in expected]
-    other = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-    for names, fault in ((missing, "lacks"), (unused, "has unused"), (other, "has of another shape")):
+    there = [name for name in expected if name in weights]
+    other = [name for name in there if weights[name].shape != expected[name].shape]
+    kind = [name for name in there if _is_floating(weights[name]) != _is_floating(expected[name])]
+    faults = {"lacks": missing, "has unused": unused, "has of another shape": other, "has of another type": kind}
+    for fault, names in faults.items():
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise UserError(
-                f"{path}: {fault} {', '.join(sorted(names)[:NAMED])}{more}; "
+                f"{path}: {fault} {', '.join(one_line(name) for name in sorted(names)[:NAMED])}{more}; "
                 "its config.json describes another model: convert the checkpoint again"
             )
 
@@ -224,4 +242,8 @@ def _choose_dtype(name: str, weight: mx.array, config: CLIPConfig) -> mx.Dtype:
 
 
 def _cast(weight: mx.array, dtype: mx.Dtype) -> mx.array:
-    return weight.astype(dtype) if mx.issubdtype(weight.dtype, mx.floating) else weight
+    return weight.astype(dtype) if _is_floating(weight) else weight
+
+
+def _is_floating(array: mx.array) -> bool:
+    return bool(mx.issubdtype(array.dtype, mx.floating))

@@ -14,11 +14,17 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 RESNET = "clip_resnet_model"  # our `model_type` of a vision_config; Hugging Face has none for it
+MOST = {"num_hidden_layers": 200, "layers": 200, "vocab_size": 2**20, "image_size": 1024}
+MOST |= {"max_position_embeddings": 2**13, "bos_token_id": 2**20, "eos_token_id": 2**20, "pad_token_id": 2**20}
+MOST_OTHERS = 2**16  # of widths and all other whole numbers: far above every CLIP, and far below any memory
+MOST_PATCHES = 2**14  # of an image
+SMALLEST_EPS = 1e-12
+BITS, GROUP_SIZES, MODES = (2, 3, 4, 5, 6, 8), (16, 32, 64, 128), ("affine", "mxfp4", "mxfp8", "nvfp4")
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
 
@@ -109,12 +115,12 @@ class CLIPConfig:
         _refuse_other_models(given)
         text = _read(TextConfig, _section(given, "text_config"), "text_config")
         vision = _read_vision(_section(given, "vision_config"))
-        if isinstance(described := given.get("preprocessor"), Mapping):
-            preprocessor = PreprocessorConfig.from_dict(described)
-        else:
-            preprocessor = PreprocessorConfig.for_size(vision.image_size)
+        described = _section(given, "preprocessor")
+        preprocessor = (
+            PreprocessorConfig.from_dict(described) if described else PreprocessorConfig.for_size(vision.image_size)
+        )
         projection = _value(given.get("projection_dim"), 512, "projection_dim")
-        config = cls(text, vision, projection, preprocessor, given.get("quantization"))
+        config = cls(text, vision, projection, preprocessor, _quantization(given.get("quantization")))
         _check(config)
         return config
 
@@ -141,6 +147,7 @@ class CLIPConfig:
 def _refuse_other_models(given: Mapping[str, Any]) -> None:
     sections = [name for name in ("text_config", "vision_config") if given.get(name) or given.get(f"{name}_dict")]
     kind = given.get("model_type") or ("clip" if sections else "nothing it names")
+    kind = one_line(kind) if isinstance(kind, str) else shown(kind)
     if kind in ("clip_vision_model", "clip_text_model"):
         tower = "image" if "vision" in kind else "text"
         raise UserError(f"config.json: only CLIP's {tower} tower; give a checkpoint that holds both towers")
@@ -154,7 +161,7 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = given.get(f"{name}_dict")
     section = given.get(name) if section is None else section
     if not isinstance(section or {}, Mapping):
-        raise UserError(f"config.json: {name} is {section!r}; it must be an object of named values")
+        raise UserError(f"config.json: {name} is {shown(section)}; it must be an object of named values")
     return section or {}
 
 
@@ -181,15 +188,38 @@ def _value(given: Any, default: Any, name: str) -> Any:
         return default
     if isinstance(default, tuple):
         if not isinstance(given, (list, tuple)) or [type(item) for item in given] != [int] * len(default):
-            raise UserError(f"config.json: {name} is {given!r}; expected {len(default)} numbers such as {default}")
+            raise UserError(f"config.json: {name} is {shown(given)}; expected {len(default)} numbers such as {default}")
         return tuple(given)
     if isinstance(given, (list, tuple)) and given and all(item == given[0] for item in given):
         given = given[0]
-    if isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(default, float) and type(given) is int and abs(given) <= MOST_OTHERS:
         given = float(given)
     if type(given) is not type(default):
-        raise UserError(f"config.json: {name} is {given!r}; expected {type(default).__name__} such as {default!r}")
+        raise UserError(f"config.json: {name} is {shown(given)}; expected {type(default).__name__} such as {default!r}")
     return given
+
+
+def _quantization(given: Any, name: str = "quantization") -> dict[str, Any] | None:
+    """Return the settings of quantised layers; a layer may have an entry of its own, settings or true or false."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise UserError(f"config.json: {name} is {shown(given)}; it must be an object of named values")
+    allowed = {"bits": BITS, "group_size": GROUP_SIZES, "mode": MODES}
+    for field, value in given.items():
+        if field in allowed:
+            if isinstance(value, bool) or value not in allowed[field]:
+                choices = ", ".join(map(str, allowed[field]))
+                raise UserError(f"config.json: {name}.{field} is {shown(value)}; it must be one of {choices}")
+        elif not isinstance(value, bool):
+            _quantization(value if name == "quantization" else [], f"quantization.{one_line(field)}")
+    return dict(given)
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        expected = f"{least} or more" if value < least else f"{most} or less" if least < most else f"{most}"
+        raise UserError(f"config.json: {name} is {shown(value)}; it must be {expected}")
 
 
 def _check(config: CLIPConfig) -> None:
@@ -206,8 +236,13 @@ def _check(config: CLIPConfig) -> None:
         raise UserError(
             f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
         )
-    if config.projection_dim < 1:
-        raise UserError(f"config.json: projection_dim is {config.projection_dim}; it must be 1 or more")
+    if vision.positions > MOST_PATCHES + 1:
+        raise UserError(
+            f"config.json: vision_config cuts an image into {vision.positions - 1} patches, more than any CLIP"
+        )
+    _check_range("projection_dim", config.projection_dim, 1, MOST_OTHERS)
+    if not config.text.causal and config.text.pad_token_id >= config.text.vocab_size:
+        _check_range("text_config.pad_token_id", config.text.pad_token_id, 0, config.text.vocab_size - 1)
     produced = config.preprocessor.output_size
     if produced is not None and produced != (vision.image_size, vision.image_size):
         raise UserError(
@@ -218,14 +253,22 @@ def _check(config: CLIPConfig) -> None:
 
 def _check_tower(name: str, tower: TextConfig | VisionConfig | ResNetConfig) -> None:
     for field, value in asdict(tower).items():
-        value = min(value) if isinstance(value, tuple) else value
-        least = 0 if field.endswith("_id") or field.endswith("_eps") or field in ("causal", "num_hidden_layers") else 1
-        if not isinstance(value, str) and not value >= least:
-            raise UserError(f"config.json: {name}.{field} is {value}; it must be {least} or more")
+        if field.endswith("_eps"):
+            if not SMALLEST_EPS <= value < 1:
+                raise UserError(f"config.json: {name}.{field} is {value}; it must lie between 0 and 1, as 1e-5 does")
+        elif not isinstance(value, (str, bool)):
+            least = 0 if field.endswith("_id") or field == "num_hidden_layers" else 1
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_range(f"{name}.{field}", number, least, MOST.get(field, MOST_OTHERS))
+    if not isinstance(tower, TextConfig):
+        _check_range(f"{name}.num_channels", tower.num_channels, 3, 3)
+        _check_range(f"{name}.hidden_size", tower.hidden_size, 1, MOST_OTHERS)
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError(
             f"config.json: {name}.hidden_size {tower.hidden_size} is not a multiple of its "
             f"num_attention_heads {tower.num_attention_heads}"
         )
     if not isinstance(tower, ResNetConfig) and tower.hidden_act not in ACTIVATIONS:
-        raise UserError(f"config.json: {name}.hidden_act is {tower.hidden_act}; supported are {', '.join(ACTIVATIONS)}")
+        raise UserError(
+            f"config.json: {name}.hidden_act is {shown(tower.hidden_act)}; supported are {', '.join(ACTIVATIONS)}"
+        )

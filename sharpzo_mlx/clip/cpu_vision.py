@@ -15,6 +15,7 @@ from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.images.load import normalise
 from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread, workers
 
@@ -30,6 +31,7 @@ class CPUVision:
         tower = model.vision_model
         assert isinstance(tower, VisionModel), "a ResNet has no layers of this kind"
         config, embeddings = tower.config, tower.embeddings
+        self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)
         self.patches = array(embeddings.patch_embedding.weight)  # [m, side, side, channels]
         self.start, self.positions = array(embeddings.class_embedding), array(embeddings.position_embedding.weight)
@@ -41,7 +43,7 @@ class CPUVision:
         self.act = in_place(layer.mlp.activation)
 
     def image_features(self, pixels: Array) -> Array:
-        """Return the features [B, D] (float32, unit norm) of prepared pixels [B, H, W, channels].
+        """Return the features [B, D] (float32, unit norm) of pixels [B, H, W, channels], normalised or as bytes.
 
         Raises:
             ValueError: the pixels have another size than the checkpoint's.
@@ -55,6 +57,8 @@ class CPUVision:
 
     @host_products()
     def _forward(self, pixels: Array) -> Array:
+        if pixels.dtype == np.uint8:
+            pixels = normalise(pixels, self.preprocessor)
         p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
         buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
         x = buffers.y.reshape(p, tokens, m)

@@ -9,16 +9,25 @@ The handle reads a tower when it is first needed and can release each one alone:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.checkpoint import fingerprint, image_precision, load_config, load_model, read_logit_scale
+from sharpzo_mlx.clip.batches import encode_texts, image_batch, pad_rows, read_behind
+from sharpzo_mlx.clip.checkpoint import (
+    WEIGHTS,
+    fingerprint,
+    image_precision,
+    load_config,
+    load_model,
+    read_logit_scale,
+)
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
+from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
@@ -26,11 +35,9 @@ from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
-from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.load import Batch, stream
 from sharpzo_mlx.runtime.device import on_cpu
-
-IMAGE_BATCH = 32
-TEXT_BATCH = 64
+from sharpzo_mlx.runtime.limits import bounded_cache
 
 
 class Clip:
@@ -52,11 +59,11 @@ class Clip:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; it is read once."""
-        return Tokenizer.from_folder(self.folder)
+        return Tokenizer.from_folder(self.folder, self.config.text)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The checkpoint's fingerprint: a digest of its weights."""
+        """The checkpoint's fingerprint: a digest of its weights, which are hashed once and compared with it."""
         return fingerprint(self.folder)
 
     @property
@@ -65,14 +72,16 @@ class Clip:
         return image_precision(self.folder, self.config)
 
     def text(self) -> CLIPModel:
-        """Return the text half (tower, projection and logit scale); the first call reads it."""
+        """Return the text half (tower, projection and logit scale); the first call checks the weights and reads it."""
         if self._text is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._text = load_model(self.folder, towers=("text",))
         return self._text
 
     def vision(self) -> CLIPModel:
         """Return the image half (tower and projection); the first call, and the first after a release, reads it."""
         if self._vision is None:
+            _ = self.fingerprint  # damaged weights are refused
             self._vision = load_model(self.folder, towers=("vision",))
         return self._vision
 
@@ -99,17 +108,55 @@ class Clip:
         """The factor of cosines before the softmax: exp of the checkpoint's number, which is read alone."""
         return read_logit_scale(self.folder)
 
-    def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
-        """Return the features [B, D] (float32, unit norm, evaluated) of prepared pixels [B, H, W, 3].
+    @property
+    def image_batch(self) -> int:
+        """How many images pass the image tower at once on the present device."""
+        return image_batch(self.config.vision)
 
-        On MLX's CPU device a ViT runs in NumPy, see `clip.cpu_vision`.
+    def encode_pixels(self, pixels: np.ndarray | mx.array) -> mx.array:
+        """Return the features of pictures.
+
+        Args:
+            pixels: [B, H, W, 3]: bytes of pictures in the model's input size, or normalised pixels.
+
+        Returns:
+            Features [B, D], float32, unit norm, evaluated. On MLX's CPU device a ViT runs in NumPy, see
+            `clip.cpu_vision`.
+
+        Raises:
+            UserError: the weights are damaged, or give a feature that is not finite.
         """
         if on_cpu() and isinstance(self.vision_model(), VisionModel):
             self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
-            return mx.array(self._cpu_vision.image_features(np.asarray(pixels)))
+            return self._check(mx.array(self._cpu_vision.image_features(np.asarray(pixels))))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)
-        return features
+        return self._check(features)
+
+    def encode_batches(self, batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, mx.array]]:
+        """Encode batches of pictures; on a GPU the next one is prepared while the device computes.
+
+        Args:
+            batches: at most `size` pictures each. A batch without a picture does not load the tower.
+            size: the number that a smaller batch is filled up to on a GPU.
+
+        Yields:
+            The batches in order, each with its features [B, D], float32, unit norm, evaluated.
+
+        Raises:
+            UserError: the weights are damaged, or give a feature that is not finite.
+        """
+        with bounded_cache():
+            for batch, features in read_behind((batch, self._begin(batch.pictures, size)) for batch in batches):
+                yield batch, self._check(features)
+
+    def _begin(self, pictures: np.ndarray, size: int) -> mx.array:
+        """Return the features of a batch; on a GPU lazy."""
+        if not len(pictures):
+            return mx.zeros((0, self.config.projection_dim))
+        if on_cpu():
+            return self.encode_pixels(pictures)
+        return self.vision().image_features(pad_rows(mx.array(pictures), size))[: len(pictures)]
 
     def encode_images(self, paths: str | Path | Sequence[Path | str]) -> mx.array:
         """Return the features of image files, in order.
@@ -123,14 +170,10 @@ class Clip:
         Raises:
             UserError: a file cannot be read; the error names it. (`sharpzo_mlx.features.extract` skips such files.)
         """
-        rows = []
         paths = [paths] if isinstance(paths, (str, Path)) else paths
-        for batch in stream(paths, self.config.preprocessor, batch_size=IMAGE_BATCH):
-            if batch.failed:
-                index, reason = batch.failed[0]
-                raise UserError(f"{paths[index]}: {reason}; remove it from the list or repair it")
-            rows.append(self.encode_pixels(batch.pixels))
-        return self._join(rows)
+        size = max(1, min(self.image_batch, len(paths)))
+        batches = _whole(stream(paths, self.config.preprocessor, batch_size=size), paths)
+        return self._join([features for _, features in self.encode_batches(batches, size)])
 
     def encode_texts(self, texts: str | Sequence[str]) -> mx.array:
         """Return the features of whole texts, in order.
@@ -144,18 +187,26 @@ class Clip:
         Raises:
             UserError: a text is too long; the error names it.
         """
-        rows = []
         texts = [texts] if isinstance(texts, str) else texts
-        for start in range(0, len(texts), TEXT_BATCH):
-            rows.append(self.text().text_features(self.tokenizer(list(texts[start : start + TEXT_BATCH]))))
-            mx.eval(rows[-1])
-        return self._join(rows)
+        with bounded_cache():
+            return self._join(encode_texts(self.text(), self.tokenizer, texts) if texts else [])
 
     def _join(self, rows: list[mx.array]) -> mx.array:
         """Return batches of features as one array, evaluated, so that every thread may use it."""
         features = mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
         mx.eval(features)
-        return features
+        return self._check(features)
+
+    def _check(self, features: mx.array) -> mx.array:
+        return check_rows(features, self.folder / WEIGHTS)
+
+
+def _whole(batches: Iterable[Batch], paths: Sequence[Path | str]) -> Iterator[Batch]:
+    """Yield batches; UserError for the first file that cannot be read."""
+    for batch in batches:
+        for index, reason in batch.failed:
+            raise UserError(f"{paths[index]}: {reason}; remove it from the list or repair it")
+        yield batch
 
 
 def _check_sizes(config: CLIPConfig, folder: Path) -> None:

@@ -10,17 +10,24 @@ array(4.60517, dtype=float32)
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.files import open_regular
 
 AGAIN = "download or convert it again"
-DTYPES = frozenset({"BOOL", "U8", "I8", "U16", "I16", "F16", "BF16", "U32", "I32", "F32", "U64", "I64"})
+DTYPES = {
+    "BOOL": mx.bool_,
+    **{"U8": mx.uint8, "U16": mx.uint16, "U32": mx.uint32, "U64": mx.uint64},
+    **{"I8": mx.int8, "I16": mx.int16, "I32": mx.int32, "I64": mx.int64},
+    **{"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32},
+}
 MAXIMUM_HEADER = 8 * 2**20  # bytes; a tensor takes about a hundred, and parsing takes many times as much memory
 MAXIMUM_DIMENSIONS = 16
 SHOWN = 120  # characters of the package's own reason that an error repeats
@@ -28,11 +35,18 @@ SHOWN = 120  # characters of the package's own reason that an error repeats
 
 @dataclass(frozen=True)
 class Header:
-    """A file's metadata, and the shape and the type ("F16", "F32") of each tensor by its name."""
+    """What a file says of itself.
+
+    Attributes:
+        metadata: free texts by name.
+        shapes, dtypes: the shape and the type ("F16", "F32") of each tensor by its name.
+        places: the first byte of each tensor in the file, and the byte behind its last.
+    """
 
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
+    places: dict[str, tuple[int, int]]
 
 
 def read_header(path: Path) -> Header:
@@ -45,13 +59,14 @@ def read_header(path: Path) -> Header:
     try:
         with open_regular(path) as file:  # its errors have a reason, unlike the package's
             length = int.from_bytes(file.read(8), "little")
-        if length > MAXIMUM_HEADER:
-            raise SafetensorError("header too large")
+            if length > MAXIMUM_HEADER:
+                raise SafetensorError("header too large")
+            text = file.read(length)
         with safe_open(path, framework="numpy") as handle:
             slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (a handle, no dict)
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            header = Header(handle.metadata() or {}, shapes, dtypes)
+            header = Header(handle.metadata() or {}, shapes, dtypes, _places(text, shapes))
     except SafetensorError as error:
         raise UserError(f"{path}: no safetensors file, or cut short or damaged ({_reason(error)}); {AGAIN}") from error
     except OSError as error:
@@ -62,6 +77,16 @@ def read_header(path: Path) -> Header:
         if len(shape) > MAXIMUM_DIMENSIONS:
             raise UserError(f"{path}: {name[:80]!r} has {len(shape)} dimensions; {AGAIN}")
     return header
+
+
+def _places(text: bytes, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return the places of tensors in a file whose header was found to be whole."""
+    try:
+        described, start = json.loads(text), 8 + len(text)
+        offsets = {name: described[name]["data_offsets"] for name in names}
+        return {name: (start + begin, start + end) for name, (begin, end) in offsets.items()}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise SafetensorError(f"its header is read in two ways: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:
@@ -85,4 +110,4 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
 def _reason(error: Exception) -> str:
     """Return a library's own words in one line; they may quote names from the file."""
     words = str(error).removeprefix("Error while deserializing header: ")
-    return "".join(character if character.isprintable() else " " for character in words)[:SHOWN]
+    return one_line(words, SHOWN)

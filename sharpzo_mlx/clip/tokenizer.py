@@ -10,17 +10,20 @@ and `merges.txt`. A file's settings for padding and truncation therefore never c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from sharpzo_mlx.clip.config import TextConfig
 from sharpzo_mlx.clip.vocabulary import Vocabulary, read_vocabulary
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, shown
 
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+PANIC = "PanicException"
 SHOWN = 60  # characters of a text that an error repeats
 
 
@@ -41,17 +44,19 @@ class Tokenizer:
         self._backend = _backend(vocabulary)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Tokenizer:
+    def from_folder(cls, folder: str | Path, text: TextConfig | None = None) -> Tokenizer:
         """Read the tokenizer of a model folder, ours or Hugging Face's.
+
+        Args:
+            folder: the folder.
+            text: the text tower, which bounds ids and lengths; None: as the folder's config.json says.
 
         Raises:
             UserError: the folder has no tokenizer.json, nor vocab.json and merges.txt, or they hold no CLIP vocabulary.
         """
-        vocabulary = read_vocabulary(Path(folder))
-        try:
+        vocabulary = read_vocabulary(Path(folder), text)
+        with _in_one_line(f"{folder}: the tokenizer's merges are wrong", "convert it again"):
             return cls(vocabulary)
-        except Exception as error:  # tokenizers has no narrower class
-            raise UserError(f"{folder}: the tokenizer's merges are wrong ({error}); convert it again") from error
 
     def encode_words(self, text: str) -> list[int]:
         """Return the ids of a text of any length, without start and end tokens."""
@@ -59,7 +64,8 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError:  # a file name in another encoding, which Python keeps as lone surrogates
             raise UserError(f"the text {text!r} holds bytes that are no unicode; correct it") from None
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        with _in_one_line(f"the tokenizer cannot split {shown(text)}", "convert the checkpoint again"):
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode(self, text: str, *, truncate: bool = False) -> list[int]:
@@ -110,6 +116,17 @@ class Tokenizer:
             copy.enable_padding(pad_id=self.pad_id, pad_token=self._pad)
         written: str = copy.to_str()
         return written
+
+
+@contextmanager
+def _in_one_line(fault: str, remedy: str) -> Iterator[None]:
+    """Turn an error of `tokenizers` into a UserError; it has no narrower class, and a panic of Rust is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        raise UserError(f"{fault} ({shown(str(error), 120)}); {remedy}") from error
 
 
 def _backend(vocabulary: Vocabulary) -> tokenizers.Tokenizer:

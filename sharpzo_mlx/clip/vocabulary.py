@@ -12,17 +12,32 @@ merges, which is part of OpenAI's MIT-licensed release and stored here.
 from __future__ import annotations
 
 import bz2
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sharpzo_mlx.errors import UserError
+import msgspec
+
+from sharpzo_mlx import reading
+from sharpzo_mlx.clip.config import MOST, TextConfig
+from sharpzo_mlx.clip.tokenizer_files import (
+    AddedToken,
+    BPEModel,
+    Ends,
+    ModelSizes,
+    SpecialToken,
+    SpecialTokens,
+    TextSizes,
+    TokenizerFile,
+    read_record,
+)
+from sharpzo_mlx.errors import UserError, shown
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 77
+SHORTEST = 3  # tokens of a text: start, a word, end
 END_OF_WORD = "</w>"
 
 
@@ -48,31 +63,38 @@ class Vocabulary:
     context_length: int
 
 
-def read_vocabulary(folder: Path) -> Vocabulary:
+def read_vocabulary(folder: Path, text: TextConfig | None = None) -> Vocabulary:
     """Read the vocabulary of a model folder.
 
     Args:
         folder: a folder with tokenizer.json, or with vocab.json and merges.txt.
+        text: the text tower, which bounds the ids and the length of a text; None: as far as the folder's config.json
+            says.
 
     Raises:
-        UserError: the files are missing, or hold no vocabulary of CLIP's kind.
+        UserError: the files are missing, or hold no vocabulary of CLIP's kind, or ids that the tower does not have.
     """
     if (whole := folder / "tokenizer.json").is_file():
-        described = read_json(whole)
-        tokens, merges = _from_tokenizer_json(whole, described)
+        described = read_record(whole, TokenizerFile)
+        tokens, merges = _from_tokenizer_json(whole, described.model)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        described = {}
-        tokens, merges = read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+        described = TokenizerFile()
+        tokens, merges = read_record(folder / "vocab.json", dict[str, int]), _read_merges(folder / "merges.txt")
     else:
         raise UserError(f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again")
     names = _special_names(folder, described)
-    added = tuple(_added_token(token) for token in described.get("added_tokens", ()))
-    tokens = tokens | {token["content"]: token["id"] for token in described.get("added_tokens", ())}
+    added = tuple(_describe_added(token) for token in described.added_tokens)
+    tokens = tokens | {token.content: token.id for token in described.added_tokens}
+    words, positions = _find_sizes(folder, text)
+    _check_ids(folder, tokens, words)
     for role, name in names.items():
         if name not in tokens:
-            raise UserError(f"{folder}: the {role} token {name!r} is not in the vocabulary; it is no CLIP tokenizer")
-    specials = tuple(_added_token({"content": name, "special": True}) for name in dict.fromkeys(names.values()))
-    return Vocabulary(tokens, merges, **names, added=added or specials, context_length=_context_length(folder))
+            raise UserError(
+                f"{folder}: the {role} token {shown(name)} is not in the vocabulary; it is no CLIP tokenizer"
+            )
+    specials = tuple(_describe_added(AddedToken(name, 0, special=True)) for name in dict.fromkeys(names.values()))
+    length = _context_length(folder, positions)
+    return Vocabulary(tokens, merges, **names, added=added or specials, context_length=length)
 
 
 def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
@@ -87,7 +109,7 @@ def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
     letters = _byte_letters()
     words = (*letters, *(letter + END_OF_WORD for letter in letters), *(left + right for left, right in merges))
     tokens = {word: number for number, word in enumerate((*words, BOS, EOS))}
-    added = tuple(_added_token({"content": name, "special": True}) for name in (BOS, EOS))
+    added = tuple(_describe_added(AddedToken(name, 0, special=True)) for name in (BOS, EOS))
     names = {"bos": BOS, "eos": EOS, "pad": padding, "unk": EOS}
     return Vocabulary(tokens, merges, **names, added=added, context_length=CONTEXT_LENGTH)
 
@@ -105,26 +127,23 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, or holds no JSON object.
     """
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = reading.read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a folder that `sharpzo-mlx convert` has made") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); convert the checkpoint again") from error
+        raise UserError(f"{path}: cannot be read ({reading.reason(error)}); convert the checkpoint again") from error
     if not isinstance(read, dict):
         raise UserError(f"{path}: holds no object of named values; convert the checkpoint again")
     return read
 
 
-def _from_tokenizer_json(path: Path, read: Mapping[str, Any]) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    model = read.get("model") or {}
-    if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
+def _from_tokenizer_json(path: Path, model: BPEModel | None) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    if model is None or model.type not in ("BPE", None) or model.end_of_word_suffix != END_OF_WORD:
         raise UserError(f"{path}: not CLIP's byte-pair tokenizer; give a CLIP checkpoint")
-    try:
-        # older files write a merge as "a b", newer ones as ["a", "b"]
-        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-        return dict(model["vocab"]), tuple((left, right) for left, right in pairs)
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: without vocabulary or merges; convert the checkpoint again") from None
+    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in model.merges]
+    if any(len(pair) != 2 for pair in pairs):
+        raise UserError(f"{path}: model.merges has an entry that is not two tokens; convert the checkpoint again")
+    return model.vocab, tuple((left, right) for left, right in pairs)
 
 
 def _merges(text: str) -> tuple[tuple[str, str], ...]:
@@ -135,33 +154,59 @@ def _merges(text: str) -> tuple[tuple[str, str], ...]:
 
 def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
     try:
-        return _merges(path.read_text(encoding="utf-8"))
+        return _merges(reading.read_text(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reading.reason(error)}); download the file again") from None
     except ValueError:
         raise UserError(f"{path}: a line is not two tokens and a space; download the file again") from None
 
 
-def _special_names(folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
+def _special_names(folder: Path, described: TokenizerFile) -> dict[str, str]:
     """Return the four special tokens: from the small files, else from tokenizer.json itself, else CLIP's."""
-    ends = described.get("post_processor") or {}
-    names = {"bos": ends.get("cls", (BOS,))[0], "eos": ends.get("sep", (EOS,))[0]}
-    names |= {"pad": (described.get("padding") or {}).get("pad_token", names["eos"]), "unk": names["eos"]}
+    ends = described.post_processor or Ends()
+    names = {"bos": ends.cls[0] if ends.cls else BOS, "eos": ends.sep[0] if ends.sep else EOS}
+    padding = described.padding.pad_token if described.padding else None
+    names |= {"pad": padding or names["eos"], "unk": names["eos"]}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        beside = read_json(folder / file) if (folder / file).is_file() else {}
+        beside = read_record(folder / file, SpecialTokens) if (folder / file).exists() else SpecialTokens()
         for role in names:
-            token = beside.get(f"{role}_token")
-            names[role] = (token.get("content") if isinstance(token, Mapping) else token) or names[role]
+            token: str | SpecialToken | None = getattr(beside, f"{role}_token")
+            names[role] = (token.content if isinstance(token, SpecialToken) else token) or names[role]
     return names
 
 
-def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    return {"content": token["content"]} | {flag: bool(token.get(flag, False)) for flag in flags}
+def _find_sizes(folder: Path, text: TextConfig | None) -> tuple[int, int]:
+    """Return the text tower's numbers of tokens and of positions, as far as they are known."""
+    if text is not None:
+        return text.vocab_size, text.max_position_embeddings
+    path = folder / "config.json"
+    found = (read_record(path, ModelSizes).text_config if path.exists() else None) or TextSizes()
+    most = MOST["vocab_size"]
+    positions = found.max_position_embeddings
+    return min(most, found.vocab_size or most), CONTEXT_LENGTH if positions is None else positions
 
 
-def _context_length(folder: Path) -> int:
+def _check_ids(folder: Path, tokens: Mapping[str, int], words: int) -> None:
+    """Refuse ids that are no rows of the token table, or not distinct; `tokenizers` takes memory up to the last."""
+    for token, number in tokens.items():
+        if not 0 <= number < words:
+            raise UserError(
+                f"{folder}: its tokenizer gives {shown(token)} the id {number}, but the model has {words} tokens; "
+                "download or convert the checkpoint again"
+            )
+    if len(set(tokens.values())) < len(tokens):
+        raise UserError(f"{folder}: its tokenizer gives two tokens one id; download or convert the checkpoint again")
+
+
+def _describe_added(token: AddedToken) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(token).items() if name != "id"}
+
+
+def _context_length(folder: Path, positions: int) -> int:
     """Return the text tower's number of positions or the limit in the tokenizer's own file, whichever is smaller."""
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     beside = folder / "tokenizer_config.json"
-    said = (read_json(beside) if beside.is_file() else {}).get("model_max_length")
-    positions = (config.get("text_config") or {}).get("max_position_embeddings", CONTEXT_LENGTH)
-    return min(positions, said) if isinstance(said, int) else int(positions)
+    said = read_record(beside, SpecialTokens).model_max_length if beside.exists() else None
+    length = min(positions, said) if isinstance(said, int) else positions
+    if length < SHORTEST:
+        raise UserError(f"{folder}: a text may have {length} tokens; its start, a word and its end are {SHORTEST}")
+    return length

@@ -15,7 +15,8 @@ from sharpzo_mlx.comparison.methods.method import Predictor, Progress, Task
 from sharpzo_mlx.comparison.results import Curve, Measurements, finite_or_none
 from sharpzo_mlx.comparison.sources import EvaluationParts, compute_accuracy
 from sharpzo_mlx.comparison.variants import MethodVariant
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.objective.backend import allowed_memory
+from sharpzo_mlx.runtime import limits, memory
 
 
 def measure_method(
@@ -37,7 +38,8 @@ def measure_method(
     while True:
         started = time.monotonic()
         try:
-            progress = next(steps)
+            with limits.bounded(allowed_memory(task.config.memory_budget)):
+                progress = next(steps)
         except StopIteration as end:
             predictor: Predictor = end.value
             break

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.files import atomic_write
-from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.reading import read_json
+from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, Share, Text
 
 FOLDER = "results"
 FORMAT = 3
@@ -43,14 +44,19 @@ class Curve(JsonRecord):
         test: its accuracy on the test split, measured after the method had ended; None without a test split.
     """
 
-    queries: tuple[int, ...] = ()
-    backward_passes: tuple[int, ...] = ()
-    seconds: tuple[float, ...] = ()
-    accuracy: tuple[float, ...] = ()
-    loss: tuple[float | None, ...] = ()
-    best_accuracy: tuple[float, ...] = ()
-    best_loss: tuple[float | None, ...] = ()
-    test: tuple[float | None, ...] = ()
+    queries: tuple[Count, ...] = ()
+    backward_passes: tuple[Count, ...] = ()
+    seconds: tuple[Amount, ...] = ()
+    accuracy: tuple[Share, ...] = ()
+    loss: tuple[Number | None, ...] = ()
+    best_accuracy: tuple[Share, ...] = ()
+    best_loss: tuple[Number | None, ...] = ()
+    test: tuple[Share | None, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all columns are of one length."""
+        return len({len(column) for column in vars(self).values()}) == 1
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,15 @@ class Measurements(JsonRecord):
         curve: what it reached over time.
     """
 
-    test: float | None
-    val: float
-    val_loss: float | None
-    shift: dict[str, float]
-    queries: int
-    image_passes: int
-    backward_passes: int
-    seconds: float
-    peak_memory_mb: float
+    test: Share | None
+    val: Share
+    val_loss: Number | None
+    shift: dict[Text, Share]
+    queries: Count
+    image_passes: Count
+    backward_passes: Count
+    seconds: Amount
+    peak_memory_mb: Amount
     curve: Curve
 
 
@@ -168,11 +174,12 @@ class ResultStore:
     def find(self, key: ResultKey) -> MethodResult | None:
         """Return a result from its file; None where there is none, it failed, or its file is damaged."""
         try:
-            content = json.loads(self.path(key).read_text(encoding="utf-8"))
-            found = MethodResult.from_json(content)
+            found = MethodResult.from_json(read_json(self.path(key)))
         except (OSError, ValueError):
             return None
-        return key.succeed(found.measurements) if found.measurements else None
+        if found.measurements is None or not found.measurements.curve.is_whole:
+            return None
+        return key.succeed(found.measurements)
 
     def save(self, key: ResultKey, result: MethodResult, *, dataset_path: Path, traceback: str | None = None) -> None:
         """Write a result.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.reading import read_text, reason
 
 MARK = "images_variant_train.txt"
 ORDER = "variants.txt"
@@ -41,6 +42,8 @@ def _entries(file: Path, labels: dict[str, int]) -> list[tuple[str, int, str]]:
     entries = []
     for line in _lines(file):
         number, _, variant = line.partition(" ")
+        if "\0" in number:
+            raise UserError(f"{file}: line {line!r} names no image; lines are like '1025794 707-320'")
         if (variant := variant.strip()) not in labels:
             raise UserError(f"{file}: line {line!r} names no variant of {ORDER}; lines are like '1025794 707-320'")
         entries.append((f"{IMAGES}/{number}.jpg", labels[variant], variant))
@@ -49,9 +52,9 @@ def _entries(file: Path, labels: dict[str, int]) -> list[tuple[str, int, str]]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{file}: missing; put it beside {MARK}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text; download the file again") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as UTF-8 text ({reason(error)}); download it again") from error
     return [line.strip() for line in lines if line.strip()]

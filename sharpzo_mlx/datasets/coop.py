@@ -10,7 +10,7 @@ FGVC-Aircraft has no such file and is recognised by its own lists (`sharpzo_mlx.
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import plain_name
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.reading import is_encodable, read_json, reason
 
 PATTERN = "split_zhou_*.json"
 PARTS = ("train", "val", "test")
+LONGEST = 10_000  # characters of a path or name
 Entry = tuple[str, int, str]  # path, label, class name
 
 
@@ -70,13 +72,23 @@ def _parts(file: Path) -> dict[str, list[Entry]]:
     if file.name == aircraft.MARK:
         return _with_training_images(file, aircraft.read_lists(file))
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-        parts = {part: [_entry(entry) for entry in given[part]] for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file}: no split file in CoOp's format (train, val, test: lists of [path, label, class name])"
-        ) from error
+        parts = _read_parts(read_json(file))
+    except (OSError, ValueError) as error:
+        form = "train, val, test: lists of [path, label, class name]"
+        raise UserError(f"{file}: no split file in CoOp's format ({form}): {reason(error)}") from error
     return _with_training_images(file, parts)
+
+
+def _read_parts(content: Any) -> dict[str, list[Entry]]:
+    """Return the lists of a split file; ValueError names the entry that is not as it should be."""
+    if not isinstance(content, dict):
+        raise ValueError("it is not an object")
+    parts = {}
+    for part in PARTS:
+        if not isinstance(content.get(part), list):
+            raise ValueError(f"{part} is missing, or no list")
+        parts[part] = [_entry(entry, f"{part}[{place}]") for place, entry in enumerate(content[part])]
+    return parts
 
 
 def _with_training_images(file: Path, parts: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
@@ -85,10 +97,17 @@ def _with_training_images(file: Path, parts: dict[str, list[Entry]]) -> dict[str
     return parts
 
 
-def _entry(given: Any) -> Entry:
+def _entry(given: Any, place: str) -> Entry:
+    if not isinstance(given, list) or len(given) != 3:
+        raise ValueError(f"{place} is not [path, label, class name]")
     path, label, name = given
-    if not (isinstance(path, str) and isinstance(label, int) and isinstance(name, str)):
-        raise ValueError(given)
+    if not (isinstance(path, str) and isinstance(name, str)) or isinstance(label, bool) or not isinstance(label, int):
+        raise ValueError(f"{place} is not [path, label, class name]")
+    if not path or not name or label < 0:
+        raise ValueError(f"{place} has an empty path, an empty name or a label below 0")
+    for text in (path, name):
+        if "\0" in text or not is_encodable(text) or len(text) > LONGEST:
+            raise ValueError(f"{place} has a text that no path or name has")
     return path, label, name
 
 
@@ -106,6 +125,6 @@ def _classes(file: Path, parts: dict[str, list[Entry]]) -> dict[int, str]:
 def _image_root(file: Path, first: str) -> Path:
     inside = sorted(path for path in file.parent.iterdir() if path.is_dir() and not path.name.startswith("."))
     for root in (file.parent, *inside):
-        if (root / first).is_file():
+        if os.path.isfile(root / first):
             return root
     raise UserError(f"{file}: its image {first} is neither beside it nor in a folder beside it; add the images")

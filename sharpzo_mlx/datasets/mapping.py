@@ -10,7 +10,6 @@ mention are left out, with a notice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,9 @@ import numpy as np
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc, take_paths
 from sharpzo_mlx.datasets.names import same_name
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.reading import parse_json, read_text, reason
+
+FORM = "write JSON {folder: class or [classes]}"
 
 
 def apply_mapping(
@@ -68,14 +70,13 @@ def _keep(images: ImageSet, kept: list[int]) -> ImageSet:
 
 def _read(file: Path) -> dict[str, list[str]]:
     try:
-        text = nfc(file.read_text(encoding="utf-8-sig"))
+        text = nfc(read_text(file))
         if text.lstrip().startswith("{"):
-            return {folder: _names(value) for folder, value in json.loads(text).items()}
+            return {folder: _names(value) for folder, value in parse_json(text).items()}
         lines = [line.strip().replace("\t", " ").partition(" ") for line in text.splitlines() if line.strip()]
         return {folder: _names(rest) for folder, _, rest in lines}
-    except (OSError, ValueError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "write JSON {folder: class or [classes]}"
-        raise UserError(f"{file}: cannot be read as a mapping ({reason})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as a mapping ({reason(error)}); {FORM}") from error
 
 
 def _names(value: Any) -> list[str]:
@@ -84,7 +85,7 @@ def _names(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
     if not isinstance(value, str):
-        raise TypeError(value)
+        raise ValueError(f"{str(value)[:40]!r} is no class and no list of classes")
     return [part.strip() for part in value.split(";") if part.strip()]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.reading import read_text, reason
 
 NAMES_FILE = "classnames.txt"
 
@@ -78,9 +79,9 @@ def read_names(file: Path, folders: Sequence[str], *, strict: bool = True) -> di
         UserError: the file cannot be read, or a line is malformed and `strict` is true.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text; save it as UTF-8") from error
+        lines = read_text(file).splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as UTF-8 text ({reason(error)}); save it as UTF-8") from error
     spaced = sorted((name for name in folders if " " in name), key=len, reverse=True)
     names: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):

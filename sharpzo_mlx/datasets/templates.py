@@ -23,7 +23,8 @@ from pathlib import Path
 from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.coop import find_split_file
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import open_regular, refuse_empty
+from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.reading import decode_text, read_bytes, reason
 
 PLAIN = "a photo of a {}."
 LISTS = ("imagenet", "small")  # the lists of templates that are shipped
@@ -86,16 +87,12 @@ def read_templates(source: str) -> tuple[str, ...]:
 
 def _read_text(path: Path) -> str:
     try:
-        with open_regular(path) as file:
-            content = file.read(LARGEST + 1)
+        content = read_bytes(path, LARGEST)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file of templates; give {', '.join(LISTS)} or a file") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UserError(f"{path}: {reason}; give {', '.join(LISTS)} or a text file") from error
-    if len(content) > LARGEST:
-        raise UserError(f"{path}: too large for a list of templates; write one a line")
+    except (OSError, ValueError) as error:  # ValueError: too large, or a path with a null byte
+        raise UserError(f"{path}: {reason(error)}; give {', '.join(LISTS)} or a text file") from error
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; save the templates as UTF-8") from error
+        return decode_text(content)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; save the templates as UTF-8") from error

@@ -24,7 +24,7 @@ from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, sep
 from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
 from sharpzo_mlx.heads.answers import Answers
-from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.runs.json_record import Count, JsonRecord, PathText, Share
 from sharpzo_mlx.runs.run import Run
 
 
@@ -32,14 +32,14 @@ from sharpzo_mlx.runs.run import Run
 class ForeignEntry(JsonRecord):
     """One foreign folder as JSON holds it; the fields are those of ForeignResult."""
 
-    path: str
+    path: PathText
     foreign: Literal[True]
-    images: int
-    unreadable: int
-    rejected: float
-    stated_rejection: float
-    opening: float
-    auroc: float
+    images: Count
+    unreadable: Count
+    rejected: Share
+    stated_rejection: Share
+    opening: Share
+    auroc: Share
 
 
 @dataclass(frozen=True)

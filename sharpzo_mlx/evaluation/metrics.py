@@ -18,7 +18,7 @@ import numpy as np
 
 from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet
 from sharpzo_mlx.rng import generator_for
-from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.runs.json_record import Count, JsonRecord, Share, Text
 
 RESAMPLES = 10_000
 BINS = 15
@@ -70,10 +70,10 @@ class Metrics:
 class ClassResult(JsonRecord):
     """One class of a folder: its images, and the accuracy before and after tuning, 0..1."""
 
-    name: str
-    images: int
-    zero_shot: float
-    tuned: float
+    name: Text
+    images: Count
+    zero_shot: Share
+    tuned: Share
 
 
 def predict_classes(logits: np.ndarray, images: EvaluationSet) -> np.ndarray:

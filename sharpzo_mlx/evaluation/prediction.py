@@ -25,8 +25,6 @@ from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 
-BATCH = 32
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -82,11 +80,13 @@ def predict(
     clip = open_model(run, clip)
     report_cloud_only(map(Path, paths))
     found: dict[int, Prediction] = {}
-    for batch in stream(paths, clip.config.preprocessor, batch_size=BATCH):
+    size = min(clip.image_batch, len(paths))
+    batches = stream(paths, clip.config.preprocessor, batch_size=size)
+    for batch, features in clip.encode_batches(batches, size):
         for index, reason in batch.failed:
             found[index] = Prediction(Path(paths[index]), (), reason)
         if batch.indices:
-            answered = choice.answer(clip.encode_pixels(batch.pixels))
+            answered = choice.answer(features)
             for index, (labels, rejected) in zip(batch.indices, answered, strict=True):
                 found[index] = Prediction(Path(paths[index]), labels, rejected=rejected)
     return [found[index] for index in range(len(paths))]

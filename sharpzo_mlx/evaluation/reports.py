@@ -22,7 +22,8 @@ from sharpzo_mlx.evaluation.answered import AnswerMetrics
 from sharpzo_mlx.evaluation.foreign import ForeignEntry, ForeignResult
 from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
 from sharpzo_mlx.files import atomic_write, identify
-from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.reading import read_json, reason
+from sharpzo_mlx.runs.json_record import Amount, Change, Count, JsonRecord, PathText, Share, Text
 from sharpzo_mlx.runs.run import Run
 
 _log = logging.getLogger("sharpzo_mlx")
@@ -34,11 +35,11 @@ EVALUATIONS = "evaluations.json"
 class PartResult(JsonRecord):
     """One corruption and severity in a tree of them; accuracies are 0..1."""
 
-    corruption: str
-    severity: str
-    images: int
-    zero_shot: float
-    tuned: float
+    corruption: Text
+    severity: Text
+    images: Count
+    zero_shot: Share
+    tuned: Share
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,31 @@ class EvaluationEntry(JsonRecord):
     AnswerMetrics, and None for a run without a head.
     """
 
-    path: str
-    images: int
-    zero_shot: float
-    tuned: float
-    kind: str
+    path: PathText
+    images: Count
+    zero_shot: Share
+    tuned: Share
+    kind: Text
     in_distribution: bool
-    unreadable: int
-    seen: int
-    interval: tuple[float, float]
-    zero_shot_top5: float
-    zero_shot_per_class: float
-    zero_shot_ece: float
-    zero_shot_interval: tuple[float, float]
-    tuned_top5: float
-    tuned_per_class: float
-    tuned_ece: float
-    tuned_interval: tuple[float, float]
+    unreadable: Count
+    seen: Count
+    interval: tuple[Change, Change]
+    zero_shot_top5: Share
+    zero_shot_per_class: Share
+    zero_shot_ece: Share
+    zero_shot_interval: tuple[Share, Share]
+    tuned_top5: Share
+    tuned_per_class: Share
+    tuned_ece: Share
+    tuned_interval: tuple[Share, Share]
     classes: tuple[ClassResult, ...]
     parts: tuple[PartResult, ...]
-    rejected: float | None = None
-    stated_rejection: float | None = None
-    coverage: float | None = None
-    stated_coverage: float | None = None
-    set_size: float | None = None
-    opening: float | None = None
+    rejected: Share | None = None
+    stated_rejection: Share | None = None
+    coverage: Share | None = None
+    stated_coverage: Share | None = None
+    set_size: Amount | None = None
+    opening: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -231,25 +232,28 @@ def read_evaluations(run: Run) -> list[EvaluationEntry]:
 def read_entries(run: Run) -> list[EvaluationEntry | ForeignEntry]:
     """Return the folders that `keep_evaluations` wrote, foreign ones too; damaged ones are left out with a notice."""
     path = run.folder / EVALUATIONS
-    if not path.is_file():
-        return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    entries = [_read_entry(one) for one in (content if isinstance(content, list) else [content])]
-    whole = [entry for entry in entries if entry is not None]
-    if len(whole) < len(entries):
-        _log.warning(f"{path}: damaged in part; what is missing comes back with `evaluate`")
+        content = read_json(path)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        _log.warning(f"{path}: damaged ({reason(error)}); what is missing comes back with `evaluate`")
+        return []
+    whole: list[EvaluationEntry | ForeignEntry] = []
+    damage: list[str] = []
+    for place, one in enumerate(content if isinstance(content, list) else [content]):
+        try:
+            whole.append(_read_entry(one, f"[{place}]"))
+        except ValueError as error:
+            damage.append(str(error))
+    if damage:
+        _log.warning(f"{path}: damaged in part ({damage[0]}); what is missing comes back with `evaluate`")
     return whole
 
 
-def _read_entry(content: object) -> EvaluationEntry | ForeignEntry | None:
+def _read_entry(content: object, name: str) -> EvaluationEntry | ForeignEntry:
     foreign = isinstance(content, dict) and "foreign" in content
-    try:
-        return ForeignEntry.from_json(content) if foreign else EvaluationEntry.from_json(content)
-    except ValueError:
-        return None
+    return ForeignEntry.from_json(content, name) if foreign else EvaluationEntry.from_json(content, name)
 
 
 def mean(values: Sequence[float]) -> float:

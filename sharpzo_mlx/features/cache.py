@@ -73,7 +73,7 @@ class FeatureCache:
         self._close()
 
     def get(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Return the rows [width] that are stored, by digest; damaged rows count as missing."""
+        """Return the rows [width] that are stored, by digest; rows that are damaged or not finite count as missing."""
         rows: dict[bytes, np.ndarray] = {}
         for start in range(0, len(digests), SELECTED):
             nothing: list[tuple[bytes, object]] = []
@@ -84,8 +84,8 @@ class FeatureCache:
         return rows
 
     def put(self, rows: Mapping[bytes, np.ndarray]) -> None:
-        """Store rows [width] by digest, in one transaction."""
-        packed = [(found, self._pack(feature)) for found, feature in rows.items()]
+        """Store rows [width] by digest, in one transaction; rows that are not finite are never stored."""
+        packed = [(found, self._pack(feature)) for found, feature in rows.items() if np.isfinite(feature).all()]
         self._attempt(partial(_insert, rows=packed), None)
 
     def _pack(self, feature: np.ndarray) -> bytes:
@@ -96,7 +96,10 @@ class FeatureCache:
         if not isinstance(blob, bytes) or len(blob) != 4 * self.width + 4:
             return None
         data, check = blob[:-4], int.from_bytes(blob[-4:], "little")
-        return np.frombuffer(data, dtype="<f4").astype(np.float32) if zlib.crc32(data) == check else None
+        if zlib.crc32(data) != check:
+            return None
+        feature = np.frombuffer(data, dtype="<f4").astype(np.float32)
+        return feature if np.isfinite(feature).all() else None  # rows of damaged weights, which were stored once
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """Run `work`; after an error (such as a deleted file) reopen the file and run it again; then give up."""

@@ -19,12 +19,13 @@ from typing import TypeVar
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
+from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
-from sharpzo_mlx.images.load import Batch, stream
+from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.runtime.limits import empty_cache
 
 NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
@@ -114,14 +115,14 @@ def relay(steps: Generator[P, None, F], record: Callable[[P], R]) -> Generator[R
 
 
 def encode_steps(
-    clip: Clip, images: ImageSet, *, batch_size: int = IMAGE_BATCH, cache: bool = True, whole: bool = True
+    clip: Clip, images: ImageSet, *, batch_size: int | None = None, cache: bool = True, whole: bool = True
 ) -> Generator[EncodeProgress, None, Features]:
     """Encode a set of images; the image tower is loaded only if an image is not cached.
 
     Args:
         clip: the checkpoint.
         images: files and labels.
-        batch_size: images that pass the tower at once.
+        batch_size: images that pass the tower at once; None for what suits the device.
         cache: whether the cache on disk is read and written.
         whole: whether these are all images of their set; for a part, the caller calls `check_readable` at the end.
 
@@ -149,7 +150,7 @@ def encode_steps(
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
         copies = find_copies(missing, digests)
-        for fresh, unread in _encoded(clip, images.paths, list(copies), batch_size):
+        for fresh, unread in _encoded(clip, images.paths, list(copies), batch_size or clip.image_batch):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
             rows.update(give_to_copies(fresh, copies))
@@ -203,16 +204,11 @@ def _encoded(
     """
     chosen = [paths[index] for index in missing]
     blocks = [index // batch_size for index in missing]
-    for batch in stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks):
-        fresh = {missing[index]: row for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True)}
+    batches = stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks)
+    for batch, features in clip.encode_batches(batches, min(batch_size, len(missing))):
+        fresh = {missing[index]: row for index, row in zip(batch.indices, np.array(features), strict=True)}
         yield fresh, {missing[index]: reason for index, reason in batch.failed}
-
-
-def encode_batch(clip: Clip, batch: Batch) -> np.ndarray:
-    """Return the features [B, D] of a batch's pixels; a batch of unreadable files does not load the tower."""
-    if not batch.indices:
-        return np.zeros((0, clip.config.projection_dim), dtype=np.float32)
-    return np.array(clip.encode_pixels(batch.pixels))
+    empty_cache()
 
 
 def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:

@@ -17,14 +17,14 @@ from collections.abc import Generator, Iterator
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
+from sharpzo_mlx.clip.batches import view_batch
+from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache
 from sharpzo_mlx.features.extract import (
     EncodeProgress,
     Features,
     cache_name,
-    encode_batch,
     find_copies,
     find_digests,
     finish,
@@ -32,6 +32,7 @@ from sharpzo_mlx.features.extract import (
     name_files,
 )
 from sharpzo_mlx.images.views import stream_views
+from sharpzo_mlx.runtime.limits import empty_cache
 
 FORMAT = "1"  # part of a row's key: raise it when the views or their mean change
 VIEWS = 10
@@ -99,15 +100,19 @@ def _encoded(
     """Yield, for each batch, the means that it completes and the reasons of failure by position in `features`."""
     positions = list(missing)
     images = [(features.paths[index], missing[index]) for index in positions]
-    blocks = [index // max(1, IMAGE_BATCH // views) for index in positions]  # see `extract`: a stop changes no batch
+    blocks = [
+        index // max(1, clip.image_batch // views) for index in positions
+    ]  # see `extract`: a stop changes no batch
     encoded: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-    batches = stream_views(images, clip.config.preprocessor, views=views, batch_size=IMAGE_BATCH, blocks=blocks)
-    for batch in batches:
-        for index, row in zip(batch.indices, encode_batch(clip, batch), strict=True):
+    size = view_batch(clip.image_batch, views)
+    batches = stream_views(images, clip.config.preprocessor, views=views, batch_size=size, blocks=blocks)
+    for batch, viewed in clip.encode_batches(batches, min(size, views * len(images))):
+        for index, row in zip(batch.indices, np.array(viewed), strict=True):
             encoded[index].append(row)
         complete = [index for index, rows in encoded.items() if len(rows) == views]
         fresh = {positions[index]: _mean_direction(encoded.pop(index)) for index in complete}
         yield fresh, {positions[index]: reason for index, reason in batch.failed}
+    empty_cache()
 
 
 def _mean_direction(rows: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Load image files as the pixels that CLIP's image tower takes, in order and in bounded memory.
+"""Load image files in the size that CLIP's image tower takes, in order and in bounded memory.
 
 The steps are those of transformers' CLIPImageProcessorPil: resize the shortest edge by Pillow's bicubic filter (the
 long side rounds down), crop the centre (with zeros where the picture is smaller), rescale, normalise. mlx-data decodes
@@ -6,7 +6,7 @@ plain JPEG files in its own threads, about twice as fast as Pillow. Pillow does 
 faster and drops checksums and transparency, and its resize is not CLIP's bicubic filter.
 
 >>> for batch in stream(paths, clip.config.preprocessor):  # doctest: +SKIP
-...     features = clip.encode_pixels(batch.pixels)
+...     features = clip.encode_pixels(batch.pictures)
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", 
 
 CHUNK = 256  # images that are sorted by decoder at a time
 AHEAD = 4  # finished pictures per thread that wait for the consumer, as bytes [H, W, 3]
+CHANNEL_STARTS = np.array([0, 256, 512], dtype=np.uint16)  # of the three channels in the table of `levels`
 STRETCHED = 64  # ratio of the sides above which only the part that the crop keeps is resized
 
 T = TypeVar("T")
@@ -45,10 +46,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive images: positions and pixels of the readable ones, positions and reasons of the others."""
+    """Consecutive images: positions and pictures of the readable ones, positions and reasons of the others."""
 
     indices: list[int]
-    pixels: np.ndarray  # [B, H, W, 3] float32
+    pictures: np.ndarray  # [B, H, W, 3] bytes, which the image tower normalises
     failed: list[tuple[int, str]]
 
 
@@ -113,20 +114,23 @@ def _centre_crop(pixels: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def normalise(pixels: np.ndarray, config: PreprocessorConfig) -> np.ndarray:
-    """Rescale and normalise bytes [..., 3] to float32, through a table of the 256 levels."""
-    table = _levels(config.rescale_factor, config.mean, config.std)
-    return np.stack([table[channel][pixels[..., channel]] for channel in range(3)], axis=-1)
+def normalise(pictures: np.ndarray, config: PreprocessorConfig) -> np.ndarray:
+    """Rescale and normalise bytes [..., 3] to float32, through the table of `levels`."""
+    return np.take(levels(config), pictures + CHANNEL_STARTS)
+
+
+def levels(config: PreprocessorConfig) -> np.ndarray:
+    """Return the normalised values of the 256 levels of each channel, one channel behind the other: [768] float32."""
+    return _levels(config.rescale_factor, config.mean, config.std)
 
 
 @lru_cache(maxsize=8)
 def _levels(factor: float | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> np.ndarray:
-    """Return the normalised value of each level in each channel: [3, 256] float32."""
-    levels = np.arange(256, dtype=np.float64) * (1.0 if factor is None else factor)
-    table = np.stack([levels.astype(np.float32)] * 3)
-    if mean is None or std is None:
-        return table
-    return (table - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
+    values = np.arange(256, dtype=np.float64) * (1.0 if factor is None else factor)
+    table = np.stack([values.astype(np.float32)] * 3)
+    if mean is not None and std is not None:
+        table = (table - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
+    return table.ravel()
 
 
 def stream(
@@ -137,7 +141,7 @@ def stream(
     workers: int | None = None,
     blocks: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Decode and preprocess images in threads, a bounded number at a time, in the order of `paths`.
+    """Decode, resize and crop images in threads, a bounded number at a time, in the order of `paths`.
 
     Args:
         paths: image files.
@@ -176,7 +180,7 @@ def make_batches(
     batch_size: int,
     blocks: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Gather pictures into batches and normalise them.
+    """Gather pictures into batches.
 
     Args:
         results: positions, each with its picture [H, W, 3] of bytes or the reason why there is none.
@@ -187,17 +191,13 @@ def make_batches(
     Yields:
         Batches with the results in order.
     """
+    nothing = np.zeros((0, *fixed_size(config), 3), dtype=np.uint8)
     for _, block in groupby(results, key=lambda result: blocks[result[0]] if blocks else 0):
         while chunk := list(islice(block, batch_size)):
             pictures = [(index, result) for index, result in chunk if not isinstance(result, str)]
             failed = [(index, result) for index, result in chunk if isinstance(result, str)]
-            yield Batch([index for index, _ in pictures], _stack([picture for _, picture in pictures], config), failed)
-
-
-def _stack(pictures: list[np.ndarray], config: PreprocessorConfig) -> np.ndarray:
-    if pictures:
-        return normalise(np.stack(pictures), config)
-    return np.zeros((0, *fixed_size(config), 3), dtype=np.float32)
+            stacked = np.stack([picture for _, picture in pictures]) if pictures else nothing
+            yield Batch([index for index, _ in pictures], stacked, failed)
 
 
 def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | str]:
@@ -209,6 +209,8 @@ def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> It
                 return resize_and_crop(picture, config)
         except ImageError as error:
             return error.reason
+        except MemoryError:
+            return "too large for the memory that there is"
 
     with ThreadPoolExecutor(workers) as pool:
         try:

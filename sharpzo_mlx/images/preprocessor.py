@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, shown
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3  # Pillow's code
+MOST_PIXELS = 2048  # of a side; CLIP's largest take 560, and a batch of pictures is in memory at once
+LARGEST = 1e6  # of a mean, and of a standard deviation and its inverse
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class PreprocessorConfig:
             given: the parsed file; sizes may be numbers (the older spelling) or objects.
 
         Raises:
-            UserError: a size, filter or number is not one that CLIP's processor takes.
+            UserError: a size, filter or number is not one that CLIP's processor takes, or is beyond every CLIP's.
         """
         normalised = _switch(given, "do_normalize")
         return cls(
@@ -103,16 +105,19 @@ def _given(given: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def _switch(given: Mapping[str, Any], name: str) -> bool:
-    return bool(_given(given, name, True))
+    value = _given(given, name, True)
+    if value not in (0, 1) or isinstance(value, float):
+        raise _refusal(name, value, "true or false")
+    return bool(value)
 
 
 def _refusal(name: str, value: Any, expected: str) -> UserError:
-    return UserError(f"preprocessor_config.json: {name} is {value!r}; expected {expected}")
+    return UserError(f"preprocessor_config.json: {name} is {shown(value)}; expected {expected}")
 
 
 def _pixels(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _refusal(name, value, "a number of pixels")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_PIXELS:
+        raise _refusal(name, value, f"a number of pixels, 1 to {MOST_PIXELS}")
     return value
 
 
@@ -131,15 +136,19 @@ def _height_width(size: Any, name: str = "crop_size") -> tuple[int, int]:
 
 
 def _resample(code: Any) -> int:
-    if isinstance(code, bool) or code not in range(6):
+    if isinstance(code, bool) or not isinstance(code, int) or code not in range(6):
         raise _refusal("resample", code, "Pillow's code of a filter, 0 to 5")
     return int(code)
 
 
 def _number(given: Mapping[str, Any], name: str, default: float) -> float:
-    value = _given(given, name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _refusal(name, value, "a number")
+    return _real(_given(given, name, default), name, 1 / LARGEST)
+
+
+def _real(value: Any, name: str, least: float) -> float:
+    """Return a number between `least` and `LARGEST`, which NaN and infinity are not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= LARGEST:
+        raise _refusal(name, value, f"a number from {least:g} to {LARGEST:g}")
     return float(value)
 
 
@@ -147,5 +156,6 @@ def _channels(given: Mapping[str, Any], name: str, default: tuple[float, float, 
     values = _given(given, name, default)
     if not isinstance(values, (list, tuple)) or len(values) != 3:
         raise _refusal(name, values, "three numbers, one a channel")
-    red, green, blue = (float(value) for value in values)
+    least = 1 / LARGEST if name == "image_std" else -LARGEST
+    red, green, blue = (_real(value, name, least) for value in values)
     return red, green, blue

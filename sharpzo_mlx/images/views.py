@@ -6,7 +6,7 @@ the largest part in the centre with a ratio in that range. The random numbers of
 the image file and the number of the view, so that a picture has the same views in every set, order and process.
 
 >>> for batch in stream_views(images, clip.config.preprocessor, views=10):  # doctest: +SKIP
-...     features = clip.encode_pixels(batch.pixels)
+...     features = clip.encode_pixels(batch.pictures)
 """
 
 from __future__ import annotations

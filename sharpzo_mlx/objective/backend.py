@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import mlx.core as mx
 
-from sharpzo_mlx.objective.chunks import Sizes
+from sharpzo_mlx.objective.chunks import Sizes, default_budget
 from sharpzo_mlx.objective.graph_backend import GraphBackend
 from sharpzo_mlx.objective.loss import LabelledImages
 from sharpzo_mlx.objective.numpy_backend import NumPyBackend
@@ -47,8 +47,13 @@ def choose_backend() -> BackendName:
     return "numpy" if on_cpu() else "graph"
 
 
+def allowed_memory(budget: int | None) -> int:
+    """Return the bytes that a chunk may take: the user's memory budget, or the default on MLX's default device."""
+    return budget or default_budget(on_cpu=on_cpu())
+
+
 def make_backend(
-    name: BackendName, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int | None
+    name: BackendName, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int
 ) -> Backend:
     """Make the backend of that name; a text tower without a NumPy version always gets the graph.
 
@@ -57,7 +62,7 @@ def make_backend(
         text: the text tower, specialised to the classes.
         images: the training images.
         sizes: the problem's sizes, for the memory of the graph.
-        budget: the memory budget in bytes, or None.
+        budget: the memory budget in bytes.
     """
     if name == "numpy" and text.cpu is not None:
         return NumPyBackend(text, text.cpu, images)

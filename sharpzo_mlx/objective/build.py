@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.fallback import coarse_products
-from sharpzo_mlx.objective.loss import Score, check_offsets, compute_logits, score_calibrated
+from sharpzo_mlx.objective.loss import Score, check_offsets, score_calibrated
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.prompts.space import SpaceOptions, make_space
@@ -59,8 +59,7 @@ class Problem:
 
     def val_logits(self, w: mx.array) -> mx.array:
         """Return the logits [N, K] of the validation images under w [d]."""
-        features = self.objective.class_features(w)
-        return compute_logits(features, self.val.embeddings, self.objective.logit_scale, self.val_offsets)
+        return self.objective.logits(w, self.val.embeddings, self.val_offsets)
 
     def prompt(self, w: mx.array) -> Prompt:
         """Return the prompt that w [d] stands for, with its class features and the zero-shot ones."""

@@ -22,6 +22,7 @@ from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
 from sharpzo_mlx.runtime.threads import workers
 
 DEFAULT_BUDGET = 256 << 20  # bytes, where the user gives no memory budget
+GPU_DEFAULT_BUDGET = 1 << 30  # the same on a GPU, which is busy only with large batches; a Mac has 8 GB at least
 
 # The lazy graph. "Widths" are activations that are alive at once, in units of tokens x width x 4 bytes.
 LIVE_WIDTHS = 45  # of a forward pass: measured on MLX's CPU device with the tests' tower
@@ -84,7 +85,7 @@ def plan_chunks(
 
     Args:
         sizes: the problem's sizes.
-        budget: bytes, or None for DEFAULT_BUDGET.
+        budget: bytes, or None for the default.
         on_cpu: whether MLX's default device is the CPU; derivatives are taken there.
         directions: directions of a step with the linearised loss, whose memory is set aside first; 0: there is none.
         piece: the sizes of NumPy's pieces where values are computed in NumPy, None where the graph computes them.
@@ -98,9 +99,14 @@ def plan_chunks(
         fixed += pieces_bytes(piece) + 8 * workers() * min(sizes.images * sizes.classes, CPU_LOGITS_AT_ONCE)
         candidate = numpy_candidate_bytes(sizes)
     check_budget(budget, fixed + candidate, "one candidate")
-    given = budget or DEFAULT_BUDGET
+    given = budget or default_budget(on_cpu=on_cpu)
     derivatives = (given - step - derivative_block_bytes(sizes)) // derivative_bytes(sizes, on_cpu=on_cpu)
     return Chunks(max(1, (given - fixed) // candidate), max(1, derivatives))
+
+
+def default_budget(*, on_cpu: bool) -> int:
+    """Return the bytes that a chunk may take where the user gives no memory budget."""
+    return DEFAULT_BUDGET if on_cpu else GPU_DEFAULT_BUDGET
 
 
 def check_budget(budget: int | None, needed: int, what: str) -> None:
@@ -120,13 +126,12 @@ def graph_bytes(sizes: Sizes, widths: int, *, logit_blocks: int) -> int:
     return 4 * (widths * sizes.tokens * sizes.width + logit_blocks * entries)
 
 
-def must_split_graph(sizes: Sizes, candidates: int, stages: int, budget: int | None) -> bool:
-    """Return whether each stage has to be evaluated by itself.
+def must_split_graph(sizes: Sizes, candidates: int, stages: int, budget: int) -> bool:
+    """Return whether each stage has to be evaluated by itself where nothing else bounds what MLX holds.
 
     A GPU holds all arrays of a graph until its end, so a whole graph may be larger than the budget.
     """
-    whole = candidates * stages * graph_bytes(sizes, GPU_LAYER_WIDTHS, logit_blocks=0)
-    return whole > (budget or DEFAULT_BUDGET)
+    return candidates * stages * graph_bytes(sizes, GPU_LAYER_WIDTHS, logit_blocks=0) > budget
 
 
 def derivative_bytes(sizes: Sizes, *, on_cpu: bool) -> int:

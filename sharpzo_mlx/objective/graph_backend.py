@@ -7,6 +7,7 @@ import mlx.core as mx
 from sharpzo_mlx.objective.chunks import Sizes, must_split_graph
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, mean_losses
 from sharpzo_mlx.prompts.text_features import TextFeatures
+from sharpzo_mlx.runtime.limits import is_bounded
 
 
 class GraphBackend:
@@ -16,18 +17,19 @@ class GraphBackend:
         text: the text tower, specialised to the classes.
         images: the training images.
         sizes: the problem's sizes.
-        budget: the memory budget in bytes, or None; a graph that needs more is evaluated layer by layer.
+        budget: the memory budget in bytes; a graph that needs more is evaluated layer by layer, unless MLX bounds its
+            memory by itself (`limits.bounded`), which spares waiting for each layer.
     """
 
     piece_sizes = None
 
-    def __init__(self, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int | None) -> None:
+    def __init__(self, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int) -> None:
         self.text, self.images, self.sizes, self.budget = text, images, sizes, budget
 
     def class_features(self, contexts: mx.array) -> mx.array:
         """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
         stages = self.text.stages()
-        split = must_split_graph(self.sizes, int(contexts.shape[0]), len(stages), self.budget)
+        split = not is_bounded() and must_split_graph(self.sizes, int(contexts.shape[0]), len(stages), self.budget)
         for stage in stages:
             contexts = stage(contexts)
             if split:

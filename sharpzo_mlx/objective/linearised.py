@@ -23,6 +23,7 @@ from sharpzo_mlx.objective import chunks
 from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.objective.linearised_numpy import NumPyLinearisedLoss
 from sharpzo_mlx.objective.loss import LabelledImages
+from sharpzo_mlx.runtime.limits import begin
 
 HOST_PRODUCT = 1 << 23  # N K D up to which NumPy computes a value sooner than a GPU answers (0.35 ms on an M4)
 
@@ -91,7 +92,7 @@ class GraphLinearisedLoss:
         block, pull = max(1, chunks.LOGITS_AT_ONCE // self.classes), mx.zeros_like(features)
         for start in range(0, self.count, block):
             if losses:
-                mx.eval(losses, pull)  # one block is held at a time
+                begin(losses, pull)  # one block is held at a time
             own, pulled = sum_pulls(features, self.images.take(slice(start, start + block)))
             losses.append(own)
             pull = pull + pulled

@@ -21,12 +21,13 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from sharpzo_mlx.objective import chunks
-from sharpzo_mlx.objective.backend import BackendName, choose_backend, make_backend
+from sharpzo_mlx.objective.backend import BackendName, allowed_memory, choose_backend, make_backend
 from sharpzo_mlx.objective.linearised import LinearisedLoss, linearise
-from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, mean_losses
+from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, compute_logits, mean_losses
 from sharpzo_mlx.prompts.space import PromptSpace
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.limits import begin
 
 
 class Objective:
@@ -70,8 +71,9 @@ class Objective:
         self.queries, self.budget = 0, memory_budget
         self.sizes = measure_sizes(text, space, self.embeddings)
         self.backend_name = backend or choose_backend()
-        self.backend = make_backend(self.backend_name, text, self.images, sizes=self.sizes, budget=memory_budget)
         self.on_cpu = on_cpu()  # the graph's memory depends on the device, whichever backend computes the values
+        allowed = allowed_memory(memory_budget)
+        self.backend = make_backend(self.backend_name, text, self.images, sizes=self.sizes, budget=allowed)
         plan = chunks.plan_chunks(
             self.sizes,
             budget=memory_budget,
@@ -104,9 +106,22 @@ class Objective:
 
     def class_features(self, w: mx.array) -> mx.array:
         """Return the class features of one vector, [d] -> [K, D]; not counted, because validation counts its passes."""
-        features = self.backend.class_features(self.space.contexts(w[None]))[0]
+        features = self._lazy_class_features(w)
         mx.eval(features)
         return features
+
+    def logits(self, w: mx.array, embeddings: mx.array, offsets: mx.array | None = None) -> mx.array:
+        """Return the logits [N, K] of any images [N, D] under one vector w [d], lazily; not counted either.
+
+        Args:
+            w: [d].
+            embeddings: image features [N, D] of unit norm.
+            offsets: [N, K], added to the images' own logits, or None.
+        """
+        return compute_logits(self._lazy_class_features(w), embeddings, self.logit_scale, offsets)
+
+    def _lazy_class_features(self, w: mx.array) -> mx.array:
+        return self.backend.class_features(self.space.contexts(w[None]))[0]
 
     def jvp(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         """Return losses and exact directional derivatives by forward-mode differentiation; two queries each.
@@ -150,7 +165,7 @@ class Objective:
         def differentiate_chunk(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
             for stage in (self.space.contexts, *stages):
                 (part,), (direction,) = mx.jvp(stage, [part], [direction])
-                mx.eval(part, direction)  # frees the memory of a stage before the next begins
+                begin(part, direction)  # frees the memory of a stage before the next begins
             return part, direction
 
         values, slopes = self._compute_in_chunks(differentiate_chunk, (w, u), self.jvp_chunk)
@@ -169,7 +184,7 @@ class Objective:
         size = -(-count // -(-count // chunk))  # chunks as equal as possible, without a small rest at the end
         for start in range(0, count, size):
             results.append(compute(*(row[start : start + size] for row in rows)))
-            mx.eval(results[-1])  # holds the activations of one chunk at a time
+            begin(*results[-1])  # holds the activations of one chunk at a time
         return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
 
 

@@ -128,7 +128,7 @@ def tell(params: CMAParams, state: CMAState, candidates: mx.array, fitness: mx.a
         sigma=_update_sigma(params, state.sigma, path_sigma),
         path_sigma=path_sigma,
         path_c=path_c,
-        count=state.count + 1,
+        count=mx.array(cast(int, state.count.item()) + 1, mx.int32),
     )
     if params.covariance == "full":
         c = _update_full(params, state, weights, steps, path_c=path_c, stalled=stalled)
@@ -230,7 +230,6 @@ def _update_diagonal(
 
 def _decompose_when_due(params: CMAParams, state: CMAState) -> CMAState:
     """Return the state with B and D computed from C, once in `eigen_gap` generations."""
-    # reading the counters evaluates a few integers only: C stays lazy
     if cast(int, state.count.item()) < cast(int, state.decomposed.item()) + params.eigen_gap:
         return state
     c = (state.covariance + state.covariance.T) / 2

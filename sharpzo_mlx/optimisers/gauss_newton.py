@@ -129,20 +129,10 @@ class GaussNewton:
         best = int(losses.argmin())
         taken = exploring or losses[best] < before
         accepted = taken and np.isfinite(losses[best]) and np.any(moves[best] != 0)
-        move = mx.array(moves[best])
-        w = state.w + move if accepted else state.w
-        count = mx.array(_integer(state.step) + 1, mx.int32)
+        move = mx.array(moves[best]) if accepted else None
         seen = mx.array(np.nan_to_num(gradient).astype(np.float32) @ u)  # the gradient's share in these directions
         next_radius = radii[best] if accepted else after_rejection(radius, first_radius=first_radius)
-        after = replace(
-            state,
-            w=w,
-            step=count,
-            last_move=move if accepted else state.last_move,
-            gradient=GRADIENT_MEMORY * state.gradient + (1 - GRADIENT_MEMORY) * seen,
-            average=average(state.average, w, count=count, share=self.params.averaging),
-            radius=mx.array(next_radius, mx.float32),
-        )
+        after = self._advance(state, move, seen, next_radius)
         return self._roused(after), mx.array(value, mx.float32)
 
     def step_cost(self, dimension: int) -> int:
@@ -162,6 +152,23 @@ class GaussNewton:
     def _directions(self, dimension: int) -> int:
         """Directions of a step: no more than a mask has coordinates."""
         return min(self.params.draws, pruning.kept(self.pruning.keep, dimension))
+
+    def _advance(self, state: GNState, move: mx.array | None, seen: mx.array, radius: float) -> GNState:
+        """Return the state after a move [d], or none, and a gradient that was seen [d]; evaluated."""
+        count = mx.array(_integer(state.step) + 1, mx.int32)
+        with mx.stream(mx.cpu):  # these vectors are short: an answer of a GPU takes longer
+            w = state.w if move is None else state.w + move
+            after = replace(
+                state,
+                w=w,
+                step=count,
+                last_move=state.last_move if move is None else move,
+                gradient=GRADIENT_MEMORY * state.gradient + (1 - GRADIENT_MEMORY) * seen,
+                average=average(state.average, w, count=count, share=self.params.averaging),
+                radius=mx.array(radius, mx.float32),
+            )
+            mx.eval(after.w, after.gradient, after.average)
+        return after
 
     def _roused(self, state: GNState) -> GNState:
         """Make a search explore again that has been at rest for REST steps, if enough steps are left."""
@@ -211,7 +218,8 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> np.nda
         [q, d], float32.
     """
     held = np.flatnonzero(np.array(mask))
-    drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key), np.float64)[:, held]
+    with mx.stream(mx.cpu):
+        drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key), np.float64)[:, held]
     kept = np.array(first, np.float64)[held]
     if np.any(kept):
         drawn[0] = kept / np.linalg.norm(kept) * np.sqrt(len(held))

@@ -16,6 +16,7 @@ from sharpzo_mlx.options import check, option
 
 MOST = 65_536  # coordinates of w, candidates or directions: beyond, one batch takes gigabytes
 LONGEST = 10**9  # generations and steps: their counters are int32
+LARGEST = 10**15  # other whole numbers
 NEAREST = 1e-12  # probes that lie nearer are the same point in float32
 LARGE = 1e6  # step sizes, radii and probe distances: squares of larger ones leave float32
 

@@ -15,13 +15,16 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.clip.handle import TEXT_BATCH, Clip
+from sharpzo_mlx.clip.batches import encode_texts
+from sharpzo_mlx.clip.checkpoint import WEIGHTS, load_model
+from sharpzo_mlx.clip.finite import check_rows
+from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.clip.model import CLIPModel, unit_norm
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.limits import bounded_cache
 
 CLASSES_AT_ONCE = 256
 
@@ -38,16 +41,19 @@ def template_features(clip: Clip, templates: Sequence[str], class_names: Sequenc
         [K, D], float32, unit norm, evaluated.
 
     Raises:
-        UserError: a template with a class name in it is longer than the model reads; the error shows the text.
+        UserError: a template with a class name in it is longer than the model reads; the error shows the text. Or the
+            weights give features that are not finite.
     """
     check_lengths(clip.tokenizer, templates, class_names)
     tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)
-    parts = [
-        _average(tower, clip.tokenizer, templates, class_names[start : start + CLASSES_AT_ONCE])
-        for start in range(0, len(class_names), CLASSES_AT_ONCE)
-    ]
-    features = mx.concatenate(parts)
-    mx.eval(features)
+    with bounded_cache():
+        parts = [
+            _average(tower, clip.tokenizer, templates, class_names[start : start + CLASSES_AT_ONCE])
+            for start in range(0, len(class_names), CLASSES_AT_ONCE)
+        ]
+        features = mx.concatenate(parts)
+        mx.eval(features)
+    check_rows(features, clip.folder / WEIGHTS)
     del tower
     mx.clear_cache()
     return features
@@ -90,9 +96,4 @@ def _encode_prompts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names
 
 def _encode_texts(tower: CLIPModel, tokenizer: Tokenizer, template: str, names: Sequence[str]) -> mx.array:
     """Return the same for any tower and template, from whole texts."""
-    texts = [template.replace("{}", name) for name in names]
-    rows = []
-    for start in range(0, len(texts), TEXT_BATCH):
-        rows.append(tower.text_features(tokenizer(texts[start : start + TEXT_BATCH])))
-        mx.eval(rows[-1])
-    return mx.concatenate(rows)
+    return mx.concatenate(encode_texts(tower, tokenizer, [template.replace("{}", name) for name in names]))

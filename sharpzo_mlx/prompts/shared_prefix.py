@@ -16,6 +16,7 @@ GPU evaluates and which is differentiated on every device; `shared_prefix_cpu` h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -56,11 +57,14 @@ class SharedPrefixText:
         self.class_order = mx.array(layout.slot)
         dtype = self.suffixes.dtype
         self.mask, self.end_mask = (mx.array(mask).astype(dtype) for mask in (layout.mask, layout.end_mask))
+        n = self.context_length
+        self.context_mask = mx.array(np.triu(np.full((n, n + 1), HIDDEN, np.float32), 2)).astype(dtype)
         # [1, B * E]: the EOS rows within the flattened suffixes
         self.ends = mx.array((layout.ends + layout.ids.shape[1] * np.arange(len(layout.ids))[:, None]).reshape(-1))
         sos = text_model.embed(mx.array([tokens.sos])) + positions[:1]
         self.sos_memory = self._run_sos(sos)
-        mx.eval(self.context_positions, self.sos_memory, self.suffixes, self.mask, self.end_mask)
+        masks = (self.mask, self.end_mask, self.context_mask)
+        mx.eval(self.context_positions, self.sos_memory, self.suffixes, *masks)
 
     @cached_property
     def cpu(self) -> SharedPrefixCPU:
@@ -72,6 +76,11 @@ class SharedPrefixText:
             (self.context_positions, self.suffixes),
             self.layout,
         )
+
+    @cached_property
+    def query_maps(self) -> list[Callable[[mx.array], mx.array]]:
+        """The layers' maps to queries, with the scale of attention in their weights where that changes no bit."""
+        return [_scaled_queries(layer.self_attn) for layer in self.layers]
 
     def class_features(self, contexts: mx.array) -> mx.array:
         """Return the class features of contexts as a lazy graph.
@@ -102,7 +111,7 @@ class SharedPrefixText:
         """Apply a layer to the states x [P, n + T, m]."""
         layer = self.layers[number]
         y, attention = layer.layer_norm1(x), layer.self_attn
-        parts = self._attend(number, y, attention.q_proj(y) * attention.scale, self.mask)
+        parts = self._attend(number, y, self.query_maps[number](y), self.mask)
         x = x + attention.out_proj(mx.concatenate(parts, axis=1))
         return x + layer.mlp(layer.layer_norm2(x))
 
@@ -111,7 +120,7 @@ class SharedPrefixText:
         layer = self.layers[-1]
         rows = self.context_length + self.ends
         y, attention = layer.layer_norm1(x), layer.self_attn
-        q = attention.q_proj(mx.take(y, rows, axis=1)) * attention.scale
+        q = self.query_maps[-1](mx.take(y, rows, axis=1))
         (mixed,) = self._attend(len(self.layers) - 1, y, q, self.end_mask)
         eos, mixed = (mx.take(part, index, axis=1) for part, index in ((x, rows), (mixed, self.class_order)))
         eos = mx.take(eos, self.class_order, axis=1) + attention.out_proj(mixed)
@@ -147,9 +156,23 @@ class SharedPrefixText:
             _prepend_sos(s, t[:, :n], attention) for s, t in zip(self.sos_memory[number], (k, v), strict=True)
         )
         blocks, rows = mask.shape[0], q.shape[1] - mask.shape[0] * mask.shape[1]
-        parts = [_attend_prefix(_split_heads(q[:, :n], attention), *prefix)] if rows else []
+        parts = [_attend_prefix(_split_heads(q[:, :n], attention), prefix, self.context_mask)] if rows else []
         split = [_split_blocks(t, blocks, attention) for t in (q[:, rows:], k[:, n:], v[:, n:])]
         return [*parts, _attend_blocks(split[0], (split[1], split[2]), prefix, mask)]
+
+
+def _scaled_queries(attention: Attention) -> Callable[[mx.array], mx.array]:
+    """Return the map from states to queries times the scale of attention.
+
+    With heads 64 wide the scale is 1/8, and a product with a power of two is exact, so it may come before the others.
+    """
+    plain, scale = attention.q_proj, attention.scale
+    if type(plain) is not nn.Linear or math.frexp(scale)[0] != 0.5:
+        return lambda x: plain(x) * scale
+    scaled = nn.Linear(1, 1)
+    scaled.weight, scaled.bias = plain.weight * scale, plain.bias * scale
+    mx.eval(scaled.weight, scaled.bias)
+    return scaled
 
 
 def _prepend_sos(sos: mx.array, context: mx.array, attention: Attention) -> mx.array:
@@ -169,12 +192,18 @@ def _split_blocks(x: mx.array, blocks: int, attention: Attention) -> mx.array:
     return split.transpose(0, 3, 1, 2, 4)
 
 
-def _attend_prefix(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """Attend from the context [P, H, n, h] to SOS and context [P, H, 1 + n, h]; returns [P, n, m]."""
-    rows, columns = q.shape[2], k.shape[2]
-    position = mx.arange(columns - rows, columns)[:, None]
-    scores = q @ k.swapaxes(-1, -2) + mx.where(mx.arange(columns) > position, HIDDEN, 0.0).astype(q.dtype)
-    y = mx.softmax(scores, axis=-1, precise=True) @ v
+def _attend_prefix(q: mx.array, prefix: tuple[mx.array, ...], mask: mx.array) -> mx.array:
+    """Attend from the context to SOS and context.
+
+    Args:
+        q: [P, H, n, h].
+        prefix: keys and values, [P, H, 1 + n, h] each.
+        mask: [n, 1 + n], added to the scores.
+
+    Returns:
+        [P, n, m].
+    """
+    y = mx.softmax(q @ prefix[0].swapaxes(-1, -2) + mask, axis=-1, precise=True) @ prefix[1]
     return y.transpose(0, 2, 1, 3).reshape(y.shape[0], y.shape[2], -1)
 
 

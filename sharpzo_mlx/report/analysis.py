@@ -18,6 +18,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.errors import notify
 from sharpzo_mlx.evaluation.metrics import class_accuracies
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.report.landscape import Landscape, compute_landscape
@@ -105,10 +106,14 @@ def analyse_run(run: Run, clip: Clip, *, landscape: bool = True, images: int = 6
 
 
 def _search_landscape(run: Run, clip: Clip) -> Landscape | None:
-    """Return the loss around the words of a run, or None where its head kept the plain words."""
+    """Return the loss around the words of a run, or None where its head kept the plain words or it is not finite."""
     if run.prompt.head is not None and not mx.any(run.prompt.w != 0).item():
         return None
-    return compute_landscape(run, clip, encode(clip, _drawn_images(run, "train")))
+    plane = compute_landscape(run, clip, encode(clip, _drawn_images(run, "train")))
+    if np.isfinite(plane.losses).all():
+        return plane
+    notify(f"{run.folder}: the loss around its result is not finite, so the page does not show it")
+    return None
 
 
 def _drawn_images(run: Run, split: str) -> ImageSet:

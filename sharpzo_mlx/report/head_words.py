@@ -1,12 +1,16 @@
 """Say in words what a run with a head is made of; the command line and the page use the same.
 
+>>> from sharpzo_mlx.runs.record import HeadResult
 >>> describe_head(HeadResult("gda", text=0.3, image=0.07, named=0.006, words_kept=False))
 'words × 0.3, Gaussians × 0.07, words in their metric × 0.006'
 """
 
 from __future__ import annotations
 
-from sharpzo_mlx.runs.record import HeadResult
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the help of the command line needs no records
+    from sharpzo_mlx.runs.record import HeadResult
 
 
 def describe_head(result: HeadResult) -> str:

@@ -22,23 +22,23 @@ from matplotlib.figure import Figure
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
-from sharpzo_mlx.files import atomic_write, check_place
+from sharpzo_mlx.files import atomic_write, check_place, is_inside
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 from sharpzo_mlx.report.plots import as_svg, choose_classes, draw_all, save_png
-from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.checkpoint import CHECKPOINTS
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.settings_file import SETTINGS
 from sharpzo_mlx.runs.step_log import STEPS, StepRecord, read_steps
 
 PAGE = "report.html"
-RUN_FILES = (RECORD, PROMPT, STEPS, CHECKPOINT, SETTINGS, EVALUATIONS)  # a page may not replace these
+RUN_FILES = (RECORD, PROMPT, STEPS, *CHECKPOINTS, SETTINGS, EVALUATIONS)  # a page may not replace these
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 THUMBNAIL = 120  # pixels
 CONFUSED = 10  # pairs of classes that are named
@@ -74,7 +74,7 @@ def write_report(
     _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _choose_path(run, output)
     analysis = _analyse(run, clip, landscape=landscape)
-    steps = read_steps(run.folder)
+    steps = _read_steps(run)
     figures = draw_all(run, steps, analysis)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "points": _points}
@@ -138,6 +138,18 @@ def _analyse(run: Run, clip: Clip | None, *, landscape: bool) -> RunAnalysis | N
         return None
 
 
+def _read_steps(run: Run) -> list[StepRecord]:
+    """Return the steps of a run, or none with a notice if they cannot be read."""
+    try:
+        steps = read_steps(run.folder)
+    except UserError as error:
+        notify(f"the curves are left out of the page: {error}")
+        return []
+    if not steps and run.results.val_queries > 1:
+        notify(f"the curves are left out of the page: {run.folder / STEPS} has no steps")
+    return steps
+
+
 def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, figures: dict[str, Figure]) -> _Page:
     entries = read_entries(run)
     evaluations = [entry for entry in entries if isinstance(entry, EvaluationEntry)]
@@ -156,7 +168,7 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         analysis=analysis,
         shown_classes=len(choose_classes(analysis)) if analysis else 0,
         confused=_most_confused(run, analysis) if analysis else [],
-        changed=_changed_images(analysis) if analysis else [],
+        changed=_changed_images(run, analysis) if analysis else [],
     )
 
 
@@ -182,9 +194,15 @@ def _most_confused(run: Run, analysis: RunAnalysis) -> list[tuple[str, str, int]
     return [(names[row], names[column], int(counts[row, column])) for row, column in pairs if counts[row, column]]
 
 
-def _changed_images(analysis: RunAnalysis) -> list[tuple[str, list[_Thumbnail]]]:
+def _changed_images(run: Run, analysis: RunAnalysis) -> list[tuple[str, list[_Thumbnail]]]:
+    """Return the pictures of the page: of the data set's own images only, because a page is passed on."""
+    changed = (*analysis.gained, *analysis.lost)
+    outside = {image.path for image in changed if not is_inside(image.path, run.record.dataset)}
+    if outside:
+        notify(f"{min(outside)}: outside of the data set {run.record.dataset}, so the page does not show such images")
     groups = (("More probable now", analysis.gained), ("Less probable now", analysis.lost))
-    return [(title, [_thumbnail(image) for image in images]) for title, images in groups if images]
+    shown = ((title, [image for image in images if image.path not in outside]) for title, images in groups)
+    return [(title, [_thumbnail(image) for image in images]) for title, images in shown if images]
 
 
 def _thumbnail(image: ChangedImage) -> _Thumbnail:

@@ -1,10 +1,11 @@
-"""The base of dataclasses that are kept as JSON: plain values out, and every type checked on the way in.
+"""The base of dataclasses that are kept as JSON: plain values out, and every type and range checked on the way in.
 
-A record declares its fields once, as a frozen dataclass of numbers, texts, tuples, dictionaries and other records.
+A record declares its fields once, as a frozen dataclass of numbers, texts, tuples, dictionaries and other records. The
+types of this module are numbers and texts with limits.
 
 >>> @dataclasses.dataclass(frozen=True)
 ... class Point(JsonRecord):
-...     x: float
+...     x: Number
 >>> Point.from_json(Point(1.5).to_json())
 Point(x=1.5)
 >>> Point.from_json({"x": "far"})
@@ -16,18 +17,44 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-from collections.abc import Hashable, Mapping
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+import re
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-R = TypeVar("R", bound="JsonRecord")
-_PLAIN: Mapping[type, tuple[tuple[type, ...], str]] = {
-    float: ((int, float), "a number"),
-    int: ((int,), "a whole number"),
-    str: ((str,), "a text"),
-    bool: ((bool,), "true or false"),
-}
+import msgspec
+from msgspec import Meta
+
+_LARGEST = 1e15  # of a count or an amount; every whole number up to it is exact
+
+# 1.000001: a mean of float32 may be a rounding above 1
+Share: TypeAlias = Annotated[float, Meta(ge=-0.000001, le=1.000001)]  # an accuracy or another part of a whole
+Change: TypeAlias = Annotated[float, Meta(ge=-1.000001, le=1.000001)]  # a difference of two shares
+Number: TypeAlias = Annotated[float, Meta(ge=-1e30, le=1e30)]
+Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=_LARGEST)]  # a time, a size
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=int(_LARGEST))]
+# half a pair of surrogates is in no file name, but for the 128 that stand for bytes that are not UTF-8
+Text: TypeAlias = Annotated[str, Meta(max_length=10_000, pattern="\\A[^\ud800-\udc7f\udd00-\udfff]*\\Z")]
+PathText: TypeAlias = Annotated[str, Meta(max_length=40_000, pattern="\\A[^\0\ud800-\udc7f\udd00-\udfff]*\\Z")]
+
+R = TypeVar("R")
+_KINDS = {
+    "float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false", "object": "an object",
+    "array": "a list", "null": "null",
+}  # fmt: skip
+# msgspec's messages, and what is wrong in the words of a field
+_MESSAGES = (
+    (re.compile(r"Object missing required field `(?P<field>[^`]*)`"), "is missing"),
+    (
+        re.compile(r"Expected `array` of length (?P<wanted>\d+), got (?P<found>\d+)"),
+        "has {found} entries, not {wanted}",
+    ),
+    (re.compile(r"Expected `array` of at (least|most) length (?P<wanted>\d+)"), "has too few or too many entries"),
+    (re.compile(r"Expected `str` of length <= (?P<wanted>\d+)"), "is longer than {wanted} characters"),
+    (re.compile(r"Expected `str` matching"), "has characters that no path or name has"),
+    (re.compile(r"Expected `\w+` (?P<sign>[<>]=) (?P<bound>\S+)"), "is not {sign} {bound}"),
+    (re.compile(r"Expected `(?P<kind>\w+)"), "is not {kind}"),
+    (re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL), "is {value}, which is none of its values"),
+    (re.compile(r"Number out of range"), "is too large"),
+)
 
 
 class JsonRecord:
@@ -54,9 +81,28 @@ class JsonRecord:
             name: the record's place in its file, for messages; empty for the whole file.
 
         Raises:
-            ValueError: a field is missing or of another type; the message names it.
+            ValueError: a field is missing, of another type or out of its range; the message names it.
         """
-        return _record(cls, content, name)
+        return checked(cls, content, name)
+
+
+def checked(kind: type[R], content: object, name: str = "") -> R:
+    """Return plain values as a type, such as a dataclass or `tuple[Text, ...]`.
+
+    Args:
+        kind: the type.
+        content: what JSON gave.
+        name: its place in its file, for messages; empty for the whole file.
+
+    Raises:
+        ValueError: the content is of another type or out of range; the message names the field.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error), name)) from None
+    except (UnicodeError, OverflowError) as error:
+        raise ValueError(f"{name or 'the content'} cannot be read ({type(error).__name__})") from None
 
 
 def _plain(value: Any) -> Any:
@@ -69,61 +115,21 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _record(kind: type[R], content: object, name: str) -> R:
-    """Read one record; `name` is the path to it in the file, empty for the whole."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{name or 'the content'} is not an object")
-    found = {}
-    for field, (hint, required) in _declared(cast(Hashable, kind)).items():
-        place = f"{name}.{field}" if name else field
-        if field in content:
-            found[field] = _checked(hint, content[field], place)
-        elif required:
-            raise ValueError(f"{place} is missing")
-    return kind(**found)
+def _explain(message: str, name: str) -> str:
+    """Return msgspec's message as "field is ..."."""
+    problem, _, place = message.rpartition(" - at `") if " - at `" in message else (message, "", "")
+    inside = place.rpartition("`")[0].removeprefix("$").removeprefix("key` in `$")
+    path = f"{name}{inside}" if name else inside.removeprefix(".")
+    for pattern, words in _MESSAGES:
+        if found := pattern.match(problem):
+            parts = {key: _shorten(value) for key, value in found.groupdict().items()}
+            path = ".".join(filter(None, (path, parts.pop("field", ""))))
+            parts["kind"] = _KINDS.get(parts.get("kind", ""), "of its kind")
+            parts["sign"] = "at most" if parts.get("sign") == "<=" else "at least"
+            return f"{path or 'the content'} {words.format(**parts)}"
+    return f"{path or 'the content'}: {problem}"  # what a record itself refuses
 
 
-@cache
-def _declared(kind: Hashable) -> dict[str, tuple[Any, bool]]:
-    """Return the type of each field, and whether it must be there."""
-    assert isinstance(kind, type)
-    hints = get_type_hints(kind)
-    return {
-        item.name: (hints[item.name], item.default is item.default_factory is dataclasses.MISSING)
-        for item in dataclasses.fields(kind)
-    }
-
-
-def _checked(hint: Any, value: Any, name: str) -> Any:
-    """Return the value as the type asks for it, or raise ValueError with its name."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        (inner,) = (one for one in arguments if one is not type(None))
-        return None if value is None else _checked(inner, value, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{name} is not one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        return _checked_tuple(arguments, value, name)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} is not an object")
-        return {key: _checked(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
-    if issubclass(hint, JsonRecord):
-        return _record(hint, value, name)
-    accepted, words = _PLAIN[hint]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{name} is not {words}")
-    return hint(value)
-
-
-def _checked_tuple(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{name} is not a list")
-    hints = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
-    if len(hints) != len(value):
-        raise ValueError(f"{name} has {len(value)} entries, not {len(hints)}")
-    return tuple(
-        _checked(hint, item, f"{name}[{place}]") for place, (hint, item) in enumerate(zip(hints, value, strict=True))
-    )
+def _shorten(text: str) -> str:
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.run import PROMPT, Run
 
 
 def open_model(run: Run, clip: Clip | None = None) -> Clip:
@@ -18,9 +18,14 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
         clip: a checkpoint to use in place of the folder that the run names.
 
     Raises:
-        UserError: the model's folder is gone, or holds another model.
+        UserError: the model's folder is gone or has another model, or the run's prompt is missing or of another width.
     """
     clip = clip or load(run.model_folder)
     if clip.fingerprint != run.record.model.fingerprint:
         raise UserError(f"{clip.folder}: not the model that {run.folder} was tuned on; convert that one again")
+    width, own = run.prompt.class_features.shape[1], clip.config.projection_dim
+    if width != own:
+        raise UserError(
+            f"{run.folder / PROMPT}: damaged (class_features of width {width}, the model's {own}); tune again"
+        )
     return clip

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharpzo_mlx.runs.json_record import JsonRecord
+from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, PathText, Share, Text
 
 Status: TypeAlias = Literal["running", "interrupted", "finished"]
-ImageRows: TypeAlias = tuple[tuple[str, int], ...]  # (path relative to the dataset, label)
+ImageRows: TypeAlias = tuple[tuple[PathText, Count], ...]  # (path relative to the dataset, label)
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ModelRecord(JsonRecord):
         fingerprint: digest of its weights, configuration and tokenizer.
     """
 
-    folder: str
-    fingerprint: str
+    folder: PathText
+    fingerprint: Text
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,28 @@ class RunRecord(JsonRecord):
 
     status: Status
     model: ModelRecord
-    dataset: str
-    shots: int
-    class_names: tuple[str, ...]
-    class_folders: tuple[str, ...]
+    dataset: PathText
+    shots: Count
+    class_names: tuple[Text, ...]
+    class_folders: tuple[PathText, ...]
     images: DrawnImages
-    versions: dict[str, str]
-    content: str | None = None
-    zero_shot_val: float | None = None
-    templates: tuple[str, ...] = ()
+    versions: dict[Text, Text]
+    content: Text | None = None
+    zero_shot_val: Share | None = None
+    templates: tuple[Text, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: object, name: str = "") -> RunRecord:
+        """Make the record from plain values; each label must be that of a class."""
+        record = super().from_json(content, name)
+        classes = len(record.class_names)
+        if len(record.class_folders) != classes:
+            raise ValueError(f"class_folders has {len(record.class_folders)} entries, class_names {classes}")
+        for split, rows in record.images.by_split().items():
+            for place, (_, label) in enumerate(rows):
+                if label >= classes:
+                    raise ValueError(f"images.{split}[{place}] has label {label}, of {classes} classes")
+        return record
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,13 @@ class HeadResult(JsonRecord):
         words_error: standard error of that.
     """
 
-    kind: str
-    text: float
-    image: float
-    named: float
+    kind: Text
+    text: Number
+    image: Number
+    named: Number
     words_kept: bool
-    words_gain: float | None = None
-    words_error: float | None = None
+    words_gain: Number | None = None
+    words_error: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -123,18 +136,18 @@ class RunResults(JsonRecord):
         cache_memory_mb: memory that MLX kept for later arrays, beside the peak, MiB; None in runs of older versions.
     """
 
-    zero_shot: float
-    val: float
-    test: float | None
-    zero_shot_val: float
-    queries: int
-    val_queries: int
-    seconds: float
-    peak_memory_mb: float
-    process_memory_mb: float
-    test_text: float | None = None
+    zero_shot: Share
+    val: Share
+    test: Share | None
+    zero_shot_val: Share
+    queries: Count
+    val_queries: Count
+    seconds: Amount
+    peak_memory_mb: Amount
+    process_memory_mb: Amount
+    test_text: Share | None = None
     head: HeadResult | None = None
-    cache_memory_mb: float | None = None
+    cache_memory_mb: Amount | None = None
 
     @property
     def chosen_on(self) -> str:

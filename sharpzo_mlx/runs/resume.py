@@ -25,8 +25,9 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
 from sharpzo_mlx.files import identify
 from sharpzo_mlx.options import NONE
+from sharpzo_mlx.runs.checkpoint import remove_checkpoints
 from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
-from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runs.run import PROMPT, Run
 from sharpzo_mlx.runs.versions import versions
 
 _log = logging.getLogger("sharpzo_mlx")
@@ -126,6 +127,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
         raise UserError(f"{run.folder}: tuned {run.record.model.folder}, not {clip.folder}; name that --model")
     if run.finished:
         _check_dataset(run, dataset)
+        _tidy_finished(run)
     if config is not None:
         run.config = _check_options(run, config)
     images = {name: _restore(dataset, run.record, rows) for name, rows in run.record.images.by_split().items()}
@@ -137,6 +139,13 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
         run.record = replace(run.record, status="running", dataset=os.path.abspath(dataset))
         _report_other_versions(run)
     return run, images
+
+
+def _tidy_finished(run: Run) -> None:
+    """Remove what a process left that was killed at its very end; refuse a run that has lost its prompt."""
+    remove_checkpoints(run.folder)
+    if not (run.folder / PROMPT).is_file():
+        raise UserError(f"{run.folder}: finished, but its {PROMPT} is missing; choose another --output to tune again")
 
 
 def _check_dataset(run: Run, dataset: Path) -> None:

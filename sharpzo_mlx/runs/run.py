@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,19 @@ from sharpzo_mlx.errors import UserError, notify, remedy, why
 from sharpzo_mlx.files import (
     atomic_write,
     check_spelling,
+    identify,
     missing_folders,
     refuse_empty,
     remove_empty,
     remove_leftovers,
 )
 from sharpzo_mlx.prompts.prompt import Prompt
-from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.reading import read_json, reason
+from sharpzo_mlx.runs.checkpoint import CHECKPOINTS
+from sharpzo_mlx.runs.json_record import JsonRecord
 from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import RunRecord, RunResults
+from sharpzo_mlx.runs.settings_file import SETTINGS
 
 RECORD, PROMPT = "run.json", "prompt.safetensors"
 FORMAT = 2
@@ -50,12 +54,14 @@ class Run:
         config: the configuration that the run was made with.
         record: model, dataset, images drawn, versions and status.
         current_results: the results so far; None while there is no prompt.
+        place: what tells the folder from another at the same path, from `hold` on.
     """
 
     folder: Path
     config: TuneConfig
     record: RunRecord
     current_results: RunResults | None = None
+    place: object = field(default=None, repr=False, compare=False)
 
     @property
     def results(self) -> RunResults:
@@ -74,15 +80,36 @@ class Run:
         """The tuned prompt.
 
         Raises:
-            UserError: the run was stopped before it had one.
+            UserError: the run was stopped before it had one, or its file is missing, damaged or of other classes.
         """
         path = self.folder / PROMPT
         if not path.is_file():
+            if self.finished:
+                raise UserError(f"{path}: missing, though the run is finished; tune again with another --output")
             raise UserError(f"{self.folder}: this run has no prompt so far; continue it with `tune --resume`")
-        return read_prompt(path)
+        prompt = read_prompt(path)
+        if prompt.class_names != self.record.class_names:
+            raise UserError(f"{path}: of other classes than {RECORD} beside it; tune again")
+        if prompt.w.size != self.config.space.dimension:
+            raise UserError(f"{path}: damaged (w has {prompt.w.size} numbers, not space.dimension); tune again")
+        return prompt
+
+    def hold(self) -> None:
+        """From now on write into the folder as it is now only: not into one made anew in its place."""
+        self.place = identify(self.folder)
+
+    def check_place(self) -> None:
+        """Check that the folder is still the one that is held.
+
+        Raises:
+            UserError: it was removed or moved, or another folder is in its place.
+        """
+        if self.place is not None and identify(self.folder) != self.place:
+            raise UserError(f"{self.folder}: removed or replaced while it was written to; tune again")
 
     def keep_prompt(self, prompt: Prompt) -> None:
         """Write the prompt into the folder, in place of the one before."""
+        self.check_place()
         write_prompt(self.folder / PROMPT, prompt)
         self.__dict__["prompt"] = prompt
 
@@ -98,6 +125,7 @@ class Run:
 
     def save(self) -> None:
         """Write run.json."""
+        self.check_place()
         results = self.current_results and self.current_results.to_json()
         record = self.record.to_json()
         content = {"format": FORMAT, "config": self.config.to_json(), **record, "results": results}
@@ -118,18 +146,16 @@ class Run:
         folder = Path(folder)
         path = folder / RECORD
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
+            content = read_json(path)
+            head = _RunHead.from_json(content)
+            if head.format != FORMAT:
                 raise UserError(f"{path}: written by another version of sharpzo-mlx; tune again")
             record = RunRecord.from_json(content)
-            config = TuneConfig.from_json({"head": "none", **content["config"]})  # the oldest runs had no head
-            return cls(folder, config, record, _read_results(content, record))
+            return cls(folder, _read_config(head.config), record, _read_results(head.results, record))
         except OSError as error:
             raise UserError(_explain_unreadable(folder, error)) from error
-        except KeyError as error:
-            raise UserError(f"{path}: damaged ({error} is missing); tune again") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: damaged ({error}); tune again") from error
+        except ValueError as error:
+            raise UserError(f"{path}: damaged ({reason(error)}); tune again") from error
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
@@ -137,11 +163,28 @@ class Run:
         return os.path.isfile(folder / RECORD)
 
 
-def _read_results(content: dict[str, Any], record: RunRecord) -> RunResults | None:
+@dataclass(frozen=True)
+class _RunHead(JsonRecord):
+    """What run.json holds beside the record."""
+
+    format: int
+    config: dict[str, Any]
+    results: Any
+
+
+def _read_config(content: dict[str, Any]) -> TuneConfig:
+    """Return the configuration in a run.json; ValueError names a setting that is unknown or refused."""
+    try:
+        return TuneConfig.from_json({"head": "none", **content})  # the oldest runs had no head
+    except UserError as error:
+        raise ValueError(f"config: {error}") from error
+
+
+def _read_results(content: object, record: RunRecord) -> RunResults | None:
     """Return the results in a run.json; only a run that is not finished may have none."""
-    if content["results"] is None and record.status != "finished":
+    if content is None and record.status != "finished":
         return None
-    return RunResults.from_json(content["results"], "results")
+    return RunResults.from_json(content, "results")
 
 
 def _explain_unreadable(folder: Path, error: OSError) -> str:
@@ -152,6 +195,8 @@ def _explain_unreadable(folder: Path, error: OSError) -> str:
         return f"{folder / RECORD}: {why(error)}; {remedy(error, 'allow reading it')}"
     if isinstance(error, NotADirectoryError):
         return f"{folder}: not a folder; name the run's folder, which `tune` wrote"
+    if error.errno == errno.EINVAL:  # a pipe or a device
+        return f"{folder / RECORD}: {why(error)}; name the run's folder, which `tune` wrote"
     return f"{folder}: {why(error)}; name the run's folder, which `tune` wrote"
 
 
@@ -188,5 +233,5 @@ def _lock(handle: int, folder: Path) -> None:
         if error.errno not in _NO_LOCKS:
             raise
         notify(f"{folder}: its disk has no locks ({why(error)}); let no other process tune into this folder")
-    for name in (RECORD, PROMPT, CHECKPOINT):
+    for name in (RECORD, PROMPT, SETTINGS, *CHECKPOINTS):
         remove_leftovers(folder / name)

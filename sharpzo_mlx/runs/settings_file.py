@@ -18,6 +18,7 @@ import tomli_w
 from sharpzo_mlx.config import TuneConfig, flatten
 from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.options import NONE
+from sharpzo_mlx.reading import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,11 +42,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or is not TOML. Names and values are checked by TuneConfig.
     """
     try:
-        if not path.is_file():
-            raise UserError(f"{path}: no such settings file; a run has one, {SETTINGS}")
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path}: too large for a settings file")
-        found = list(flatten(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
+        found = list(flatten(tomllib.loads(read_text(path, LARGEST))))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(f"{path}: no such settings file; a run has one, {SETTINGS}") from error
     except OSError as error:
         raise UserError(f"{path}: {why(error)}; {remedy(error, 'name a settings file')}") from error
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Measure the memory that is used.
 
 `mlx_peak` counts what MLX's own allocator gave out. `process_peak` also counts Python, decoded images and memory-mapped
-weights.
+weights. `limits` bounds what MLX takes.
 
 >>> mlx_peak() <= physical()
 True

@@ -10,14 +10,19 @@ written, and the best prompt with it. An interrupt in the middle of a step falls
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import atomic_write
-from sharpzo_mlx.runs.checkpoint import load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.checkpoint import CHECKPOINT, CHECKPOINTS, load_checkpoint, save_checkpoint
+from sharpzo_mlx.runs.json_record import Count, checked
 from sharpzo_mlx.runs.record import RunResults
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runs.settings_file import SETTINGS, as_toml
@@ -37,19 +42,27 @@ class Recorder:
         run: the run; its folder is held by this process.
         problem: what turns w into a prompt.
         search: a new search; it takes on the checkpoint if there is one.
+
+    Raises:
+        UserError: the loss before tuning is not finite.
     """
 
     def __init__(self, run: Run, problem: TuningProblem, search: Search) -> None:
         self.run, self.problem, self.search = run, problem, search
-        saved = load_checkpoint(run.folder)
-        if saved:
-            search.restore(*saved)
-        else:
+        log_size = restore(run.folder, search)
+        if log_size is None:
             search.begin()
+            if not math.isfinite(search.best_score.loss):
+                raise UserError(
+                    f"{run.record.model.folder}: its loss before tuning is not a finite number; "
+                    "the model is damaged: convert the checkpoint again"
+                )
+        if log_size is None or run.record.zero_shot_val is None:
             # w = 0 is the first candidate, and zero-shot if there is no head
-            zero_shot = search.best_score.accuracy if problem.head is None else problem.head.zero_shot_accuracy
+            first = search.selection.state().first
+            zero_shot = first if problem.head is None else problem.head.zero_shot_accuracy
             run.record = replace(run.record, zero_shot_val=zero_shot)
-        self.kept = saved[1]["log_size"] if saved else 0
+        self.kept = log_size or 0
         self.saved_best: mx.array | None = None
 
     def __enter__(self) -> Recorder:
@@ -57,16 +70,22 @@ class Recorder:
         self.run.save()  # first, so that every other file lies in a run
         atomic_write(self.run.folder / SETTINGS, as_toml(self.run.config))
         self.log = StepLog(self.run.folder, self.kept)
-        self._hold()
-        self.save()
+        try:
+            self._hold()
+            self.save()
+        except BaseException:
+            self.log.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the last state, whether the search ended, failed or was interrupted."""
         if kind is not None:
             self.run.record = replace(self.run.record, status="interrupted")
-        self.save()
-        self.log.close()
+        try:
+            self.save()
+        finally:
+            self.log.close()
 
     def steps(self) -> Iterator[TuneStep]:
         """Continue to the search's end; the folder is whole after every record."""
@@ -86,6 +105,7 @@ class Recorder:
     def save(self) -> None:
         """Write the state after the last whole step, the best prompt so far, and what it cost."""
         state, log_size = self.snapshot
+        self.run.check_place()
         self.log.flush()  # the checkpoint remembers the log's size
         save_checkpoint(self.run.folder, state.arrays(), {**state.to_json(), "log_size": log_size})
         if state.best_w is not self.saved_best:
@@ -93,6 +113,47 @@ class Recorder:
             self.run.keep_prompt(self.problem.prompt(self.saved_best))
         self.run.current_results = costs(state, self.run)
         self.run.save()
+
+
+def restore(folder: Path, search: Search) -> int | None:
+    """Let a search take on the last whole checkpoint of a run; a damaged one is passed over with a notice.
+
+    Args:
+        folder: the run's folder.
+        search: a new search with the run's settings.
+
+    Returns:
+        The size of the log of steps at that time; None if the run has no checkpoint.
+
+    Raises:
+        UserError: none of its checkpoints can be continued.
+    """
+    present = [folder / name for name in CHECKPOINTS if os.path.lexists(folder / name)]
+    for place, path in enumerate(present):
+        try:
+            log_size = _take_on(path, search)
+        except UserError as error:
+            if place + 1 == len(present):
+                names = " and ".join(one.name for one in present)
+                raise UserError(f"{error}; delete {names} to begin this run again") from error
+            notify(f"{error}; continued from the one before, {present[place + 1].name}")
+        else:
+            if path.name != CHECKPOINT:
+                path.replace(folder / CHECKPOINT)  # the damaged one must not become the one before
+            return log_size
+    return None
+
+
+def _take_on(path: Path, search: Search) -> int:
+    arrays, facts = load_checkpoint(path)
+    try:
+        log_size = checked(Count, facts.get("log_size"), "log_size")
+        search.restore(arrays, facts)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return log_size
 
 
 def costs(state: SearchState, run: Run) -> RunResults:

@@ -29,11 +29,11 @@ from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
-from sharpzo_mlx.runs.checkpoint import CHECKPOINT
+from sharpzo_mlx.runs.checkpoint import remove_checkpoints
 from sharpzo_mlx.runs.record import HeadResult, RunResults
 from sharpzo_mlx.runs.resume import check_content, open_run, run_folder
-from sharpzo_mlx.runs.run import Run, locked
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runs.run import PROMPT, Run, locked
+from sharpzo_mlx.runtime import limits, memory
 from sharpzo_mlx.tuning.beside_head import (
     choose_words,
     count_views,
@@ -130,8 +130,9 @@ def tune_steps(
     refuse_empty(dataset)
     dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
-    with locked(folder):
+    with locked(folder), limits.bounded_cache(config.memory_budget if config else None):
         run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
+        run.hold()
         yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
 
 
@@ -224,7 +225,7 @@ def _choose_words(run: Run, problem: TuningProblem, search: Search, results: Run
 
 
 def _finish(run: Run, results: RunResults, test: Features | None) -> None:
-    """Write the results; the checkpoint is needed no longer."""
+    """Write the results; the checkpoints are needed no longer."""
     prompt = run.prompt
     _report_no_gain(run, results)
     if test is not None:
@@ -235,8 +236,10 @@ def _finish(run: Run, results: RunResults, test: Features | None) -> None:
             results = replace(results, test_text=_accuracy(prompt.text_logits, test))
     run.current_results = results
     run.record = replace(run.record, status="finished")
+    if not (run.folder / PROMPT).is_file():  # somebody has removed it
+        run.keep_prompt(prompt)
     run.save()
-    (run.folder / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoints(run.folder)
 
 
 def _report_no_gain(run: Run, results: RunResults) -> None:

@@ -22,12 +22,13 @@ from typing import Any, Protocol, TypeAlias, cast
 import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.loss import Score
 from sharpzo_mlx.optimisers import cma, gradients, sharpness
 from sharpzo_mlx.optimisers.stage2 import Optimiser, make_optimiser
 from sharpzo_mlx.rng import key_for
 from sharpzo_mlx.runs.step_log import StepRecord
-from sharpzo_mlx.runtime import memory
+from sharpzo_mlx.runtime import limits, memory
 from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import small_products
 from sharpzo_mlx.tuning import budget
@@ -92,6 +93,15 @@ class Search:
 
     def steps(self) -> Iterator[StepRecord]:
         """Continue from the present state to the end; yields a record a step, at which the state may be saved."""
+        steps = self._steps()
+        while True:
+            with limits.bounded(allowed_memory(self.config.memory_budget)):
+                record = next(steps, None)
+            if record is None:
+                return
+            yield record
+
+    def _steps(self) -> Iterator[StepRecord]:
         started = time.monotonic() - self.now.elapsed
         self.begin()
         while self.now.stage == 1 and not self._stage1_is_over():
@@ -132,8 +142,11 @@ class Search:
 
         Raises:
             UserError: something is missing: another version made the checkpoint.
+            ValueError: something is damaged; the message names it.
         """
         saved = SearchState.from_checkpoint(self.state(), arrays, facts)
+        if saved.counters.total_steps > self.config.most_steps:
+            raise ValueError(f"total_steps is {saved.counters.total_steps}, of {self.config.most_steps} at most")
         self.cma, self.sharp, self.descent, self.best_w = saved.cma, saved.sharp, saved.descent, saved.best_w
         self.now, self.loss.queries = saved.counters, saved.counters.queries
         self.selection.restore(saved.selection)

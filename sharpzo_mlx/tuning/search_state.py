@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import mlx.core as mx
 
@@ -19,7 +19,10 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.optimisers.cma import CMAState
 from sharpzo_mlx.optimisers.sharpness import SharpnessState
 from sharpzo_mlx.optimisers.stage2 import State
+from sharpzo_mlx.runs.json_record import Amount, Count, Share, checked
 from sharpzo_mlx.tuning.selection import SelectionState
+
+POINTS = ("best_w", "cma.mean", "stage2.w", "stage2.average")  # of the search; they must be finite
 
 S = TypeVar("S", bound="CMAState | SharpnessState | State")
 
@@ -41,16 +44,16 @@ class Counters:
         kept: the step of stage 2 whose candidate was kept last.
     """
 
-    stage: int = 1
-    step: int = 0
-    total_steps: int = 0
-    queries: int = 0
-    val_queries: int = 0
-    elapsed: float = 0.0
-    mark: float = 0.0
-    stale: int = 0
-    validated: int = 0
-    kept: int = 0
+    stage: Literal[1, 2] = 1
+    step: Count = 0
+    total_steps: Count = 0
+    queries: Count = 0
+    val_queries: Count = 0
+    elapsed: Amount = 0.0
+    mark: Share = 0.0
+    stale: Count = 0
+    validated: Count = 0
+    kept: Count = 0
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,39 @@ class SearchState:
 
         Raises:
             UserError: one is missing: another version made the checkpoint, and its numbers could not be repeated.
+            ValueError: one is damaged: of another kind or shape, or out of range; the message names it.
         """
         missing = [name for name in like.arrays() if name not in arrays]
         missing += [name for name in like.to_json() if name not in facts]
         if missing:
             raise UserError(f"the checkpoint has no {missing[0]}: another version made it; tune anew")
+        _check_arrays(like.arrays(), arrays)
+        selection = SelectionState.from_json(facts["selection"], "selection")
+        if selection.best is None:  # w = 0 is validated before the first checkpoint
+            raise ValueError("selection.best is missing")
         return cls(
             cma=_restored(like.cma, arrays, "cma"),
             sharp=_restored(like.sharp, arrays, "sharpness"),
             descent=_restored(like.descent, arrays, "stage2"),
             best_w=arrays["best_w"],
-            counters=Counters(**{item.name: facts[item.name] for item in dataclasses.fields(Counters)}),
-            selection=SelectionState.from_json(facts["selection"]),
+            counters=checked(Counters, dict(facts)),
+            selection=selection,
         )
 
 
 def arrays_of(state: CMAState | SharpnessState | State) -> dict[str, mx.array]:
     """Return the arrays of an optimiser's state by name."""
     return {item.name: getattr(state, item.name) for item in dataclasses.fields(state)}
+
+
+def _check_arrays(like: Mapping[str, mx.array], arrays: Mapping[str, mx.array]) -> None:
+    """Raise ValueError with the name of an array of another type or shape, or of a point that is not finite."""
+    for name, expected in like.items():
+        found = arrays[name]
+        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+            raise ValueError(f"{name} is {found.dtype} of shape {found.shape}, not {expected.dtype} {expected.shape}")
+        if name in POINTS and not mx.all(mx.isfinite(found)).item():
+            raise ValueError(f"{name} has numbers that are not finite")
 
 
 def _restored(state: S, arrays: Mapping[str, mx.array], part: str) -> S:

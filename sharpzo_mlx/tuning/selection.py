@@ -13,15 +13,32 @@ by this rule.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sharpzo_mlx.objective.loss import Score
+from sharpzo_mlx.runs.json_record import Count, JsonRecord, Number, Share
 
 ROUNDING = 1e-9  # accuracies are quotients of whole numbers
+
+
+@dataclass(frozen=True)
+class SavedScore(JsonRecord):
+    """A score as a checkpoint holds it."""
+
+    accuracy: Share
+    loss: Number | None
+    images: Count
+
+
+@dataclass(frozen=True)
+class SavedSelection(JsonRecord):
+    """A selection as a checkpoint holds it."""
+
+    best: SavedScore | None
+    top: Share
+    first: Share
 
 
 @dataclass(frozen=True)
@@ -33,13 +50,20 @@ class SelectionState:
     first: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as plain values."""
-        return dataclasses.asdict(self)
+        """Return the state as plain values; a loss that is not finite becomes None."""
+        best = self.best
+        saved = SavedScore(best.accuracy, _finite(best.loss), best.images) if best else None
+        return SavedSelection(saved, self.top, self.first).to_json()
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> SelectionState:
-        """Return the state that `to_json` wrote."""
-        return cls(Score(**content["best"]) if content["best"] else None, content["top"], content["first"])
+    def from_json(cls, content: object, name: str = "") -> SelectionState:
+        """Return the state that `to_json` wrote; ValueError names a field that is damaged, below `name`."""
+        saved = SavedSelection.from_json(content, name)
+        best = saved.best
+        if best is None:
+            return cls(None, saved.top, saved.first)
+        loss = math.inf if best.loss is None else best.loss
+        return cls(Score(best.accuracy, loss, best.images), saved.top, saved.first)
 
 
 class Selection:
@@ -96,6 +120,10 @@ class Selection:
     def restore(self, state: SelectionState) -> None:
         """Take on a state."""
         self._best, self._top, self._first = state.best, state.top, state.first
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _standard_error(accuracy: float, images: int) -> float:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.limits import bounded
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
 from sharpzo_mlx.tuning.search import Search
@@ -40,9 +42,10 @@ def measure_seconds(problem: TuningProblem, search: Search) -> Seconds:
     """Measure by trying; the passes inform nothing and are not counted as queries."""
     config, loss = problem.config, problem.objective
     population = min(config.stage1.population, loss.chunk)
-    query = _seconds_of(loss, lambda: loss.losses(mx.zeros((population, loss.dimension)))) / population
-    validation = _seconds_of(loss, lambda: loss.losses(mx.zeros((1, loss.dimension)))) / config.selection.every
-    step = _seconds_of(loss, search.try_step)
+    with bounded(allowed_memory(config.memory_budget)):
+        query = _seconds_of(loss, lambda: loss.losses(mx.zeros((population, loss.dimension)))) / population
+        validation = _seconds_of(loss, lambda: loss.losses(mx.zeros((1, loss.dimension)))) / config.selection.every
+        step = _seconds_of(loss, search.try_step)
     return Seconds(query, step + validation + query * budget.mask_cost(config) / config.pruning.interval)
 
 

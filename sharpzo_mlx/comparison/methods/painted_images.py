@@ -18,12 +18,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from sharpzo_mlx.clip.handle import IMAGE_BATCH, Clip
+from sharpzo_mlx.clip.batches import IMAGE_BATCH
+from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.clip.model import normalise_on_device
 from sharpzo_mlx.comparison.methods.classifiers import CosineClassifier
 from sharpzo_mlx.comparison.methods.coordinator import Coordinator
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features
-from sharpzo_mlx.images.load import Batch, normalise, stream
+from sharpzo_mlx.images.load import normalise, stream
 from sharpzo_mlx.objective.loss import Score, compute_logits, cross_entropies, score_calibrated
 
 
@@ -62,8 +64,7 @@ class PaintedImages:
     def __init__(self, painter: Painter, features: Features, classifier: mx.array) -> None:
         self.painter, self.classifier = painter, classifier
         self.features, self.labels = features.embeddings, mx.array(features.labels)
-        batches = _read(painter.clip, features.paths)
-        self.pixels = mx.concatenate([mx.array(batch.pixels) for batch in batches])
+        self.pixels = mx.concatenate(list(_read(painter.clip, features.paths)))
         self.passes = 0
         mx.eval(self.pixels)
 
@@ -119,16 +120,16 @@ class PaintedClassifier:
     def logits(self, features: Features) -> mx.array:
         """Return the logits [N, K]; each image passes the image tower once more."""
         clip, encoded, done = self.painter.clip, [], 0
-        for batch in _read(clip, features.paths):
-            known = features.embeddings[done : done + len(batch.pixels)]
-            painted = self.painter.paint(self.parameters, mx.array(batch.pixels), known)
+        for pixels in _read(clip, features.paths):
+            known = features.embeddings[done : done + len(pixels)]
+            painted = self.painter.paint(self.parameters, pixels, known)
             encoded.append(clip.encode_pixels(painted))
-            done += len(batch.pixels)
+            done += len(pixels)
         painted_features = dataclasses.replace(features, embeddings=mx.concatenate(encoded))
         return CosineClassifier(self.class_features, clip.logit_scale).logits(painted_features)
 
 
-def _read(clip: Clip, paths: tuple[Path, ...]) -> Iterator[Batch]:
+def _read(clip: Clip, paths: tuple[Path, ...]) -> Iterator[mx.array]:
     """Yield the preprocessed pixels of image files in order.
 
     Raises:
@@ -137,4 +138,4 @@ def _read(clip: Clip, paths: tuple[Path, ...]) -> Iterator[Batch]:
     for batch in stream(paths, clip.config.preprocessor, batch_size=IMAGE_BATCH):
         for index, reason in batch.failed:
             raise UserError(f"{paths[index]}: {reason}; it could be read when its features were made, so put it back")
-        yield batch
+        yield normalise_on_device(mx.array(batch.pictures), clip.config.preprocessor)
