@@ -64,7 +64,7 @@ def predict_command(
         if one.error:
             click.echo(wording.escape(f"note: {one.path}: {one.error}"), err=True)
     if all(one.error for one in predictions):
-        raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC)")
+        raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)")
 
 
 def as_record(prediction: Prediction) -> dict[str, Any]:
