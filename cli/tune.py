@@ -158,7 +158,8 @@ def format_summary(run: Run, dataset: Path) -> str:
     """Return the result as text: accuracies, cost, the run's folder and the next command."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_format_row(results.chosen_on, results.zero_shot_val, results.val))
+    known = results.val if results.head is None or run.leaves_out else None
+    rows.append(_format_row(results.chosen_on, results.zero_shot_val, known))
     if results.test is not None:
         rows.append(_format_row("test", results.zero_shot, results.test))
         if results.head is not None and results.head.words_kept:

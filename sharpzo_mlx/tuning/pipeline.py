@@ -244,9 +244,8 @@ def _finish(run: Run, results: RunResults, test: Features | None) -> None:
 
 def _report_no_gain(run: Run, results: RunResults) -> None:
     """Notify the user of a result that is not above zero-shot, or that nothing can tell."""
-    drawn = run.record.images
-    if results.head is not None and len(drawn.train + drawn.val) == len(run.record.class_names):
-        notify(f"{run.folder}: with one image a class none can be left out, so the accuracy shown is that of zero-shot")
+    if results.head is not None and not run.leaves_out:
+        notify(f"{run.folder}: with one image a class none can be left out, so no image tells how good it is")
     elif results.val <= results.zero_shot_val:
         notify(
             f"{run.folder}: not above zero-shot on images it had not seen ({100 * results.val:.1f} %, zero-shot "
