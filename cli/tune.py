@@ -172,7 +172,8 @@ def format_summary(run: Run, dataset: Path) -> str:
     if (kept := results.cache_memory_mb or 0.0) >= 1:
         cost += f" (and {wording.amount(kept * 2**20)} kept for reuse)"
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_choose_folder(run, dataset))])
-    return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
+    places = f"run: {wording.escape(str(run.folder))}\nnext: {wording.escape(following)}"
+    return f"{wording.aligned(rows)}\n\n{head}{cost}\n{places}"
 
 
 def _choose_folder(run: Run, dataset: Path) -> Path:

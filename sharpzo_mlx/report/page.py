@@ -25,7 +25,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
-from sharpzo_mlx.files import atomic_write, check_place, is_inside
+from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
@@ -118,7 +118,7 @@ class _Page:
 
 def _choose_path(run: Run, output: str | Path | None) -> Path:
     """Return the file to write, after checking that it may be written there."""
-    path = Path(output).expanduser() if output else run.folder
+    path = expand(output) if output else run.folder
     if path.is_dir():
         path /= PAGE
     if path.name.casefold() in RUN_FILES and Run.exists(path.parent):
