@@ -28,7 +28,7 @@ from sharpzo_mlx.files import cache_folder, open_regular
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
 TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
-QUIET_SECONDS, LOCK_SECONDS = 5.0, 20.0  # a lock of another process is waited for without a word, and in all
+QUIET_SECONDS, LOCK_SECONDS = 2.0, 20.0  # a lock of another process is waited for without a word, and in all
 TRY_SECONDS = 1.0  # the part of it after which Ctrl-C is heard
 LOCKED: set[Path] = set()  # files that this process waited for in vain: it does not wait for them again
 SELECTED = 500  # digests in one SELECT: older versions of sqlite allow 999 variables
