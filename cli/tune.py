@@ -92,12 +92,12 @@ def tune_command(
         folder = output or default_folder(clip.folder, dataset, config.seed, resume=True)
         config = continue_config(config, layers, folder)
     run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
-    if report:
-        write_tuning_report(run, clip)
-    if as_json:
+    if as_json:  # first, so that a page which fails costs nobody the result
         wording.echo_json(make_record(run))
     else:
         click.echo(format_summary(run, dataset))
+    if report:
+        write_tuning_report(run, clip)
 
 
 def collect_settings(

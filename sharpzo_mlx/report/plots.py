@@ -34,6 +34,7 @@ BEFORE, AFTER = "#8a8f98", "#2f7ed8"
 MOST_CLASSES = 30  # in a confusion matrix and a chart of classes
 STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "sharpzo-mlx", "axes.spines.top": False,
+    "text.parse_math": False,  # class names are no formulas
     "axes.spines.right": False, "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.2,
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
     **{f"axes.{part}color": INK for part in ("label", "edge")},
