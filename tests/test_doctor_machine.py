@@ -101,7 +101,7 @@ def test_a_mac_that_tells_nothing_is_described_too(mac: dict[str, Any], monkeypa
     mac.clear()
     assert machine.find_chip() == "arm64"
     assert "fast" not in machine.describe_cores()
-    assert machine.find_gpu() == machine.GPU("", "", None, None)
+    assert machine.find_gpu() == machine.GPU("", "", None)
     assert setup.check_gpu().words == "used"
 
 
