@@ -37,9 +37,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpzo-mlx"
 
 
+def models_folder() -> Path:
+    """Return the folder of the models that were converted by their names."""
+    return cache_folder() / "models"
+
+
 def default_model_folder() -> Path:
     """Return the folder of the default model, where `convert` puts it and `tune` looks for it."""
-    return cache_folder() / "models" / DEFAULT_MODEL.replace("/", "--")
+    return models_folder() / DEFAULT_MODEL.replace("/", "--")
 
 
 def refuse_empty(*paths: str | Path) -> None:
