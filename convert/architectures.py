@@ -89,14 +89,14 @@ def describe(name: str, activation: str | None, *, seen: bool = False) -> dict[s
         return _read(Path(name).expanduser(), activation)
     name = name.replace("/", "-").replace("@", "-").removesuffix("px")
     if name not in NAMES:
-        raise UserError(f"--arch {one_line(name)!r}: {_unknown(name)}")
+        raise UserError(f"network {one_line(name)!r}: {_unknown(name)}")
     plain = name.removesuffix(QUICK)
     if plain != name and activation == "gelu":
         raise UserError(f"--arch {name} --activation gelu: contradict each other; leave one out")
     if plain == name and plain in _TWINS and activation is None and not seen:
         raise UserError(
-            f"--arch {name}: its activation cannot be seen in the weights; add --activation quick_gelu if the training "
-            "began with OpenAI's weights or was told so, else --activation gelu"
+            f"network {name}: its activation cannot be seen in the weights; add --activation quick_gelu if the "
+            "training began with OpenAI's weights or was told so, else --activation gelu"
         )
     quick = plain != name or activation == "quick_gelu"
     return {"model_cfg": (_vit(plain) if plain in _VITS else _resnet(plain)) | {"quick_gelu": quick}}

@@ -217,8 +217,8 @@ def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     vocabulary = clip_vocabulary(padding=FIRST_TOKEN) if openai else clip_vocabulary()
     if config.text.vocab_size != len(vocabulary.tokens):
         raise UserError(
-            f"{found.weights[0]}: its text tower knows {config.text.vocab_size} tokens, not CLIP's "
-            f"{len(vocabulary.tokens)}; give a folder with its tokenizer"
+            f"{found.weights[0]}: no tokenizer.json beside it, and its text tower knows {config.text.vocab_size} "
+            f"tokens, not CLIP's {len(vocabulary.tokens)}; give a folder with its tokenizer"
         )
     if not openai:
         notify(f"{found.folder}: no tokenizer; using CLIP's own vocabulary")

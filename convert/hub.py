@@ -23,6 +23,7 @@ Choice: TypeAlias = Callable[[Collection[str], Reader], list[str]]
 
 ELSEWHERE = "or download the model's folder on another machine and give its path"
 OFFLINE = "HF_HUB_OFFLINE"
+CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is in every repository that converts
 # errors of a disk that may not be written to; the hub's library passes them on with the path
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
@@ -94,6 +95,8 @@ def _commit_of_main(kept: Path) -> str | None:
 def _is_whole(folder: Path, choose: Choice) -> bool:
     """Tell whether a folder has all files that would be chosen from those that it has."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if not CONFIGS & {name.rpartition("/")[2] for name in names}:
+        return False
     try:
         return all((folder / name).is_file() for name in choose(names, folder.joinpath))
     except UserError:

@@ -18,6 +18,7 @@ from typing import Any
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError, one_line, shown
 
+from . import training
 from .wrapped_names import MERGE
 
 ADAPTER, MODULES = "adapter_config.json", "modules.json"
@@ -90,7 +91,8 @@ def refuse_folder(folder: Path, here: Collection[str]) -> None:
     steps = {int(match[1]): name for name in here if (match := STEP.fullmatch(name))}
     if steps:
         raise UserError(f"{folder}: checkpoints of a Trainer: name one of them, such as {folder / steps[max(steps)]}")
-    if RUN in here and (saved := sorted(path.name for path in (folder / RUN).glob("*.pt"))):
+    saved = training.list_files({path.name for path in (folder / RUN).glob("*.*")})
+    if saved:
         raise UserError(
             f"{folder}: a run of open_clip: name one of its checkpoints, such as {folder / RUN / saved[-1]}"
         )

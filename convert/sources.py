@@ -144,8 +144,8 @@ def files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
     if inner := kinds.find_inner(names):
         start = f"{inner}/"
         inside = [name.removeprefix(start) for name in names if name.startswith(start)]
-        chosen = files_to_download(inside, lambda name: read(f"{start}{name}"))
-        return [*(name for name in (kinds.MODULES, "README.md") if name in names), *(f"{start}{n}" for n in chosen)]
+        wanted = files_to_download(inside, lambda name: read(f"{start}{name}"))
+        return [*(name for name in (kinds.MODULES, "README.md") if name in names), *(f"{start}{n}" for n in wanted)]
     config = read_json(read(CONFIG)) if CONFIG in names and OPEN_CLIP_CONFIG in names else None
     tokenizer = next((files for files in TOKENIZERS if set(files) <= set(names)), ())
     small = [name for name in (*SMALL_FILES, *tokenizer) if name in names]

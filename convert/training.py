@@ -10,6 +10,7 @@ it. The file names the network, the activation and what was done to images.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,16 @@ def find_file(folder: Path, here: Collection[str]) -> Path | None:
     Raises:
         UserError: there are several.
     """
-    names = sorted(name for name in here if name.endswith(ENDINGS) and not name.startswith((*NO_WEIGHTS, ".")))
+    names = list_files(here)
     if len(names) > 1:
         raise UserError(f"{folder}: {len(names)} weights files: name one of them, such as {folder / names[-1]}")
     return folder / names[0] if names else None
+
+
+def list_files(names: Collection[str]) -> list[str]:
+    """Return the names of weights files among the names of a folder, the one with the largest number last."""
+    found = (name for name in names if name.endswith(ENDINGS) and not name.startswith((*NO_WEIGHTS, ".")))
+    return sorted(found, key=lambda name: ([int(digits) for digits in re.findall(r"\d{1,9}", name)], name))
 
 
 def find_params(folder: Path) -> Path | None:

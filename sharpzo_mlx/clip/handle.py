@@ -20,6 +20,7 @@ import numpy as np
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.batches import encode_texts, image_batch, pad_rows, read_behind
 from sharpzo_mlx.clip.checkpoint import (
+    CONFIG,
     WEIGHTS,
     fingerprint,
     image_precision,
@@ -32,10 +33,10 @@ from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
-from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
 from sharpzo_mlx.images.load import Batch, stream
@@ -242,7 +243,7 @@ def load(folder: str | Path | None = None) -> Clip:
     """
     if folder is None:
         folder = default_model_folder()
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
     refuse_empty(folder)
     found = catalog.locate(folder)
@@ -258,6 +259,8 @@ def _describe_absent(given: str, path: Path) -> str:
     near = catalog.suggest(given)
     if not path.exists() and "nearest" in near and path.name == given:
         return f"{given}: no such folder, and {near}"
+    if path.exists():
+        return f"{path}: is a file; make a model of it: sharpzo-mlx convert {shlex.quote(str(path))} --output m"
     return f"{path}: no such model; make it: sharpzo-mlx convert SOURCE --output {path}"
 
 
@@ -268,8 +271,9 @@ def _check_converted(folder: Path) -> None:
         UserError: the folder is one; the error says how to convert it.
     """
     here = {path.name for path in folder.iterdir()}
-    own = WEIGHTS in here and "fingerprint" in read_header(folder / WEIGHTS).metadata
-    foreign = FOREIGN & here or (WEIGHTS in here and "config.json" in here)
+    whole = WEIGHTS in here and CONFIG in here
+    own = whole and "preprocessor" in read_json(folder / CONFIG)  # which only a conversion writes into it
+    foreign = FOREIGN & here or whole
     if not own and foreign:
         source = shlex.quote(str(folder))
         raise UserError(f"{folder}: not converted yet; make a model of it: sharpzo-mlx convert {source} --output m")
