@@ -41,7 +41,7 @@ def models_command(ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         wording.echo_json({"folder": str(models_folder()), "models": make_records(KNOWN, stored)})
     else:
-        click.echo(format_models(KNOWN, stored))
+        click.echo(format_models(stored))
 
 
 @models_command.command("remove")
@@ -83,18 +83,25 @@ def _make_record(name: str, known: Known | None, model: Stored | None) -> dict[s
     }
 
 
-def format_models(known: tuple[Known, ...], stored: list[Stored]) -> str:
-    """Return both lists as text: what is here, and what is known."""
+def format_models(stored: list[Stored]) -> str:
+    """Return as text what is here, and what is known, a table for each family."""
+    from sharpzo_mlx.clip.catalog import FAMILIES
+
     lines = [f"here, in {models_folder()}:" if stored else f"here, in {models_folder()}: none yet"]
     if stored:
-        rows = [(model.name, wording.amount(model.bytes), model.licence or UNNAMED) for model in stored]
-        table = wording.aligned([("name", "size", "licence"), *rows]).splitlines()
-        folders = ["", *(f"  {model.folder.name}{'/'}" for model in stored)]
-        lines += [f"  {row}" for pair in zip(table, folders, strict=True) for row in pair if row]
-    rows = [_make_row(one, {model.name for model in stored}) for one in known]
-    lines += ["", "known, to convert by name (MobileCLIP's weights are for research only):"]
-    lines.append(wording.aligned([("name", "repository", "size", "licence"), *rows]))
+        heading, *rows = wording.aligned([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
+        lines.append(f"  {heading}")
+        for row, model in zip(rows, stored, strict=True):
+            lines += [f"  {row}", f"    {model.folder.name}/"]
+    here = {model.name for model in stored}
+    for family, known in FAMILIES.items():
+        table = wording.aligned([("name", "repository", "size", "licence"), *(_make_row(one, here) for one in known)])
+        lines += ["", f"{family}:", table]
     return "\n".join([*lines, "", "next: sharpzo-mlx convert NAME, then sharpzo-mlx tune DATASET --model NAME"])
+
+
+def _make_row_here(model: Stored) -> tuple[str, ...]:
+    return model.name, wording.amount(model.bytes), model.licence or UNNAMED
 
 
 def _make_row(one: Known, here: set[str]) -> tuple[str, ...]:

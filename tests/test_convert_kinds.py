@@ -211,6 +211,6 @@ def test_a_weights_file_in_place_of_a_model(checkpoint: Path) -> None:
 
 def test_a_model_of_ours_is_loaded_from_any_place(checkpoint: Path) -> None:
     made = convert(checkpoint, checkpoint.parent / "m").folder
-    moved = shutil.move(made, checkpoint.parent / "moved")
+    moved = Path(shutil.move(made, checkpoint.parent / "moved"))
     (moved / "notes.txt").write_text("mine")
     assert load(moved).encode_texts("a").shape == (1, 8)

@@ -112,7 +112,8 @@ _MOBILE = (
     Known("apple/MobileCLIP-B-OpenCLIP", "mobileclip-b", OPEN_CLIP, 149_700_000, _APPLE),
     Known("apple/MobileCLIP-B-LT-OpenCLIP", "mobileclip-b-lt", OPEN_CLIP, 149_700_000, _APPLE),
 )
-KNOWN = (*_CLIP, *_SIGLIP, *_MOBILE)
+FAMILIES = {"CLIP": _CLIP, "SigLIP": _SIGLIP, "MobileCLIP, whose weights are for research only": _MOBILE}
+KNOWN = tuple(known for family in FAMILIES.values() for known in family)
 
 
 def find(name: str) -> Known | None:
