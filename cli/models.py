@@ -52,7 +52,7 @@ def remove_command(name: str, *, yes: bool) -> None:
     from sharpzo_mlx.convert.stored import find_stored, remove_stored
 
     model = find_stored(name)
-    what = f"{model.name} ({wording.amount(model.bytes)}, {model.folder})"
+    what = wording.escape(f"{model.name} ({wording.amount(model.bytes)}, {model.folder})")
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"{model.name}: not removed, for nobody can be asked here; add --yes")
@@ -87,12 +87,12 @@ def format_models(stored: list[Stored]) -> str:
     """Return as text what is here, and what is known, a table for each family."""
     from sharpzo_mlx.clip.catalog import FAMILIES
 
-    lines = [f"here, in {models_folder()}:" if stored else f"here, in {models_folder()}: none yet"]
+    lines = [wording.escape(f"here, in {models_folder()}:") + ("" if stored else " none yet")]
     if stored:
         heading, *rows = wording.aligned([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
         lines.append(f"  {heading}")
         for row, model in zip(rows, stored, strict=True):
-            lines += [f"  {row}", f"    {model.folder.name}/"]
+            lines += [f"  {row}", f"    {wording.escape(model.folder.name)}/"]
     here = {model.name for model in stored}
     for family, known in FAMILIES.items():
         table = wording.aligned([("name", "repository", "size", "licence"), *(_make_row(one, here) for one in known)])
@@ -101,7 +101,7 @@ def format_models(stored: list[Stored]) -> str:
 
 
 def _make_row_here(model: Stored) -> tuple[str, ...]:
-    return model.name, wording.amount(model.bytes), model.licence or UNNAMED
+    return wording.escape(model.name), wording.amount(model.bytes), model.licence or UNNAMED
 
 
 def _make_row(one: Known, here: set[str]) -> tuple[str, ...]:

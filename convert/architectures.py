@@ -16,6 +16,7 @@ from typing import Any
 
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError, one_line
+from sharpzo_mlx.files import expand
 
 QUICK = "-quickgelu"
 ACTIVATIONS = ("gelu", "quick_gelu")
@@ -86,7 +87,7 @@ def describe(name: str, activation: str | None, *, seen: bool = False) -> dict[s
         UserError: the name is unknown, the file cannot be used, or the activation is open.
     """
     if name.endswith(".json"):
-        return _read(Path(name).expanduser(), activation)
+        return _read(expand(name), activation)
     name = name.replace("/", "-").replace("@", "-").removesuffix("px")
     if name not in NAMES:
         raise UserError(f"network {one_line(name)!r}: {_unknown(name)}")

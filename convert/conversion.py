@@ -27,7 +27,7 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, models_folder, refuse_empty
+from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
 
 from . import card, kinds, open_clip_config, open_clip_names, wrapped_names
 from .architectures import Told
@@ -138,7 +138,7 @@ def default_output(source: str | Path | None) -> Path:
     """
     if source is None:
         return default_model_folder()
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_file():
         return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
     return Path(f"{path.resolve().name}-mlx") if path.exists() else catalog.place(str(source))

@@ -18,6 +18,7 @@ from typing import Any
 
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.files import expand
 
 from . import architectures, hub, kinds, open_clip_config, torch_file, training, wrapped_names
 from .architectures import Told
@@ -83,7 +84,7 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
     Raises:
         UserError: the source does not exist, is no CLIP folder or lacks files, or there is no network.
     """
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_dir():
         return _describe(path, path.resolve().name, on_hub=False, told=told)
     if path.is_file():

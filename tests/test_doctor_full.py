@@ -155,17 +155,31 @@ def test_private_names_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     words = (
         f"{home}/Library/Caches: no; /Volumes/Ann's disk/photos/cat.jpg; 12 GFLOP/s ViT-B/16 by annexample on Anns-Mac"
     )
-    result = Result("step", "failed", words, 0.1, {"file": f"{home}/x"}, (f"{home}/y: skipped",))
-    found = report.FullReport("now", {}, (Finding("caches", str(home / "c")),), (result,), whole=True)
+    result = Result("step", "failed", words, 0.1, {"file": f"{home}/x.md"}, (f"{home}/y: skipped",))
+    found = report.FullReport("now", {}, (Finding("caches", f"{home}/Client Ltd/c (0 B)"),), (result,), whole=True)
     text = report.format_report(found)
-    for private in ("Ann", "annexample", "Volumes", str(tmp_path)):
+    for private in ("Ann", "annexample", "Volumes", "Client", str(tmp_path)):
         assert private not in text
     kept = report.parse_report(text)
-    assert kept.findings[0].words == "~/c"
-    assert kept.results[0].numbers == {"file": "~/x"}
-    assert kept.results[0].notices == ("~/y: skipped",)
+    assert kept.findings[0].words == "~/… (0 B)"
+    assert kept.results[0].numbers == {"file": "~/x.md"}
+    assert kept.results[0].notices == ("~/…: skipped",)
     assert "12 GFLOP/s ViT-B/16 by USER on HOST" in kept.results[0].words
     assert "cat.jpg" in kept.results[0].words
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/Volumes/AnnsDisk (0 B)", "… (0 B)"),
+        ("./Client/x.jpg, ./notes.txt", "./…/x.jpg, ./notes.txt"),
+        ("~/Library/Caches/sharpzo-mlx (3 MB)", "~/…/sharpzo-mlx (3 MB)"),
+        ("12 GFLOP/s, ViT-B/16, and/or, 1 / 2. The end", "12 GFLOP/s, ViT-B/16, and/or, 1 / 2. The end"),
+        ("PYTHON/lib/python3.11/x.so", "PYTHON/lib/python3.11/x.so"),
+    ],
+)
+def test_of_a_path_no_more_than_the_file_is_left(text: str, left: str) -> None:
+    assert redaction.redact(text, redaction.Names(())) == left
 
 
 def test_a_file_without_a_report_is_refused() -> None:

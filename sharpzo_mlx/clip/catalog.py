@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.errors import one_line
-from sharpzo_mlx.files import models_folder
+from sharpzo_mlx.files import expand, models_folder
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SHOWN = 60  # characters of a name that an error repeats
@@ -152,7 +152,7 @@ def locate(given: str | Path) -> Path:
     Returns:
         The folder, or the path itself where neither exists.
     """
-    path = Path(given).expanduser()
+    path = expand(given)
     name = resolve(str(given))
     if not path.exists() and HUB_NAME.fullmatch(name) and (stored := place(name)).is_dir():
         return stored
