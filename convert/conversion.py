@@ -35,7 +35,7 @@ from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
 from .quantisation import Quantisation
 from .sources import NOTHING_TOLD, Source, find
-from .weights import DTYPES, bring_to_layout, name_of, read_files
+from .weights import DTYPES, LOGIT_SCALE, bring_to_layout, name_of, read_files
 
 FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 MAXIMUM_CARD = 2**20  # bytes of a card that is kept
@@ -164,6 +164,8 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
     if open_clip_names.has_open_clip_names(given):
         given = open_clip_names.rename(given)
     _drop_bias(given, found.weights[0])
+    if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
+        given[LOGIT_SCALE] = scale.reshape(())
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
 
 

@@ -121,7 +121,9 @@ def _reason(error: Exception, name: str, huggingface_hub: Any) -> str:
     if "GatedRepoError" in kinds:
         return f"its owner asks for an agreement first: accept it on the model's page and log in, {ELSEWHERE}"
     if "RepositoryNotFoundError" in kinds:
-        return "no such folder here, and no such model on the hub (or it is private: log in); check the name"
+        near = catalog.nearest(name)
+        known = f" (the nearest known are {', '.join(near)})" if near else ""
+        return f"no such folder here, and no such model on the hub (or it is private: log in); check the name{known}"
     if "HFValidationError" in kinds:
         return "no such folder here, and no possible name on the hub; check the name"
     answer = getattr(error, "response", None)

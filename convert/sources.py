@@ -234,7 +234,7 @@ def _check_kind(folder: Path, config: Mapping[str, Any], here: Collection[str]) 
 
 
 def _open_clip_weights(folder: Path, here: Collection[str]) -> Path:
-    found = next((name for name in (*OPEN_CLIP, *WEIGHTS) if name in here), None)
+    found = next((name for name in (*OPEN_CLIP, *WEIGHTS) if name in here and not name.endswith(".json")), None)
     if found is None:
         raise UserError(f"{folder}: {_no_weights(here)}")
     return folder / found

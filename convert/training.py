@@ -9,7 +9,6 @@ it. The file names the network, the activation and what was done to images.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -78,7 +77,8 @@ def describe_run(path: Path, said: Told) -> dict[str, Any]:
     seen = params.get("pretrained", "").lower() != "openai" and not said.architecture
     try:
         described = describe(name, said.activation or ("quick_gelu" if forced else None), seen=seen)
-        _override(described["model_cfg"], params)
+        if isinstance(described["model_cfg"], dict):  # of a file of the user's; the translation refuses another
+            _override(described["model_cfg"], params)
         return described | {"preprocess_cfg": describe_images(params)}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -103,7 +103,7 @@ def _override(model: dict[str, Any], params: Mapping[str, str]) -> None:
         ("force_image_size", "vision_cfg", "image_size"),
         ("force_context_length", "text_cfg", "context_length"),
     ):
-        if (value := _value(params, option)) is not None:
+        if (value := _value(params, option)) is not None and isinstance(model.get(section), dict):
             model[section][field] = value
 
 
@@ -115,6 +115,6 @@ def _value(params: Mapping[str, str], name: str) -> Any:
     if text[:1] not in "[(0123456789":
         return text
     try:
-        return json.loads(text.replace("(", "[").replace(")", "]"))
+        return reading.parse_json(text.replace("(", "[").replace(")", "]"))
     except ValueError:
         raise UserError(f"{name} is {shown(text)}; correct it") from None

@@ -49,7 +49,7 @@ def unwrap(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
 def _remove_inside(name: str) -> str:
     for wrapper in INSIDE:
         name = name.replace(wrapper, "")
-    return name
+    return name.replace(".module.", ".")  # DataParallel around one tower; before all names it is part of the prefix
 
 
 def _find_prefix(names: Iterable[str]) -> str:

@@ -211,6 +211,12 @@ def test_what_would_have_been_fetched_is_said(model: FakeHub) -> None:
         sources.find("RN50")
 
 
+def test_a_misspelt_repository_gets_the_nearest_ones(model: FakeHub) -> None:
+    model.trouble = trouble("RepositoryNotFoundError", 401)
+    with pytest.raises(UserError, match=r"check the name \(the nearest known are google/siglip2-base-patch16-224"):
+        sources.find("google/siglip2-base-patch16-244")
+
+
 DISK = [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM]
 
 

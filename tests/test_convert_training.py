@@ -152,7 +152,16 @@ def test_what_a_run_changed_in_the_network_and_the_images(tmp_path: Path) -> Non
     assert (preprocessor["do_center_crop"], preprocessor["resample"]) == (False, 2)
 
 
-@pytest.mark.parametrize("text", ["", "model:\n", "model: ViT-B-16-SigLIP\n", PARAMS + "force_image_size: [1,\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "model:\n",
+        "model: ViT-B-16-SigLIP\n",
+        PARAMS + "force_image_size: [1,\n",
+        PARAMS + f"image_mean: {'[' * 9**5}\n",
+    ],
+)
 def test_a_run_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.txt").write_text(text)
     with pytest.raises(UserError, match=r"params\.txt: ") as caught:

@@ -45,6 +45,15 @@ def test_layers_that_were_wrapped_one_by_one(checkpoint: Path, expected: dict[st
     assert contents(convert(checkpoint, checkpoint.parent / "m").folder) == expected
 
 
+def test_a_tower_that_was_wrapped_alone_and_a_scale_of_a_sharded_training(
+    checkpoint: Path, expected: dict[str, bytes]
+) -> None:
+    wrapped = {name.replace("vision_model.", "vision_model.module."): value for name, value in random_weights().items()}
+    wrapped["logit_scale"] = wrapped["logit_scale"].reshape(1)
+    save_safetensors(wrapped, checkpoint / "model.safetensors")
+    assert contents(convert(checkpoint, checkpoint.parent / "m").folder) == expected
+
+
 @pytest.mark.parametrize("entry", ["state_dict", "model", "model_state_dict", "module", "network"])
 def test_the_entry_of_a_training_checkpoint(checkpoint: Path, expected: dict[str, bytes], entry: str) -> None:
     (checkpoint / "model.safetensors").unlink()

@@ -159,14 +159,16 @@ def locate(given: str | Path) -> Path:
     return path
 
 
+def nearest(name: str) -> list[str]:
+    """Return the known names that are spelled most like a name, short ones as well as repositories; at most three."""
+    names = {_plain(one): one for known in KNOWN for one in (known.name, known.alias) if one}
+    return [names[one] for one in difflib.get_close_matches(_plain(name)[:SHOWN], names, n=3, cutoff=0.6)]
+
+
 def suggest(name: str) -> str:
     """Return what to say of a name that is no known one: the nearest names, or where they are listed."""
-    names = {_plain(one): one for known in KNOWN for one in (known.name, known.alias) if one}
-    near = difflib.get_close_matches(_plain(name)[:SHOWN], names, n=3, cutoff=0.6)
-    if near:
-        return (
-            f"no known model; the nearest are {', '.join(names[one] for one in near)} (`sharpzo-mlx models` lists all)"
-        )
+    if near := nearest(name):
+        return f"no known model; the nearest are {', '.join(near)} (`sharpzo-mlx models` lists all)"
     return "no name on the hub such as openai/clip-vit-base-patch16 (`sharpzo-mlx models` lists known ones)"
 
 

@@ -254,13 +254,13 @@ def load(folder: str | Path | None = None) -> Clip:
 
 
 def _describe_absent(given: str, path: Path) -> str:
-    if missing := None if path.exists() else catalog.describe_missing(given):
-        return missing
-    near = catalog.suggest(given)
-    if not path.exists() and "nearest" in near and path.name == given:
-        return f"{given}: no such folder, and {near}"
+    """Return what to say of a model that is neither a folder nor a name in the cache, and what to do."""
     if path.exists():
         return f"{path}: is a file; make a model of it: sharpzo-mlx convert {shlex.quote(str(path))} --output m"
+    if missing := catalog.describe_missing(given):
+        return missing
+    if path.name == given and catalog.nearest(given):
+        return f"{given}: no such folder, and {catalog.suggest(given)}"
     return f"{path}: no such model; make it: sharpzo-mlx convert SOURCE --output {path}"
 
 
