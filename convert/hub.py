@@ -146,7 +146,7 @@ def describe_download(name: str) -> str:
     known = catalog.find(name)
     if known is None:
         return f"from {name} its configuration, tokenizer, preprocessing and weights"
-    size = f" (about {known.bytes / 1e6:.0f} MB)" if known.bytes else ""
+    size = f" ({known.size})" if known.size else ""
     return f"from {known.name} {', '.join(known.files)}{size}"
 
 

@@ -77,7 +77,7 @@ def test_a_model_that_is_here_is_not_converted_again_unasked(published: Path) ->
 
 def test_a_known_model_that_is_not_here_says_how_to_get_it() -> None:
     with pytest.raises(
-        UserError, match=r"siglip2-base: not here yet; .*convert siglip2-base \(downloads google/.*MB\)"
+        UserError, match=r"siglip2-base: not here yet; .*convert siglip2-base \(downloads google/.*, about 1\.50 GB\)"
     ):
         load("siglip2-base")
 

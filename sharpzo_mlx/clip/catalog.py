@@ -47,6 +47,13 @@ class Known:
         return None if self.parameters is None else 4 * self.parameters
 
     @property
+    def size(self) -> str:
+        """What a download takes in words, such as "about 408 MB"; "" where that is not known here."""
+        if self.bytes is None:
+            return ""
+        return f"about {self.bytes / 1e9:.2f} GB" if self.bytes >= 1e9 else f"about {self.bytes / 1e6:.0f} MB"
+
+    @property
     def files(self) -> tuple[str, ...]:
         """The files that a conversion reads, as this form of repository usually has them."""
         return _FILES[self.form]
@@ -177,7 +184,7 @@ def describe_missing(name: str) -> str | None:
     known = find(name)
     if known is None:
         return None
-    size = f", about {known.bytes / 1e6:.0f} MB" if known.bytes else ""
+    size = f", {known.size}" if known.size else ""
     shown = one_line(name, SHOWN)
     return f"{shown}: not here yet; make it once: sharpzo-mlx convert {shown} (downloads {known.name}{size})"
 
