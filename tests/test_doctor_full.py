@@ -47,7 +47,7 @@ def test_every_step_passes_here(capsys: Capture) -> None:
     assert main.run(["doctor", "--full"]) == 0
     found = read()
     assert [one.name for one in found.results] == [step.name for step in checklist.STEPS]
-    assert {one.name: one.words for one in found.results if one.outcome not in ("ok", "not here")} == {}
+    assert {one.name: one.words for one in found.results if one.outcome not in ("ok", "does not apply")} == {}
     assert found.whole
     by_name = {one.name: one.numbers for one in found.results}
     assert by_name["tuning twice"]["equal"] or found.versions["device"] != "Device(cpu, 0)"
@@ -76,12 +76,12 @@ def test_a_step_that_fails_is_recorded_and_the_next_ones_run(monkeypatch: pytest
     assert [(one.outcome, one.words) for one in found.results] == [
         ("failed", "RuntimeError: [METAL] it gave up"),
         ("failed", "far off"),
-        ("not here", "no such thing"),
+        ("does not apply", "no such thing"),
         ("ok", "as it should be"),
     ]
     assert found.results[-1].numbers == {"number": 1.5, "endless": None}
     text = Path("doctor.md").read_text()
-    assert "4 steps: 1 ok, 2 failed, 1 not here" in text
+    assert "4 steps: 1 ok, 2 failed, 1 does not apply" in text
     assert "| raises | failed | 0.0 | RuntimeError: [METAL] it gave up |" in text
 
 
