@@ -105,7 +105,7 @@ def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
     """
     model = _section(given, "model_cfg")
     vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
-    if siglip_config.is_siglip(model, vision, text):
+    if siglip_config.is_siglip(vision, text):
         return _translate_siglip(given, model, vision, text)
     _refuse_others(model, vision, text)
     quick = bool(model.get("quick_gelu")) or name.endswith(".openai")

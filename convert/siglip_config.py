@@ -28,10 +28,9 @@ TANH = ("base_patch32", "large_patch16_siglip_512", "so400m_patch16", "giantopt_
 _NAME = re.compile(r"vit_([a-z0-9]+)_patch(\d{1,3})_siglip_(\d{1,4})(\.\w+)?")
 
 
-def is_siglip(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
-    """Tell whether the parts of an `open_clip_config.json` describe a SigLIP."""
-    names = f"{vision.get('timm_model_name') or ''} {text.get('hf_tokenizer_name') or ''}".lower()
-    return "siglip" in names or model.get("init_logit_bias") is not None
+def is_siglip(vision: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """Tell whether the towers of an `open_clip_config.json` are a SigLIP's; a CLIP may be trained with its loss."""
+    return "siglip" in f"{vision.get('timm_model_name') or ''} {text.get('hf_tokenizer_name') or ''}".lower()
 
 
 def find_tower(name: str) -> dict[str, Any]:

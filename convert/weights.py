@@ -28,7 +28,8 @@ from . import npz, torch_file
 from .huggingface import to_mlx
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-LOGITS = ("logit_scale", "logit_bias")  # they scale and shift every logit: always float32
+LOGIT_SCALE = "logit_scale"
+LOGITS = (LOGIT_SCALE, "logit_bias")  # they scale and shift every logit: always float32
 
 
 def name_of(dtype: mx.Dtype) -> str:

@@ -33,10 +33,10 @@ from sharpzo_mlx.options import NONE, Option, check, declared, nearest, option
 from sharpzo_mlx.runtime.units import parse_bytes, parse_seconds
 
 DEFAULT_GENERATIONS, DEFAULT_STEPS = 60, 120
-PATIENCE_BESIDE_HEAD = 10
-STEPS_BESIDE_HEAD = 24  # the words then learn only what the head cannot say, which the first steps find
+STEPS_BESIDE_HEAD, PATIENCE_BESIDE_HEAD = 24, 10  # words then learn what the head cannot say, which is soon found
 MOST_FULL = 4096  # coordinates of a full covariance: beyond, its matrices take gigabytes and its roots minutes
 OPTIMISER = "stage2.optimiser"
+POSITIVE: dict[str, Any] = {"minimum": 1, "maximum": LARGEST}
 HeadKind = Literal["none", "gda"]
 
 
@@ -116,13 +116,9 @@ class TuneConfig:
         None, "generations of stage 1 [0, with --head none 60]", minimum=0, maximum=LONGEST
     )
     steps: int | None = option(None, "steps of stage 2 [24, with --head none 120]", minimum=0, maximum=LONGEST)
-    query_budget: int | None = option(
-        None, "stop after this many queries (evaluations of the loss)", minimum=1, maximum=LARGEST
-    )
+    query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", **POSITIVE)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
-    memory_budget: int | None = option(
-        None, "memory for a batch of candidates (512MB, 2GB)", minimum=1, maximum=LARGEST, unit="bytes"
-    )
+    memory_budget: int | None = option(None, "memory for a batch [256MB, on a GPU 1GB]", **POSITIVE, unit="bytes")
 
     space: SpaceParams = field(default_factory=SpaceParams)
     stage1: Stage1Params = field(default_factory=Stage1Params)

@@ -136,7 +136,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_a_siglip_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     source = write_siglip(tmp_path / "theirs")
     (source / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"no tokenizer; a SigLIP needs one of tokenizer\.json, spiece\.model"):
+    with pytest.raises(UserError, match="give a folder with its tokenizer"):
         convert(source, tmp_path / "m")
 
 

@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "naflex": ({"timm_model_name": "naflexvit_base_patch16_siglip"}, "NaFlex"),
     "average pooling": ({"timm_model_name": "vit_base_patch16_siglip_gap_224"}, "not supported"),
     "another pooling": ({"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "avg"}, "timm_pool"),
-    "roberta": ({}, "not SigLIP's"),
+    "roberta": ({"timm_model_name": "vit_base_patch16_siglip_224"}, "not SigLIP's"),
 }
 
 

@@ -59,8 +59,7 @@ def compute_landscape(run: Run, clip: Clip, train: Features) -> Landscape:
     zero_shot = run.prompt.zero_shot_features if run.record.templates else None
     objective = make_problem(clip, train, train, run.config, zero_shot=zero_shot).objective
     w, d = run.prompt.w, objective.dimension
-    with np.errstate(over="ignore"):  # the loss of such words is not finite either
-        length = float(np.linalg.norm(np.array(w)))
+    length = float(np.linalg.norm(np.array(w)))
     reach = length or run.config.stage1.sigma * math.sqrt(d)
     directions = mx.random.normal((SLOPES + 2, d), key=key_for(run.config.seed, "landscape"))
     one = w / length if length else directions[0] / mx.linalg.norm(directions[0])

@@ -10,7 +10,6 @@ metadata. docs/reference/files.md has the formula.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ GUARD_NUMBERS = {"guard_centre": "centre", "guard_spread": "spread"}
 POSITIVE = ("logit_scale", "guard_spread")
 RISING = ("head_distances", "head_scores")
 DTYPES = ("F32", "F16", "BF16")
+LARGEST = 1e12  # of a number: products of three of them are finite in float32
 
 
 def write_prompt(path: Path, prompt: Prompt) -> None:
@@ -139,7 +139,7 @@ def _read_number(name: str, text: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError(f"{name} is not a number") from None
-    if not math.isfinite(number) or (number <= 0 and name in POSITIVE):
+    if not abs(number) <= LARGEST or (number <= 0 and name in POSITIVE):
         raise ValueError(f"{name} is {number:g}")
     return number
 
@@ -173,6 +173,8 @@ def _check_arrays(arrays: Mapping[str, mx.array]) -> None:
     for name, array in arrays.items():
         if not mx.all(mx.isfinite(array)).item():
             raise ValueError(f"{name} has numbers that are not finite")
+        if mx.any(mx.abs(array) > LARGEST).item():
+            raise ValueError(f"{name} has numbers beyond {LARGEST:g}")
         if name in RISING and mx.any(array[1:] < array[:-1]).item():
             raise ValueError(f"{name} has numbers that do not rise")
 

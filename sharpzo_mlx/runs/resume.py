@@ -154,7 +154,7 @@ def _check_dataset(run: Run, dataset: Path) -> None:
     if identify(dataset) == identify(own):
         return
     tuned = [_restore(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
-    there = all(path.is_file() for paths in tuned for path in paths)
+    there = all(os.path.isfile(path) for paths in tuned for path in paths)
     if not there or run.record.content != _digest(map(content_of, tuned)):
         raise UserError(f"{run.folder}: tuned on {own}, not {dataset}; name that data set, or choose another --output")
 
@@ -182,7 +182,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
 
 
 def _check_present(images: ImageSet, run: Run) -> None:
-    missing = next((path for path in images.paths if not path.is_file()), None)
+    missing = next((path for path in images.paths if not os.path.isfile(path)), None)
     if missing:
         raise UserError(
             f"{missing}: gone, but drawn for {run.folder}; put it back, name the folder it is in, or tune anew"
