@@ -35,22 +35,22 @@ class Problem:
         val: the validation images.
         val_offsets: logits [N, K] that are added to those of the validation images, or None.
         logit_scale: the checkpoint's own factor from cosines to logits, whatever the objective's is.
-        logit_bias: the summand of a SigLIP's logits; None for a CLIP.
         class_names: the names of the K classes in the prompts.
         folders: the names of the K class folders.
         template: the text with one `{}`.
         coarse: why products on this device are too coarse for finite differences of losses, or None.
+        logit_bias: the summand of a SigLIP's logits; None for a CLIP.
     """
 
     objective: Objective
     val: Features
     val_offsets: mx.array | None
     logit_scale: float
-    logit_bias: float | None
     class_names: tuple[str, ...]
     folders: tuple[str, ...]
     template: str
     coarse: str | None
+    logit_bias: float | None = None
 
     def validate(self, w: mx.array) -> Score:
         """Return the accuracy of w [d] on the validation images, and its loss at the best temperature.
@@ -137,5 +137,5 @@ def build_problem(
     del tower
     mx.clear_cache()  # frees the token table: from here on only the prompts' rows are needed
     names, folders = train.class_names, train.folders
-    logits = (clip.logit_scale, clip.logit_bias)
-    return Problem(objective, val, val_offsets, *logits, names, folders, template, coarse)
+    scale, bias = clip.logit_scale, clip.logit_bias
+    return Problem(objective, val, val_offsets, scale, names, folders, template, coarse, bias)
