@@ -50,7 +50,7 @@ class Problem:
     folders: tuple[str, ...]
     template: str
     coarse: str | None
-    logit_bias: float | None = None
+    logit_bias: float | None
 
     def validate(self, w: mx.array) -> Score:
         """Return the accuracy of w [d] on the validation images, and its loss at the best temperature.
