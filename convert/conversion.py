@@ -24,12 +24,13 @@ from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
 
-from . import card, kinds, open_clip_config, open_clip_names, wrapped_names
+from . import card, kinds, open_clip_config, open_clip_names, siglip_names, wrapped_names
 from .architectures import Told
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
@@ -161,9 +162,12 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
     given = _unwrap(given, found.weights[0])
     if config is None:
         config = _config(found, _config_of_archive(found, given))
-    if open_clip_names.has_open_clip_names(given):
+    if config.siglip:
+        given = siglip_names.rename(given)
+    elif open_clip_names.has_open_clip_names(given):
         given = open_clip_names.rename(given)
-    _drop_bias(given, found.weights[0])
+    if not config.siglip:
+        _drop_bias(given, found.weights[0])
     if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
         given[LOGIT_SCALE] = scale.reshape(())
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
@@ -197,8 +201,9 @@ def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     except UserError as error:
         raise UserError(f"{found.folder}: {error}") from error
     if not isinstance(described.get("preprocessor"), dict):
+        kind = "SigLIP" if config.siglip else "CLIP"
         logging.getLogger("sharpzo_mlx").warning(
-            f"{found.folder}: no preprocessor_config.json; using CLIP's own preprocessing at "
+            f"{found.folder}: no preprocessor_config.json; using {kind}'s own preprocessing at "
             f"{config.vision.image_size} pixels"
         )
     return config
@@ -214,10 +219,10 @@ def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, A
 def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
-        return Tokenizer.from_folder(found.folder, config.text)
+        return read_tokenizer(found.folder, config.text)
     openai = found.config is None or found.open_clip
     vocabulary = clip_vocabulary(padding=FIRST_TOKEN) if openai else clip_vocabulary()
-    if config.text.vocab_size != len(vocabulary.tokens):
+    if config.siglip or config.text.vocab_size != len(vocabulary.tokens):
         raise UserError(
             f"{found.weights[0]}: no tokenizer.json beside it, and its text tower knows {config.text.vocab_size} "
             f"tokens, not CLIP's {len(vocabulary.tokens)}; give a folder with its tokenizer"

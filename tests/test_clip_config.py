@@ -104,7 +104,10 @@ def test_writing_and_reading_is_a_fixed_point(size: int, patch: int, **drawn: An
     ("wrong", "message"),
     [
         ({}, "not clip"),
-        ({"model_type": "siglip", "text_config": {}, "vision_config": {}}, "siglip, not clip"),
+        ({"model_type": "blip", "text_config": {}, "vision_config": {}}, "blip, not clip"),
+        ({"model_type": "siglip2", "text_config": {}, "vision_config": {}}, "NaFlex"),
+        ({"model_type": "siglip", "text_config": {"projection_size": 5}}, "projection_size is 5; it must be"),
+        ({"model_type": "siglip", "preprocessor": {"crop_size": 336, "do_center_crop": True}}, "336x336 pixels"),
         ({"model_type": "clip_vision_model", "hidden_size": 768}, "only CLIP's image tower"),
         ({"model_type": "clip_text_model"}, "only CLIP's text tower"),
         ({"vision_config": {"hidden_size": 768}}, "only vision_config"),

@@ -26,6 +26,7 @@ from sharpzo_mlx.clip.checkpoint import (
     image_precision,
     load_config,
     load_model,
+    read_logit_bias,
     read_logit_scale,
 )
 from sharpzo_mlx.clip.config import CLIPConfig
@@ -33,9 +34,10 @@ from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.resnet import ResNetModel
+from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
@@ -69,7 +71,7 @@ class Clip:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; it is read once."""
-        return Tokenizer.from_folder(self.folder, self.config.text)
+        return read_tokenizer(self.folder, self.config.text)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -99,7 +101,7 @@ class Clip:
         """Return the text tower."""
         return self.text().text_model
 
-    def vision_model(self) -> VisionModel | ResNetModel:
+    def vision_model(self) -> VisionModel | PooledVisionModel | ResNetModel:
         """Return the image tower."""
         return self.vision().vision_model
 
@@ -117,6 +119,11 @@ class Clip:
     def logit_scale(self) -> float:
         """The factor of cosines before the softmax: exp of the checkpoint's number, which is read alone."""
         return read_logit_scale(self.folder)
+
+    @cached_property
+    def logit_bias(self) -> float | None:
+        """The summand of a SigLIP's logits, which makes their logistic function a probability; None for a CLIP."""
+        return read_logit_bias(self.folder)
 
     @property
     def image_batch(self) -> int:
@@ -136,7 +143,7 @@ class Clip:
         Raises:
             UserError: the weights are damaged, or give a feature that is not finite.
         """
-        if on_cpu() and isinstance(self.vision_model(), VisionModel):
+        if on_cpu() and isinstance(self.vision_model(), VisionModel | PooledVisionModel):
             self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
             return self._check(mx.array(self._cpu_vision.image_features(np.asarray(pixels))))
         features = self.vision().image_features(mx.array(pixels))
@@ -189,7 +196,7 @@ class Clip:
         """Return the features of whole texts, in order.
 
         Args:
-            texts: one prompt, or several, such as "a photo of a dog.", at most 77 tokens each.
+            texts: one prompt, or several, such as "a photo of a dog.", at most as long as the text tower reads.
 
         Returns:
             Features [n, D], float32, unit norm, evaluated.
