@@ -95,7 +95,7 @@ def _torch_program(arrays: dict[str, np.ndarray]) -> tuple[bytes, dict[str, byte
     """Return a pickle of a state dict, and its storages."""
     parts, storages = [], {}
     for number, (key, array) in enumerate(arrays.items()):
-        strides = tuple(int(stride // array.itemsize) for stride in np.ascontiguousarray(array).strides)
+        strides = tuple(int(stride // array.itemsize) for stride in array.copy("C").strides)
         parts.append(text(key) + tensor(storage(str(number), array.size), array.shape, strides))
         storages[str(number)] = array.astype("<f4").tobytes()
     return b"\x80\x02}(" + b"".join(parts) + b"u.", storages
