@@ -79,9 +79,10 @@ def compare_command(
     if as_json:
         wording.echo_json(found.to_json())
     else:
-        click.echo(f"{table_text.as_text(found)}\n\ntables, curves, results: {found.folder}")
+        click.echo(table_text.as_text(found))
+        click.echo("\n" + wording.escape(f"tables, curves, results: {found.folder}"))
     if found.failed:
-        click.echo(_describe_failures(found), err=True)
+        click.echo(wording.escape(_describe_failures(found)), err=True)
         ctx.exit(1)
 
 

@@ -92,9 +92,9 @@ def as_record(report: ConvertReport) -> dict[str, Any]:
 def summary(report: ConvertReport) -> str:
     """Return the report in words, and the command to type next."""
     default = report.folder == default_model_folder()
-    model = "" if default else f" --model {shlex.quote(str(report.folder))}"
+    model = "" if default else f" --model {wording.escape(shlex.quote(str(report.folder)))}"
     lines = [
-        f"{report.source} -> {report.folder}" + (" (the default model)" if default else ""),
+        wording.escape(f"{report.source} -> {report.folder}") + (" (the default model)" if default else ""),
         f"{report.parameters / 1e6:.1f} million parameters, {report.dtype}, {report.bits_per_weight:.1f} bits a "
         f"weight, {wording.amount(report.bytes_after)} (checkpoint: {wording.amount(report.bytes_before)})",
     ]

@@ -62,7 +62,7 @@ def doctor_command(ctx: click.Context, *, as_json: bool, quick: bool, full: bool
 
 
 def _show(findings: Iterable[Finding]) -> None:
-    click.echo("\n".join(line for finding in findings for line in lines(finding)))
+    click.echo("\n".join(wording.escape(line) for finding in findings for line in lines(finding)))
 
 
 def _find_place(output: Path) -> Path:
@@ -95,7 +95,8 @@ def _check_in_full(findings: list[Finding], place: Path, *, as_json: bool) -> in
     if as_json:
         wording.echo_json(plain(report))
     else:
-        click.echo(f"{report.summary()}\nreport: {place}\nnext: attach it to an issue; it names no folder and no user")
+        click.echo(report.summary())
+        click.echo(f"report: {wording.escape(str(place))}\nnext: attach it to an issue; it names no folder and no user")
     if not report.whole:
         return INTERRUPTED
     return 1 if report.failed else 0

@@ -92,12 +92,12 @@ def tune_command(
         folder = output or default_folder(clip.folder, dataset, config.seed, resume=True)
         config = continue_config(config, layers, folder)
     run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
-    if report:
-        write_tuning_report(run, clip)
-    if as_json:
+    if as_json:  # first, so that a page which fails costs nobody the result
         wording.echo_json(make_record(run))
     else:
         click.echo(format_summary(run, dataset))
+    if report:
+        write_tuning_report(run, clip)
 
 
 def collect_settings(
@@ -158,7 +158,8 @@ def format_summary(run: Run, dataset: Path) -> str:
     """Return the result as text: accuracies, cost, the run's folder and the next command."""
     results = run.results
     rows = [("", "zero-shot", "tuned", "change")]
-    rows.append(_format_row(results.chosen_on, results.zero_shot_val, results.val))
+    known = results.val if results.head is None or run.leaves_out else None
+    rows.append(_format_row(results.chosen_on, results.zero_shot_val, known))
     if results.test is not None:
         rows.append(_format_row("test", results.zero_shot, results.test))
         if results.head is not None and results.head.words_kept:
@@ -171,7 +172,8 @@ def format_summary(run: Run, dataset: Path) -> str:
     if (kept := results.cache_memory_mb or 0.0) >= 1:
         cost += f" (and {wording.amount(kept * 2**20)} kept for reuse)"
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_choose_folder(run, dataset))])
-    return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
+    places = f"run: {wording.escape(str(run.folder))}\nnext: {wording.escape(following)}"
+    return f"{wording.aligned(rows)}\n\n{head}{cost}\n{places}"
 
 
 def _choose_folder(run: Run, dataset: Path) -> Path:

@@ -26,7 +26,7 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
+from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand
 
 from . import card, catalog, open_clip_config, open_clip_names
 from .fidelity import Cosines, Model, compare_images, compare_texts
@@ -129,7 +129,7 @@ def default_output(source: str | Path | None) -> Path:
     """Return the folder that a conversion of `source` makes where the user names none."""
     if source is None:
         return default_model_folder()
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_file():
         return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
     name = path.resolve().name if path.exists() else catalog.resolve(str(source)).rpartition("/")[2]

@@ -19,7 +19,7 @@ from typing import Any
 
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.files import expand, open_regular
 
 from . import hub, open_clip_config, torch_file
 from .catalog import resolve
@@ -75,7 +75,7 @@ def find(source: str | Path, *, progress: bool = False) -> Source:
     Raises:
         UserError: the source does not exist, is no CLIP folder or lacks files, or there is no network.
     """
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_dir():
         return _describe(path, path.resolve().name, on_hub=False)
     if path.is_file():

@@ -202,7 +202,7 @@ def test_what_no_image_is_left_for_is_said(tmp_path: Path, caplog: pytest.LogCap
     make(tmp_path / "a", {"cat": 1, "dog": 1})
     draw_split(tmp_path / "a", shots=None, seed=0, needs_validation=False)
     assert "no --shots given; training images of each class: 1\n" in notices(caplog) + "\n"
-    assert "left for a test split or validation; accuracies will be those on labelled images, each" in caplog.text
+    assert "left for a test split or validation, nor to be left out" in caplog.text
     assert "on the validation images" not in caplog.text
     caplog.clear()
     make(tmp_path / "b", {"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})

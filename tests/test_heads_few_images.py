@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def test_one_image_a_class(
     """No image can be left out, so nothing is tuned or measured; the head is there and the commands work."""
     words = ["tune", str(single), "--model", str(tiny_model), "--shots", "1", "--output", str(tmp_path / "run")]
     assert main.run([*words, *search]) == 0
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert re.search(r"left-out images +[0-9.]+ % +- +-\n", out)
+    assert "each left out in turn" not in err
     assert err.count("the words are not tuned") == (1 if search else 0)
     assert err.count("with one image a class none can be left out") == 1
     assert "not above zero-shot" not in err

@@ -39,11 +39,11 @@ def run(testbed: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
         class_folders=ids,
         versions={},
     )
-    made = sz.Run(place / "run", sz.TuneConfig(), record)
+    made = sz.Run(place / "run", sz.TuneConfig().with_settings({"space.dimension": 2}), record)
     made.folder.mkdir()
     made.save()
     nothing = mx.zeros((1, 1))
-    prompt = Prompt(nothing, nothing[0], after, before, names, ids, clip.logit_scale, "a photo of a {}.")
+    prompt = Prompt(nothing, mx.zeros(2), after, before, names, ids, clip.logit_scale, "a photo of a {}.")
     write_prompt(made.folder / PROMPT, prompt)
     return made
 

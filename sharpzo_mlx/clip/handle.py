@@ -34,7 +34,7 @@ from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import default_model_folder, refuse_empty
+from sharpzo_mlx.files import default_model_folder, expand, refuse_empty
 from sharpzo_mlx.images.load import Batch, stream
 from sharpzo_mlx.runtime.device import on_cpu
 from sharpzo_mlx.runtime.limits import bounded_cache
@@ -235,7 +235,7 @@ def load(folder: str | Path | None = None) -> Clip:
         if not (folder / "config.json").is_file():
             raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
     refuse_empty(folder)
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model; make it: sharpzo-mlx convert SOURCE --output {folder}")
     return Clip(folder)

@@ -199,7 +199,9 @@ def _report(folder: Path, split: Split, shots: int | None) -> None:
 
 def _report_missing(folder: Path, split: Split, *, chosen_on: str) -> None:
     """Notify the user of sets that no image is left for, and of what takes their place."""
-    if split.test is None and not len(split.val):
+    if split.test is None and len(split.train) == len(split.train.folders):  # none can be left out either
+        notify(f"{folder}: no image is left for a test split or validation, nor to be left out")
+    elif split.test is None and not len(split.val):
         notify(f"{folder}: no image is left for a test split or validation; accuracies will be those on {chosen_on}")
     elif split.test is None:
         notify(f"{folder}: no image is left for a test split; accuracies will be those on {chosen_on}")

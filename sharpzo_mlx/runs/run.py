@@ -75,6 +75,12 @@ class Run:
             raise UserError(f"{self.folder}: {reason}; continue it with `tune --resume`")
         return self.current_results
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a labelled image can be left out, so that a head can be judged; not so with one image a class."""
+        drawn = self.record.images
+        return len(drawn.train) + len(drawn.val) > len(self.record.class_names)
+
     @cached_property
     def prompt(self) -> Prompt:
         """The tuned prompt.

@@ -25,7 +25,7 @@ from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import Features, relay
-from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.files import expand, refuse_empty
 from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
@@ -128,7 +128,7 @@ def tune_steps(
     """
     check_arguments(clip, config)
     refuse_empty(dataset)
-    dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
+    dataset, place = expand(dataset), expand(output) if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
     with locked(folder), limits.bounded_cache(config.memory_budget if config else None):
         run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
@@ -244,9 +244,8 @@ def _finish(run: Run, results: RunResults, test: Features | None) -> None:
 
 def _report_no_gain(run: Run, results: RunResults) -> None:
     """Notify the user of a result that is not above zero-shot, or that nothing can tell."""
-    drawn = run.record.images
-    if results.head is not None and len(drawn.train + drawn.val) == len(run.record.class_names):
-        notify(f"{run.folder}: with one image a class none can be left out, so the accuracy shown is that of zero-shot")
+    if results.head is not None and not run.leaves_out:
+        notify(f"{run.folder}: with one image a class none can be left out, so no image tells how good it is")
     elif results.val <= results.zero_shot_val:
         notify(
             f"{run.folder}: not above zero-shot on images it had not seen ({100 * results.val:.1f} %, zero-shot "
