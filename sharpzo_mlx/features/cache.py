@@ -132,6 +132,8 @@ class FeatureCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_symlink():  # none of ours: nothing is written through it
+                self.path.unlink()
             wait = min(TRY_SECONDS, LOCK_SECONDS)
             connection = sqlite3.connect(self.path, timeout=wait, check_same_thread=False)
             try:

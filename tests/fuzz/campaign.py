@@ -163,7 +163,7 @@ def find_faults(outcome: Outcome) -> list[str]:
         faults.append(f"stderr has {found.group()!r}")
     if not all(character.isprintable() or character in "\n\t" for character in outcome.err + outcome.out):
         faults.append("control characters were printed")
-    if outcome.seconds > SECONDS:
+    if outcome.seconds > SECONDS or outcome.wall > 4 * SECONDS:  # other processes may want the processor too
         faults.append(f"more than {SECONDS:.0f} s")
     if outcome.megabytes > MEGABYTES:
         faults.append(f"more than {MEGABYTES:.0f} MB")

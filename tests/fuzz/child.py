@@ -49,13 +49,14 @@ class Outcome:
 
     Attributes:
         code: the exit code, or minus the signal's number.
-        seconds, megabytes: wall time, and the most memory it held.
+        seconds, wall, megabytes: of the processor, of the clock, and the most memory it held.
         out, err: what it printed.
         touched: what the audit noted.
     """
 
     code: int
     seconds: float
+    wall: float
     megabytes: float
     out: str
     err: str
@@ -76,14 +77,16 @@ def warm_up() -> None:
     Image.init()
 
 
-def call(action: Callable[[], int], folder: Path, allowed: Allowed, *, limits: Callable[[], None] = lambda: None) -> Outcome:
-    """Call an action in a child that is killed after 25 s.
+def call(action: Callable[[], int], folder: Path, allowed: Allowed, *, limits: Callable[[], None] | None = None,
+         patience: float = PATIENCE) -> Outcome:
+    """Call an action in a child.
 
     Args:
         action: returns the exit code.
         folder: where the child's output is kept meanwhile; an absolute path.
         allowed: see `Allowed`.
         limits: called in the child before all else.
+        patience: seconds after which it is killed (SIGKILL).
     """
     out, err, noted = (folder / f"child.{name}" for name in ("out", "err", "touched"))
     sys.stdout.flush()
@@ -91,29 +94,34 @@ def call(action: Callable[[], int], folder: Path, allowed: Allowed, *, limits: C
     started = time.monotonic()
     child = os.fork()
     if not child:
-        _become(action, (out, err, noted), allowed, limits)
-    status, usage = _wait(child, started)
-    seconds = time.monotonic() - started
+        _become(action, (out, err, noted), allowed, limits or _no_limits)
+    status, usage = _wait(child, started + patience)
+    wall, seconds = time.monotonic() - started, usage.ru_utime + usage.ru_stime
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     texts = [path.read_text(errors="backslashreplace") if path.exists() else "" for path in (out, err, noted)]
     for path in (out, err, noted):
         path.unlink(missing_ok=True)
     code = os.waitstatus_to_exitcode(status)
-    return Outcome(code, seconds, usage.ru_maxrss / unit, texts[0], texts[1], tuple(texts[2].splitlines()))
+    return Outcome(code, seconds, wall, usage.ru_maxrss / unit, texts[0], texts[1], tuple(texts[2].splitlines()))
 
 
 def commands(lines: Sequence[Sequence[str]]) -> Callable[[], int]:
     """Return an action that runs command lines one after another, until one ends with another code than 0."""
 
     def run() -> int:
-        from sharpzo_mlx.cli import main
+        from sharpzo_mlx.cli import main, streams
 
+        streams.prepare()
         for words in lines:
             if code := main.run(list(words)):
                 return code
         return 0
 
     return run
+
+
+def _no_limits() -> None:
+    pass
 
 
 def _become(action: Callable[[], int], places: Sequence[Path], allowed: Allowed, limits: Callable[[], None]) -> None:
@@ -143,12 +151,12 @@ def _become(action: Callable[[], int], places: Sequence[Path], allowed: Allowed,
         os._exit(code)
 
 
-def _wait(child: int, started: float) -> tuple[int, resource.struct_rusage]:
+def _wait(child: int, ends: float) -> tuple[int, resource.struct_rusage]:
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             return status, usage
-        if time.monotonic() - started > PATIENCE:
+        if time.monotonic() > ends:
             os.kill(child, signal.SIGKILL)
             _, status, usage = os.wait4(child, 0)
             return status, usage
