@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ class Killing:
     Args:
         work: an empty or missing folder.
         seed: of the moments.
+        room: where the commands write, if not in `work`.
     """
 
-    def __init__(self, work: Path, seed: int) -> None:
+    def __init__(self, work: Path, seed: int, room: Path | None = None) -> None:
         self.work, self.seed = work.resolve(), seed
-        self.bases, self.case = self.work / "bases", self.work / "case"
+        self.bases, self.case = self.work / "bases", (room or self.work) / "case"
+        self.cache = self.case / "cache"
         self.work.mkdir(parents=True)
         made = call(lambda: make_bases(self.bases) or 0, self.work, Allowed((self.work,), (ROOT,)))  # type: ignore[func-returns-value]
         if made.code:
@@ -57,43 +60,63 @@ class Killing:
     def kill(self, number: int, name: str) -> list[str]:
         """Kill a command, run it again, and return what is not as it should be."""
         rng = random.Random(f"{self.seed} {number} {name}")
-        expected, seconds, events = self._expect(name)
-        self._begin(name)
+        expected, seconds, events = self.expect(name)
+        self.begin(name)
         faults = []
         self.killed = 0
         for _ in range(rng.choice((1, 1, 1, 1, 2))):
             if rng.random() < 0.5:
-                outcome = self._run(name, kill_after=rng.uniform(0, seconds))
+                outcome = self.run(name, kill_after=rng.uniform(0, seconds))
             else:
-                outcome = self._run(name, kill_at=rng.randrange(1, events + 1))
+                outcome = self.run(name, kill_at=rng.randrange(1, events + 1))
             self.killed += outcome.code == -signal.SIGKILL
             if outcome.code not in (0, -signal.SIGKILL):
                 faults.append(f"before the kill: exit {outcome.code}: {outcome.err[-300:]}")
             faults += [f"not whole after the kill: {path.name}" for path in broken(self.case)]
-        again = self._run(name)
+        again = self.run(name)
         if again.code:
             return [*faults, f"the rerun ended with {again.code}: {again.err[-500:]}"]
         if COMMANDS[name].result(self.case, again.out) != expected:
             faults.append("another result than without the kill")
         return faults + [f"left {left}" for left in leftovers(self.case)]
 
-    def _expect(self, name: str) -> tuple[object, float, int]:
+    def expect(self, name: str) -> tuple[object, float, int]:
         """Return the result, the seconds and the number of events of a command that nobody kills."""
         if name not in self.whole:
-            self._begin(name)
-            outcome = self._run(name, count=True)
+            self.begin(name)
+            outcome = self.run(name, count=True)
             if outcome.code:
                 raise RuntimeError(outcome.err)
             events = int((self.work / "events").read_text())
             self.whole[name] = COMMANDS[name].result(self.case, outcome.out), outcome.wall, events
         return self.whole[name]
 
-    def _begin(self, name: str) -> None:
+    def begin(self, name: str) -> None:
+        """Put what a command begins with into an empty case."""
         shutil.rmtree(self.case, ignore_errors=True)
         self.case.mkdir()
         COMMANDS[name].begin(self.case, self.bases)
 
-    def _run(self, name: str, *, kill_after: float = 0.0, kill_at: int = 0, count: bool = False) -> Outcome:
+    def run(
+        self,
+        name: str,
+        *,
+        kill_after: float = 0.0,
+        kill_at: int = 0,
+        count: bool = False,
+        instead: Callable[[], None] | None = None,
+        limits: Callable[[], None] | None = None,
+    ) -> Outcome:
+        """Run a command in a child.
+
+        Args:
+            name: of the command.
+            kill_after: seconds after which it is killed; 0 for never.
+            kill_at: the event at which it is killed; 0 for none.
+            count: whether to count its events.
+            instead: what happens at that event in place of the kill.
+            limits: set in the child first of all.
+        """
         line = COMMANDS[name].line(self.case, self.bases)
 
         def act() -> int:
@@ -102,8 +125,8 @@ class Killing:
 
             streams.prepare()
             checkpointing.CHECKPOINT_SECONDS = 0  # so that every step writes
-            os.environ["SHARPZO_MLX_CACHE"] = str(self.case / "cache")
-            counter = _Counter(kill_at)
+            os.environ["SHARPZO_MLX_CACHE"] = str(self.cache)
+            counter = _Counter(kill_at, instead)
             sys.addaudithook(counter)
             code = main.run(line)
             if count:
@@ -111,21 +134,25 @@ class Killing:
                 (self.work / "events").write_text(str(seen))
             return code
 
-        return call(act, self.work, Allowed((self.work,), (ROOT,)), patience=kill_after or PATIENCE)
+        return call(act, self.work, Allowed((self.work, self.case.parent, self.cache.parent), (ROOT,)), limits=limits,
+                    patience=kill_after or PATIENCE)
 
 
 class _Counter:
-    """An audit hook that counts events in which files change, and ends the process at one of them."""
+    """An audit hook that counts events in which files change, and at one of them ends the process or does a deed."""
 
-    def __init__(self, kill_at: int) -> None:
-        self.seen, self.kill_at = 0, kill_at
+    def __init__(self, kill_at: int, instead: Callable[[], None] | None) -> None:
+        self.seen, self.kill_at, self.instead = 0, kill_at, instead
 
     def __call__(self, event: str, given: tuple[Any, ...]) -> None:
         writes = event == "open" and given[2] and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if event in EVENTS or writes:
             self.seen += 1
             if self.seen == self.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                if self.instead is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                else:
+                    self.instead()
 
 
 def broken(folder: Path) -> list[Path]:

@@ -198,7 +198,10 @@ def _auditor(allowed: Allowed, log: int) -> Callable[[str, tuple[Any, ...]], Non
         elif event in NETWORK:
             note("network", event)
         elif event in CHANGING:
+            place = given[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
             for path in given[1:2] if event in ("os.link", "os.symlink") else given[: CHANGING[event]]:
+                if isinstance(place, int) and place >= 0 and os.path.isdir("/proc/self/fd"):  # relative to an open folder
+                    path = os.path.join(os.readlink(f"/proc/self/fd/{place}"), os.fsdecode(path))
                 if not within(path, written, follow=False):
                     note(event, path)
         elif event == "sqlite3.connect" and not within(given[0], written, follow=True):
