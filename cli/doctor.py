@@ -36,7 +36,7 @@ INTERRUPTED = 130
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quick", is_flag=True, help="Leave out the measurement of a query, which takes seconds.")
-@click.option("--full", is_flag=True, help="Try everything that only this machine can show (minutes), into one file.")
+@click.option("--full", is_flag=True, help="Try everything that only this machine can show, in two or three minutes.")
 @click.option("--output", type=PATH, help="The file of --full.  [default: doctor.md]")
 @click.pass_context
 def doctor_command(ctx: click.Context, *, as_json: bool, quick: bool, full: bool, output: Path | None) -> None:
