@@ -1,8 +1,8 @@
 """Damage every kind of file that is read, in thousands of ways, and see that each ends in a result or in one line.
 
-Each input is a damaged copy of a small whole folder and a command that reads it, run in a forked child. It must end with
-exit code 0, or with 2 and one line; in 5 s and 1 GB; start no program, reach for no network, and touch nothing outside
-of its output. What fails is kept in the folder `--keep`, and made smaller.
+Each input is a damaged copy of a small whole folder and a command that reads it, run in a forked child. It must end
+with exit code 0, or with 2 and one line; in 5 s and 1 GB; start no program, reach for no network, and touch nothing
+outside of its output. What fails is kept in the folder `--keep`, and made smaller.
 
 usage: python tests/fuzz.py --minutes 30 --seed 1 [--kind "run: "] [--count N] [--only NUMBER] [--keep FOLDER]
 """
@@ -92,7 +92,9 @@ def run(campaign: Campaign, seconds: float, count: int, folder: Path) -> int:
     print(f"longest {tally.longest:.1f} s, most memory {tally.largest:.0f} MB")
     for tried in tally.failures:
         keep(campaign, tried, folder)
-    for tried in {(one.kind, one.faults[0].split(" '")[0]): one for one in sorted(tally.failures, key=lambda one: -one.size)}.values():
+    for tried in {
+        (one.kind, one.faults[0].split(" '")[0]): one for one in sorted(tally.failures, key=lambda one: -one.size)
+    }.values():
         path, size = make_smaller(campaign, tried, folder)
         print(f"smallest: {path} ({size} bytes): {tried.kind}: {'; '.join(tried.faults)}")
     return 1 if tally.failures else 0

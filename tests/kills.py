@@ -34,7 +34,16 @@ from campaign import LEFT, ROOT  # noqa: E402
 from child import PATIENCE, Allowed, Outcome, call, warm_up  # noqa: E402
 from killed_commands import COMMANDS  # noqa: E402
 
-EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "sqlite3.connect", "ctypes.dlsym", "fcntl.flock"}
+EVENTS = {
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.chmod",
+    "sqlite3.connect",
+    "ctypes.dlsym",
+    "fcntl.flock",
+}
 
 
 class Killing:
@@ -134,8 +143,13 @@ class Killing:
                 (self.work / "events").write_text(str(seen))
             return code
 
-        return call(act, self.work, Allowed((self.work, self.case.parent, self.cache.parent), (ROOT,)), limits=limits,
-                    patience=kill_after or PATIENCE)
+        return call(
+            act,
+            self.work,
+            Allowed((self.work, self.case.parent, self.cache.parent), (ROOT,)),
+            limits=limits,
+            patience=kill_after or PATIENCE,
+        )
 
 
 class _Counter:
@@ -157,7 +171,9 @@ class _Counter:
 
 def broken(folder: Path) -> list[Path]:
     """Return the files under their own names that are not whole."""
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and not is_whole(path)]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and not is_whole(path)
+    ]
 
 
 def is_whole(path: Path) -> bool:
@@ -171,7 +187,7 @@ def is_whole(path: Path) -> bool:
         elif path.suffix == ".safetensors":
             end = 8 + int.from_bytes(content[:8], "little")
             places = [one["data_offsets"][1] for name, one in json.loads(content[8:end]).items() if name[:2] != "__"]
-            return len(content) == end + max(places)
+            return bool(len(content) == end + max(places))
         elif path.suffix == ".html":
             return content.rstrip().endswith(b"</html>")
         elif path.suffix == ".png":
@@ -207,7 +223,10 @@ def main(words: list[str]) -> int:
             failed[name] += bool(faults)
             if faults:
                 print(f"kill {number}, {name}: {'; '.join(faults)}", flush=True)
-    print(f"\nseed {asked.seed}, {time.monotonic() - began:.0f} s\n\n| command | cases | kills | failures |\n|---|---|---|---|")
+    print(
+        f"\nseed {asked.seed}, {time.monotonic() - began:.0f} s\n\n| command | cases | kills | failures |\n"
+        "|---|---|---|---|"
+    )
     print("\n".join(f"| {name} | {tried[name]} | {killed[name]} | {failed[name]} |" for name in tried))
     print(f"| **all** | **{sum(tried.values())}** | **{sum(killed.values())}** | **{sum(failed.values())}** |")
     return 1 if sum(failed.values()) else 0

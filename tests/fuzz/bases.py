@@ -79,7 +79,7 @@ def make_checkpoints(folder: Path) -> None:
     arrays = read_tensors(whole / "model.safetensors")
     names = sorted(arrays)
     sharded = _without_weights(whole, folder / "sharded")
-    places = {}
+    places: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         shard = f"model-{number:05}-of-00002.safetensors"
         mx.save_safetensors(str(sharded / shard), {key: mx.array(arrays[key]) for key in part}, {"format": "pt"})
@@ -117,7 +117,7 @@ def make_one_file_checkpoint(folder: Path) -> None:
             "vision_cfg": size | {"image_size": 8, "patch_size": 4, "head_width": 8, "mlp_ratio": 2.0},
             "text_cfg": size | {"context_length": 77, "vocab_size": 57, "heads": 2, "mlp_ratio": 2.0},
         },
-        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"},
     }  # fmt: skip
     (clip / "open_clip_config.json").write_text(json.dumps(config))
     (clip / "model.safetensors").rename(clip / "open_clip_model.safetensors")
@@ -133,7 +133,10 @@ def make_unfinished(folder: Path) -> None:
     checkpointing.CHECKPOINT_SECONDS = 0
     settings = {"head": "none", "shots": 4, "generations": 3, "steps": 12, **TINY}
     events = tune_steps(
-        sz.load(folder / "model"), folder / "photos", sz.TuneConfig().with_settings(settings), output=folder / "unfinished"
+        sz.load(folder / "model"),
+        folder / "photos",
+        sz.TuneConfig().with_settings(settings),
+        output=folder / "unfinished",
     )
     steps = (event for event in events if isinstance(event, TuneStep))
     for _ in range(10):
@@ -192,5 +195,3 @@ def make_images(folder: Path) -> None:
     pillow_heif.register_heif_opener()
     plain.save(folder / "plain.heic")
     plain.save(folder / "plain.avif")
-
-

@@ -23,7 +23,9 @@ from other_mutations import NODES, put_node
 from subjects import SUBJECTS, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
-FOREIGN = re.compile(r"Traceback|Warning|^\s*warnings\.|terminate called|libpng|libtiff|TIFF\w+:|^mlx was|Corrupt JPEG", re.M)
+FOREIGN = re.compile(
+    r"Traceback|Warning|^\s*warnings\.|terminate called|libpng|libtiff|TIFF\w+:|^mlx was|Corrupt JPEG", re.M
+)
 LEFT = re.compile(r"^\..*-(sharpzo-|old-)?[a-z0-9_]{8}(\..*)?$")
 NUMBER = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
 NODE_SHARE = 0.04  # of the inputs that are no file at all
@@ -96,7 +98,10 @@ class Campaign:
         subject = self.subjects[number % len(self.subjects)]
         path = rng.choice(subject.find(self._set_up(subject)))
         self._damage(subject, path, rng, None)
-        return path, path.read_bytes() if path.is_file() and path.stat().st_size < 1 << 26 and not path.is_symlink() else b""
+        return (
+            path,
+            path.read_bytes() if path.is_file() and path.stat().st_size < 1 << 26 and not path.is_symlink() else b"",
+        )
 
     def _set_up(self, subject: Subject) -> Path:
         shutil.rmtree(self.case, ignore_errors=True)
@@ -116,7 +121,9 @@ class Campaign:
 
     def _run(self, lines: Sequence[Sequence[str]], written: list[Path], cache: Path) -> tuple[Outcome, list[str]]:
         """Run command lines in a child; return how it ended, and what it changed where it must change nothing."""
-        untouched = [self.case / name for name in ("in", "home", "cwd", "tmp") if self.case / name not in (*written, cache)]
+        untouched = [
+            self.case / name for name in ("in", "home", "cwd", "tmp") if self.case / name not in (*written, cache)
+        ]
         before = snapshot(*untouched)
         settings = {"SHARPZO_MLX_CACHE": cache, "HOME": self.case / "home", "TMPDIR": self.case / "tmp",
                     "XDG_CACHE_HOME": self.case / "home"}  # fmt: skip
@@ -151,7 +158,7 @@ def fill(word: str, places: dict[str, str]) -> str:
 
 def find_faults(outcome: Outcome) -> list[str]:
     """Return what an input must not do: anything but exit 0, or exit 2 with one line."""
-    faults = [line for line in outcome.touched]
+    faults = list(outcome.touched)
     errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     if outcome.code not in (0, 2):
         faults.append(f"exit {outcome.code}")
@@ -176,7 +183,10 @@ def alike(one: str, other: str) -> bool:
     if len(words[0]) != len(words[1]):
         return False
     return all(
-        a == b or (NUMBER.fullmatch(a) and NUMBER.fullmatch(b) and math.isclose(float(a), float(b), rel_tol=1e-3, abs_tol=1e-5))
+        a == b
+        or (
+            NUMBER.fullmatch(a) and NUMBER.fullmatch(b) and math.isclose(float(a), float(b), rel_tol=1e-3, abs_tol=1e-5)
+        )
         for a, b in zip(*words, strict=True)
     )
 
@@ -189,7 +199,11 @@ def snapshot(*folders: Path) -> dict[str, tuple[int, int, int]]:
             for name in (*names, *files):
                 path = os.path.join(root, name)
                 state = os.lstat(path)
-                found[path] = (state.st_mode, 0 if name in names else state.st_size, 0 if name in names else state.st_mtime_ns)
+                found[path] = (
+                    state.st_mode,
+                    0 if name in names else state.st_size,
+                    0 if name in names else state.st_mtime_ns,
+                )
     return found
 
 

@@ -27,10 +27,14 @@ ADDRESS_SPACE = 12 << 30  # bytes, so that a bomb harms nobody else
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 STARTING = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "pty.spawn"}
 NETWORK = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "urllib.Request"}
+# event -> how many of its arguments may be paths
 CHANGING = {"os.rename": 2, "os.link": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.symlink": 2,
-            "os.truncate": 1, "os.chmod": 1, "os.chown": 1, "os.utime": 1}  # event -> arguments that may be paths  # fmt: skip
+            "os.truncate": 1, "os.chmod": 1, "os.chown": 1, "os.utime": 1}  # fmt: skip
 SYSTEM = tuple(
-    {os.path.realpath(one) for one in (sys.prefix, sys.base_prefix, "/usr", "/System", "/Library", "/proc", "/sys", "/dev")}
+    {
+        os.path.realpath(one)
+        for one in (sys.prefix, sys.base_prefix, "/usr", "/System", "/Library", "/proc", "/sys", "/dev")
+    }
     | {"/etc/mime.types", "/etc/fonts", "/etc/localtime", "/etc/ssl", "/lib", "/lib64", "/etc/ld.so.cache"}
 )
 
@@ -70,15 +74,21 @@ def warm_up() -> None:
     for module in pkgutil.walk_packages(sharpzo_mlx.__path__, "sharpzo_mlx."):
         importlib.import_module(module.name)
     for name in ("matplotlib.figure", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_agg", "cma",
-                 "jinja2", "tokenizers", "pillow_heif", "PIL.AvifImagePlugin", "rich.progress", "safetensors.numpy"):  # fmt: skip
+                 "jinja2", "tokenizers", "pillow_heif", "PIL.AvifImagePlugin", "rich.progress"):  # fmt: skip
         importlib.import_module(name)
     from PIL import Image
 
     Image.init()
 
 
-def call(action: Callable[[], int], folder: Path, allowed: Allowed, *, limits: Callable[[], None] | None = None,
-         patience: float = PATIENCE) -> Outcome:
+def call(
+    action: Callable[[], int],
+    folder: Path,
+    allowed: Allowed,
+    *,
+    limits: Callable[[], None] | None = None,
+    patience: float = PATIENCE,
+) -> Outcome:
     """Call an action in a child.
 
     Args:
@@ -131,8 +141,8 @@ def _become(action: Callable[[], int], places: Sequence[Path], allowed: Allowed,
         for number, path in ((1, places[0]), (2, places[1])):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         if sys.platform != "darwin":
             resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         limits()
@@ -180,7 +190,11 @@ def _auditor(allowed: Allowed, log: int) -> Callable[[str, tuple[Any, ...]], Non
             return True
         try:
             text = os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]
-            real = os.path.realpath(text) if follow else os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
+            real = (
+                os.path.realpath(text)
+                if follow
+                else os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
+            )
         except (ValueError, OSError):
             return True  # no path that could be opened
         return any(real == folder or real.startswith(folder + os.sep) for folder in folders)
@@ -200,7 +214,9 @@ def _auditor(allowed: Allowed, log: int) -> Callable[[str, tuple[Any, ...]], Non
         elif event in CHANGING:
             place = given[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
             for path in given[1:2] if event in ("os.link", "os.symlink") else given[: CHANGING[event]]:
-                if isinstance(place, int) and place >= 0 and os.path.isdir("/proc/self/fd"):  # relative to an open folder
+                if (
+                    isinstance(place, int) and place >= 0 and os.path.isdir("/proc/self/fd")
+                ):  # relative to an open folder
                     path = os.path.join(os.readlink(f"/proc/self/fd/{place}"), os.fsdecode(path))
                 if not within(path, written, follow=False):
                     note(event, path)

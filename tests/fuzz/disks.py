@@ -1,4 +1,4 @@
-"""Run six commands on disks that are full, read-only, or lose the output: one line, nothing half, and the rerun is whole.
+"""Run six commands on disks that are full, read-only, or lose the output: one line, nothing half, a whole rerun.
 
 A small tmpfs is such a disk where this process may mount one; elsewhere the limit of a file's size stands for a full
 disk. Prints one JSON list of what is not as it should be.
@@ -49,7 +49,9 @@ def disk(place: Path) -> Iterator[bool]:
     place.mkdir(parents=True)
     done = None
     if sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount"):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", MOUNTED, "tmpfs", str(place)], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", MOUNTED, "tmpfs", str(place)], capture_output=True, check=False
+        )
     mounted = done is not None and done.returncode == 0
     try:
         yield mounted

@@ -103,9 +103,10 @@ COMMANDS = {
         lambda case, out: (read(case / "run" / "evaluations.json"), out),
     ),
     "predict": Command(
-        _run, ("predict", "{case}/run", *(f"{{bases}}/photos/cat/{n}.png" for n in range(6)), "--json"),
+        _run,
+        ("predict", "{case}/run", *(f"{{bases}}/photos/cat/{n}.png" for n in range(6)), "--json"),
         lambda _, out: without_times(json.loads(out)),
-    ),  # fmt: skip
+    ),
     "compare": Command(
         _nothing, ("compare", "{bases}/photos", *MODEL, "--output", "{case}/c", *COMPARED, "--seeds", "2"), _compared
     ),

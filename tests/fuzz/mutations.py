@@ -32,7 +32,9 @@ def mutate_json(content: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         text = text.replace("0", rng.choice(("NaN", "Infinity", "1e999", "-Infinity")), 1)
     elif rng.random() < 0.05:
-        text = text.replace('{"', '{"' + '": 0, "'.join(re.findall(r'"(\w+)":', text)[:3]) + '": 0, "', 1)  # names twice
+        text = text.replace(
+            '{"', '{"' + '": 0, "'.join(re.findall(r'"(\w+)":', text)[:3]) + '": 0, "', 1
+        )  # names twice
     return text.encode(errors="surrogatepass")
 
 
@@ -106,7 +108,9 @@ def _change(value: Any, rng: random.Random) -> Any:
     kind = rng.randrange(8)
     found = owner[place[-1]]
     if kind == 6 and isinstance(found, (int, float)) and not isinstance(found, bool):
-        owner[place[-1]] = rng.choice((found + 1, found - 1, -found, found * 2, found * 1000, found / 2, str(found), [found]))
+        owner[place[-1]] = rng.choice(
+            (found + 1, found - 1, -found, found * 2, found * 1000, found / 2, str(found), [found])
+        )
     elif kind == 7 and isinstance(found, str):
         owner[place[-1]] = rng.choice((found.upper(), found[:-1], found + "\x1b[31m", found * 3, [found], found + "\n"))
     elif kind == 0:

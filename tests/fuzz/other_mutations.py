@@ -1,4 +1,4 @@
-"""Damage to files that are neither JSON nor safetensors: texts, images, archives, databases, and nodes that are no files."""
+"""Damage to texts, images, archives and databases, and what may lie in the place of a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pathlib import Path
 from mutations import mutate_bytes
 
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 13_377, 60_000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-LINES = ("", "\0", "a", "../../x y", "/etc/passwd", "\ufeff", "é" * 400, "x" * 70_000, "{}", "{} {}", "{0.__class__}", "# {}",
-         "\x1b[31mred", "a\rerror: forged", "cat", "cat cat; dog; cat", "\u202egpj.exe {}", "0000001 cat", "9999999 dog",
-         "$x^{$", "<script>", "n01440764 tench", "{", "}{", "a,b,,c", ";" * 50, "\t\t", "cat\u2028dog")  # fmt: skip
+LINES = ("", "\0", "a", "../../x y", "/etc/passwd", "\ufeff", "é" * 400, "x" * 70_000, "{}", "{} {}", "{0.__class__}",
+         "# {}", "\x1b[31mred", "a\rerror: forged", "cat", "cat cat; dog; cat", "\u202egpj.exe {}", "0000001 cat",
+         "9999999 dog", "$x^{$", "<script>", "n01440764 tench", "{", "}{", "a,b,,c", ";" * 50, "\t\t",
+         "cat\u2028dog")  # fmt: skip
 DAMAGED_SQL = ("DELETE FROM {t}", "DROP TABLE {t}", "UPDATE {t} SET {c} = NULL", "UPDATE {t} SET {c} = zeroblob(40)",
                "UPDATE {t} SET {c} = 'text'", "UPDATE {t} SET {c} = 1e999", "UPDATE {t} SET {c} = zeroblob(10000000)",
-               "ALTER TABLE {t} RENAME TO other", "ALTER TABLE {t} RENAME COLUMN {c} TO other", "PRAGMA user_version = 77",
-               "CREATE TRIGGER x AFTER INSERT ON {t} BEGIN DELETE FROM {t}; END", "PRAGMA journal_mode = WAL",
-               "ALTER TABLE {t} RENAME TO o; CREATE VIEW {t} AS SELECT * FROM o", "PRAGMA page_size = 512; VACUUM",
+               "ALTER TABLE {t} RENAME TO other", "ALTER TABLE {t} RENAME COLUMN {c} TO other",
+               "PRAGMA user_version = 77", "CREATE TRIGGER x AFTER INSERT ON {t} BEGIN DELETE FROM {t}; END",
+               "PRAGMA journal_mode = WAL", "ALTER TABLE {t} RENAME TO o; CREATE VIEW {t} AS SELECT * FROM o",
+               "PRAGMA page_size = 512; VACUUM",
                "CREATE TABLE extra (x); INSERT INTO extra VALUES (1)")  # fmt: skip
 
 
@@ -109,7 +111,9 @@ def huge_bmp(rng: random.Random) -> bytes:
     """Return a BMP whose header claims up to two thousand million pixels a side, run-length coded or not."""
     width, height = rng.choices((1, 13_000, 40_000, 0x7FFFFFFF, -40_000, -1), k=2)
     bits, packed = rng.choice(((1, 0), (8, 1), (24, 0), (32, 3), (4, 2)))
-    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 99, 0, 54, 40, width, height, 1, bits, packed, 0, 0, 0, 0, 0) + bytes(60)
+    return (
+        b"BM" + struct.pack("<IIIIiiHHIIiiII", 99, 0, 54, 40, width, height, 1, bits, packed, 0, 0, 0, 0, 0) + bytes(60)
+    )
 
 
 def huge_ppm(rng: random.Random) -> bytes:
@@ -120,7 +124,9 @@ def huge_ppm(rng: random.Random) -> bytes:
 
 def postscript(rng: random.Random) -> bytes:
     """Return a program under an image's name."""
-    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n(x) run 40 40 scale showpage\n%%EOF\n" + bytes(rng.randrange(9))
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n(x) run 40 40 scale showpage\n%%EOF\n" + bytes(
+        rng.randrange(9)
+    )
 
 
 def drawing(rng: random.Random) -> bytes:
@@ -142,14 +148,18 @@ def mutate_archive(content: bytes, rng: random.Random) -> bytes:
             _put_number(data, rng.randrange(max(0, len(data) - 2000), len(data) - 4), rng)
     elif kind == 3:  # the program of a pickle stands at the beginning
         for _ in range(rng.choice((1, 2, 6))):
-            data[rng.randrange(min(len(data), 3000))] = rng.choice(b"().0QRbcdeghijklopqrstuX}]\x80\x81\x85\x89\x8c\x93\x94\x95")
+            data[rng.randrange(min(len(data), 3000))] = rng.choice(
+                b"().0QRbcdeghijklopqrstuX}]\x80\x81\x85\x89\x8c\x93\x94\x95"
+            )
     elif kind == 4:
         words = (b"collections", b"posix\nsys  ", b"builtins   "), (b"OrderedDict", b"system     ", b"eval       ")
         for old, *new in words:
             data = data.replace(old, rng.choice(new), rng.choice((1, -1)))
     else:
         word = rng.choice((b"archive/", b"data.pkl", b".npy", b".weight", b"torch"))
-        data = data.replace(word, rng.choice((b"../../../", b"/etc/abc", b"\0" * 8, b"\\..\\..\\"))[: len(word)].ljust(len(word), b"x"))
+        data = data.replace(
+            word, rng.choice((b"../../../", b"/etc/abc", b"\0" * 8, b"\\..\\..\\"))[: len(word)].ljust(len(word), b"x")
+        )
     return bytes(data)
 
 
@@ -179,9 +189,16 @@ NODES = ("pipe", "folder", "loop", "dangling", "zero", "random", "victim", "empt
 
 
 def put_node(path: Path, kind: str, victim: Path) -> None:
-    """Put something else in the place of a file: a pipe, a folder, a link to a device or to a victim, a file of 1 TB."""
+    """Put something else in the place of a file: a pipe, a folder, a link to a device or victim, a file of 1 TB."""
     path.unlink()
-    targets = {"loop": path.name, "dangling": "nowhere", "zero": "/dev/zero", "random": "/dev/urandom", "victim": str(victim), "self": "."}
+    targets = {
+        "loop": path.name,
+        "dangling": "nowhere",
+        "zero": "/dev/zero",
+        "random": "/dev/urandom",
+        "victim": str(victim),
+        "self": ".",
+    }
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
