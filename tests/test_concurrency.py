@@ -45,8 +45,8 @@ def test_four_processes_fill_one_empty_cache(tiny_model: Path, photos: Path, tmp
 
 
 def test_two_comparisons_into_one_folder(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    words: list[str | Path] = ["compare", photos, "--model", tiny_model, "--methods", "zero-shot,ncm,ridge",
-             "--seeds", "2", "--shots", "4", "--query-budget", str(CONFIG.query_budget), "--output", tmp_path / "c"]  # fmt: skip
+    words: list[str | Path] = ["compare", photos, "--model", tiny_model, "--methods", "zero-shot,ncm,ridge"]
+    words += ["--seeds", "2", "--shots", "4", "--query-budget", str(CONFIG.query_budget), "--output", tmp_path / "c"]
     processes = [start(*words) for _ in range(2)]
     codes, said = finish(*processes)
     assert codes in ([0, 0], [0, 2], [2, 0]), said

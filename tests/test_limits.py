@@ -54,6 +54,15 @@ def test_little_memory(megabytes: int, run: Path, photos: Path) -> None:
     assert done.returncode == 0 or is_one_line(done), done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not keep to this limit")
+def test_a_prompt_that_claims_a_terabyte(run: Path, photos: Path) -> None:
+    with (run / "prompt.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    done = start("evaluate", run, photos, before=LIMITED.format("RLIMIT_AS", 12 << 30))
+    assert is_one_line(done), done.stderr
+    assert "prompt.safetensors" in done.stderr
+
+
 def test_memory_that_the_system_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
