@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--query-budget", type=int, default=5000, help="Queries of each method  [5000]")
 @click.option("--shots", type=int, help="Training images per class  [16, or what there is]")
 @click.option("--template", help="Prompt with {} for the class name.")
-@click.option("--model", type=PATH, help="Model folder  [the default of `convert`]")
+@click.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]")
 @click.option("--output", type=PATH, help="Folder  [comparisons/DATASETS-MODEL]")
 @click.option("--shift", multiple=True, type=PATH, help="Also measure on this folder; repeatable.")
 @click.option("--published", is_flag=True, help="Also run each method with the settings of its paper.")

@@ -57,9 +57,14 @@ def expand(path: str | Path) -> Path:
         raise UserError(f"{path}: no user and no folder is called {name}; name another path") from error
 
 
+def models_folder() -> Path:
+    """Return the folder of the models that were converted by their names."""
+    return cache_folder() / "models"
+
+
 def default_model_folder() -> Path:
     """Return the folder of the default model, where `convert` puts it and `tune` looks for it."""
-    return cache_folder() / "models" / DEFAULT_MODEL.replace("/", "--")
+    return models_folder() / DEFAULT_MODEL.replace("/", "--")
 
 
 def refuse_empty(*paths: str | Path) -> None:

@@ -152,7 +152,7 @@ def test_a_removed_current_folder_is_one_line(run: Path, tmp_path: Path) -> None
     image = jpeg(tmp_path / "a.jpg")
     (tmp_path / "gone").mkdir()
     leave = 'cd gone && rmdir ../gone && exec "$@"'
-    for words, code in ((["predict", run, image], 0), (["convert", "x"], 2)):
+    for words, code in ((["predict", run, image], 0), (["convert", "x", "--output", "m"], 2)):
         (tmp_path / "gone").mkdir(exist_ok=True)
         line = ["sh", "-c", leave, "sh", *COMMAND, *map(str, words)]
         done = subprocess.run(line, capture_output=True, cwd=tmp_path, check=False, text=True)
