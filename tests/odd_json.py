@@ -95,7 +95,7 @@ def _rename(owner: Any, key: str | int) -> None:
 
 
 def _repeat(owner: Any, key: str | int) -> None:
-    if isinstance(owner, list):
+    if isinstance(owner, list) and isinstance(key, int):
         owner.extend([owner[key]] * 40)
 
 
@@ -109,10 +109,11 @@ _CHANGES: st.SearchStrategy[Change] = st.tuples(
 
 
 def _changed(whole: str, changes: list[tuple[Place, Change]]) -> str:
-    content, values = json.loads(whole), []
+    content: Any = json.loads(whole)
+    values: list[tuple[str, str]] = []
     for number, (place, (change, value)) in enumerate(changes):
         try:
-            owner = content
+            owner: Any = content
             for key in place[:-1]:
                 owner = owner[key]
             change(owner, place[-1])
