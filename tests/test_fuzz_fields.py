@@ -219,3 +219,18 @@ def test_a_small_file_of_a_checkpoint(name: str, tmp_path: Path) -> None:
 
     use()
     check(folder / name, fields_replaced((folder / name).read_text()), use, count=SLOW)
+
+
+def test_a_refusal_repeats_no_long_text_of_a_file(photos: Path, tmp_path: Path) -> None:
+    long, images, mapping = "x" * 9_000 + "\n", read_folder(photos), tmp_path / "map.json"
+    mapping.write_text(json.dumps({"cat": [long * 100]}))
+    with pytest.raises(UserError, match=r"map.json: 'xxx[^\n]{,100} is not a tuned class"):
+        apply_mapping(images, mapping, images.class_names, images.folders)
+    split = tmp_path / "split_zhou_x.json"
+    lists = {"train": [[long, 0, "cat"], [long, 0, long]], "val": [], "test": []}
+    split.write_text(json.dumps(lists))
+    with pytest.raises(UserError, match=r"label 0 is both 'cat' and 'xxx[^\n]{,300}; correct the file$"):
+        read_split_file(split)
+    split.write_text(json.dumps({**lists, "train": lists["train"][:1]}))
+    with pytest.raises(UserError, match=r"its image x[^\n]{,300}; add the images$"):
+        read_split_file(split)
