@@ -11,10 +11,11 @@ PosixPath('m')
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -28,13 +29,14 @@ from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
-from . import card, catalog, open_clip_config, open_clip_names
+from . import apple_names, card, catalog, mobileclip, open_clip_config, open_clip_names
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
 from .quantisation import Quantisation
 from .sources import Source, find
 from .weights import DTYPES, bring_to_layout, name_of, read_files
 
+Tensors: TypeAlias = dict[str, mx.array]
 FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".npz")
 MAXIMUM_CARD = 2**20  # bytes of a card that is kept
 FIRST_TOKEN = "!"  # id 0, with which OpenAI and open_clip pad texts
@@ -139,11 +141,15 @@ def default_output(source: str | Path | None) -> Path:
 def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:
     """Read the configuration and the weights, in our layout and of one dtype; tell whether the files are ours."""
     config = _config(found, found.config) if found.config is not None else None
-    given, ours = read_files(found.weights, dtype)
+    # what is folded is read at its own precision: rounded branches would not add up to the rounded sum
+    folded = mobileclip.may_be_one(found.weights[0]) if config is None else mobileclip.is_one(config.vision)
+    given, ours = read_files(found.weights, None if folded else dtype)
+    if apple_names.has_apples_names(given):
+        given = _rename(found, given, apple_names.rename)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
     if open_clip_names.has_open_clip_names(given):
-        given = open_clip_names.rename(given)
+        given = _rename(found, given, open_clip_names.rename)
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
 
 
@@ -160,9 +166,17 @@ def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     return config
 
 
-def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, Any]:
+def _rename(found: Source, given: Tensors, rename: Callable[[Tensors], Tensors]) -> Tensors:
     try:
-        return open_clip_config.config_from_shapes({name: array.shape for name, array in given.items()})
+        return rename(given)
+    except UserError as error:
+        raise UserError(f"{found.weights[0]}: {error}") from None
+
+
+def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, Any]:
+    shapes = {name: array.shape for name, array in given.items()}
+    try:
+        return mobileclip.config_from_shapes(shapes) or open_clip_config.config_from_shapes(shapes)
     except UserError as error:
         raise UserError(f"{found.weights[0]}: {error}") from None
 

@@ -20,6 +20,8 @@ from sharpzo_mlx.clip.config import RESNET
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
+from . import mobileclip
+
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
 SUPPORTED = "supported are CLIP's ViT and ResNet towers, such as timm/vit_base_patch16_clip_224.openai"
@@ -145,7 +147,7 @@ def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Ma
         raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
     if "siglip" in f"{tower} {tokenizer}".lower() or model.get("init_logit_bias") is not None:
         raise UserError(f"it is a SigLIP, not a CLIP; {SUPPORTED}")
-    if tower:
+    if tower and tower not in mobileclip.TOWERS:
         kind = "FastViT" if tower.startswith("fastvit") else "timm"
         raise UserError(f"its image tower is the {kind} network {tower[:60]!r}, which is not supported; {SUPPORTED}")
     if words:
@@ -199,9 +201,12 @@ def _text(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
 
 
 def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
-    size, layers = section.get("image_size", 224), section.get("layers", 12)
+    timm = mobileclip.translate_vision(section) if section.get("timm_model_name") else {}
+    size, layers = section.get("image_size", timm.get("image_size", 224)), section.get("layers", 12)
     size = size[0] if isinstance(size, list) and len(set(map(str, size))) == 1 else size
     size = _number({"image_size": size}, "image_size", None)
+    if timm:
+        return timm | {"image_size": size}
     width, head = _number(section, "width", 768), max(1, _number(section, "head_width", HEAD))
     if isinstance(layers, list):
         heads = width * POOLED // head

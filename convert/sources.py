@@ -21,7 +21,7 @@ from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
 
-from . import hub, open_clip_config, torch_file
+from . import hub, mobileclip, open_clip_config, torch_file
 from .catalog import resolve
 from .huggingface import TIMM_REMEDY
 
@@ -214,8 +214,8 @@ def _is_archive(weights: Path, here: Collection[str]) -> bool:
     """Tell whether a file is one of OpenAI's archives, which need no configuration beside them."""
     if weights.suffix == ".safetensors" or weights.name in WEIGHTS:
         return False
-    if torch_file.is_torchscript(weights):
-        return True
+    if torch_file.is_torchscript(weights) or mobileclip.may_be_one(weights):
+        return OPEN_CLIP_CONFIG not in here or torch_file.is_torchscript(weights)
     if not {CONFIG, OPEN_CLIP_CONFIG} & set(here):
         raise UserError(
             f"{weights}: it is no TorchScript archive of OpenAI's, and no config.json or {OPEN_CLIP_CONFIG} beside "

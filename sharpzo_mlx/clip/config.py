@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from sharpzo_mlx.clip.fastvit_config import FASTVIT, MOST_STAGES, FastViTConfig
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
@@ -23,6 +24,7 @@ MOST = {"num_hidden_layers": 200, "layers": 200, "vocab_size": 2**20, "image_siz
 MOST |= {"max_position_embeddings": 2**13, "bos_token_id": 2**20, "eos_token_id": 2**20, "pad_token_id": 2**20}
 MOST_OTHERS = 2**16  # of widths and all other whole numbers: far above every CLIP, and far below any memory
 MOST_PATCHES = 2**14  # of an image
+STEM_PATCH = 16  # pixels of a patch's side that a convolutional stem cuts
 SMALLEST_EPS = 1e-12
 BITS, GROUP_SIZES, MODES = (2, 3, 4, 5, 6, 8), (16, 32, 64, 128), ("affine", "mxfp4", "mxfp8", "nvfp4")
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
@@ -48,7 +50,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The sizes of a ViT image tower; images and patches are square, in pixels."""
+    """The sizes of a ViT image tower; images and patches are square, in pixels.
+
+    `conv_stem` is true where three convolutions cut the patches, as in MobileCLIP-B (`clip.conv_stem`).
+    """
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -59,6 +64,7 @@ class VisionConfig:
     num_channels: int = 3
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    conv_stem: bool = False
 
     @property
     def positions(self) -> int:
@@ -88,12 +94,15 @@ class ResNetConfig:
         return (self.image_size // 32) ** 2 + 1
 
 
+ImageConfig: TypeAlias = VisionConfig | ResNetConfig | FastViTConfig
+
+
 @dataclass(frozen=True)
 class CLIPConfig:
     """The configuration: both towers, the width of their joint space, image preprocessing and quantisation."""
 
     text: TextConfig
-    vision: VisionConfig | ResNetConfig
+    vision: ImageConfig
     projection_dim: int
     preprocessor: PreprocessorConfig
     quantization: dict[str, Any] | None = None
@@ -127,10 +136,12 @@ class CLIPConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the `config.json` that `from_dict` reads back to an equal configuration."""
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
-        kind = RESNET if isinstance(self.vision, ResNetConfig) else "clip_vision_model"
+        kind = {ResNetConfig: RESNET, FastViTConfig: FASTVIT}.get(type(self.vision), "clip_vision_model")
         vision = {"model_type": kind, "projection_dim": self.projection_dim} | asdict(self.vision)
         if self.text.causal:  # CLIP's rule, for which its own files have no field
             del text["causal"]
+        if vision.get("conv_stem") is False:  # CLIP's files have no field for it either
+            del vision["conv_stem"]
         written: dict[str, Any] = {
             "architectures": ["CLIPModel"],
             "model_type": "clip",
@@ -165,13 +176,15 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section or {}
 
 
-Section = TypeVar("Section", TextConfig, VisionConfig, ResNetConfig)
+Section = TypeVar("Section", TextConfig, VisionConfig, ResNetConfig, FastViTConfig)
 
 
-def _read_vision(given: Mapping[str, Any]) -> VisionConfig | ResNetConfig:
-    if given.get("model_type") != RESNET:
-        return _read(VisionConfig, given, "vision_config")
-    return _read(ResNetConfig, given, "vision_config")
+def _read_vision(given: Mapping[str, Any]) -> ImageConfig:
+    if given.get("model_type") == FASTVIT:
+        return _read(FastViTConfig, given, "vision_config")
+    if given.get("model_type") == RESNET:
+        return _read(ResNetConfig, given, "vision_config")
+    return _read(VisionConfig, given, "vision_config")
 
 
 def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
@@ -187,8 +200,9 @@ def _value(given: Any, default: Any, name: str) -> Any:
     if given is None:
         return default
     if isinstance(default, tuple):
-        if not isinstance(given, (list, tuple)) or [type(item) for item in given] != [int] * len(default):
-            raise UserError(f"config.json: {name} is {shown(given)}; expected {len(default)} numbers such as {default}")
+        if not isinstance(given, (list, tuple)) or {type(item) for item in given[: MOST_STAGES + 1]} != {int}:
+            raise UserError(f"config.json: {name} is {shown(given)}; expected whole numbers such as {default}")
+        _check_range(f"the length of {name}", len(given), 2, MOST_STAGES)
         return tuple(given)
     if isinstance(given, (list, tuple)) and given and all(item == given[0] for item in given):
         given = given[0]
@@ -226,7 +240,10 @@ def _check(config: CLIPConfig) -> None:
     for name, tower in (("text_config", config.text), ("vision_config", config.vision)):
         _check_tower(name, tower)
     vision = config.vision
-    if isinstance(vision, ResNetConfig):
+    if isinstance(vision, FastViTConfig):
+        vision.check()
+    elif isinstance(vision, ResNetConfig):
+        _check_range("the length of vision_config.layers", len(vision.layers), 4, 4)
         if vision.image_size < 32 or vision.width < 2 or vision.width % 2:
             raise UserError(
                 f"config.json: vision_config has image_size {vision.image_size} and width {vision.width}; "
@@ -236,6 +253,8 @@ def _check(config: CLIPConfig) -> None:
         raise UserError(
             f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
         )
+    elif vision.conv_stem and (vision.patch_size != STEM_PATCH or vision.hidden_size % 4):
+        raise UserError(f"config.json: vision_config.conv_stem needs a patch_size of {STEM_PATCH} and a width of 4 n")
     if vision.positions > MOST_PATCHES + 1:
         raise UserError(
             f"config.json: vision_config cuts an image into {vision.positions - 1} patches, more than any CLIP"
@@ -251,18 +270,20 @@ def _check(config: CLIPConfig) -> None:
         )
 
 
-def _check_tower(name: str, tower: TextConfig | VisionConfig | ResNetConfig) -> None:
+def _check_tower(name: str, tower: TextConfig | ImageConfig) -> None:
     for field, value in asdict(tower).items():
         if field.endswith("_eps"):
             if not SMALLEST_EPS <= value < 1:
                 raise UserError(f"config.json: {name}.{field} is {value}; it must lie between 0 and 1, as 1e-5 does")
         elif not isinstance(value, (str, bool)):
-            least = 0 if field.endswith("_id") or field == "num_hidden_layers" else 1
+            least = 0 if field.endswith(("_id", "_stages")) or field == "num_hidden_layers" else 1
             for number in value if isinstance(value, tuple) else (value,):
                 _check_range(f"{name}.{field}", number, least, MOST.get(field, MOST_OTHERS))
     if not isinstance(tower, TextConfig):
         _check_range(f"{name}.num_channels", tower.num_channels, 3, 3)
         _check_range(f"{name}.hidden_size", tower.hidden_size, 1, MOST_OTHERS)
+    if isinstance(tower, FastViTConfig):
+        return
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError(
             f"config.json: {name}.hidden_size {tower.hidden_size} is not a multiple of its "

@@ -28,8 +28,7 @@ from sharpzo_mlx.clip.checkpoint import (
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.finite import check_rows
-from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.clip.resnet import ResNetModel
+from sharpzo_mlx.clip.model import CLIPModel, ImageTower
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vision import VisionModel
@@ -89,7 +88,7 @@ class Clip:
         """Return the text tower."""
         return self.text().text_model
 
-    def vision_model(self) -> VisionModel | ResNetModel:
+    def vision_model(self) -> ImageTower:
         """Return the image tower."""
         return self.vision().vision_model
 

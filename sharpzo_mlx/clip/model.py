@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing import TypeAlias
+
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig, ImageConfig, ResNetConfig
+from sharpzo_mlx.clip.fastvit import FastViTModel
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.vision import VisionModel
@@ -24,6 +28,7 @@ from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 TOWERS = ("text", "vision")
+ImageTower: TypeAlias = VisionModel | ResNetModel | FastViTModel
 
 
 def unit_norm(features: mx.array) -> mx.array:
@@ -47,7 +52,7 @@ class CLIPModel(nn.Module):
     """A CLIP with both towers or one; the attributes of a tower that is not in `towers` are absent."""
 
     text_model: TextModel
-    vision_model: VisionModel | ResNetModel
+    vision_model: ImageTower
 
     def __init__(self, config: CLIPConfig, towers: Sequence[str] = TOWERS) -> None:
         super().__init__()
@@ -56,9 +61,9 @@ class CLIPModel(nn.Module):
             self.text_model = TextModel(config.text)
             self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
         if "vision" in towers:
-            resnet = isinstance(config.vision, ResNetConfig)
-            self.vision_model = _vision_tower(config)
-            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=resnet)
+            self.vision_model = _image_tower(config.vision)
+            bias = _projects_with_bias(config.vision)
+            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=bias)
         self.logit_scale = mx.zeros(())
 
     def text_features(self, input_ids: mx.array) -> mx.array:
@@ -87,6 +92,11 @@ class CLIPModel(nn.Module):
         return unit_norm(self.visual_projection(self.vision_model(pixels)))
 
 
-def _vision_tower(config: CLIPConfig) -> VisionModel | ResNetModel:
-    vision = config.vision
+def _image_tower(vision: ImageConfig) -> ImageTower:
+    if isinstance(vision, FastViTConfig):
+        return FastViTModel(vision)
     return ResNetModel(vision) if isinstance(vision, ResNetConfig) else VisionModel(vision)
+
+
+def _projects_with_bias(vision: ImageConfig) -> bool:
+    return isinstance(vision, ResNetConfig | FastViTConfig) or vision.conv_stem
