@@ -13,6 +13,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.clip.cpu_patches import CutPatches
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.images.load import normalise
@@ -33,9 +34,10 @@ class CPUVision:
         config, embeddings = tower.config, tower.embeddings
         self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)
-        self.patches = array(embeddings.patch_embedding.weight)  # [m, side, side, channels]
+        self.cut = CutPatches(embeddings.patch_embedding)
         self.start, self.positions = array(embeddings.class_embedding), array(embeddings.position_embedding.weight)
-        self.first, self.last = affine(tower.pre_layrnorm), affine(tower.post_layernorm)
+        self.first = affine(tower.pre_layrnorm) if "pre_layrnorm" in tower else None
+        self.last = affine(tower.post_layernorm)
         self.layers = [cpu_layer(layer) for layer in tower.encoder.layers]
         self.projection = affine(model.visual_projection)
         layer = tower.encoder.layers[0]
@@ -59,12 +61,15 @@ class CPUVision:
     def _forward(self, pixels: Array) -> Array:
         if pixels.dtype == np.uint8:
             pixels = normalise(pixels, self.preprocessor)
-        p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
+        p, (tokens, m) = len(pixels), self.positions.shape
         buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
         x = buffers.y.reshape(p, tokens, m)
-        x[:, 0], x[:, 1:] = self.start, self._cut(pixels) @ self.patches.reshape(m, -1).T
+        x[:, 0], x[:, 1:] = self.start, self.cut(pixels)
         x += self.positions
-        self.first.norm(buffers.y, buffers.x)
+        if self.first:
+            self.first.norm(buffers.y, buffers.x)
+        else:
+            buffers.x, buffers.y = buffers.y, buffers.x
         for layer in self.layers[:-1]:
             self._attend(layer, buffers, p, tokens)
             layer.finish(buffers.x, buffers, self.act)
@@ -74,13 +79,6 @@ class CPUVision:
         features = self.projection(self.last.norm(start, np.empty_like(start)))
         features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
         return features
-
-    def _cut(self, pixels: Array) -> Array:
-        """Cut images into patches, row by row: [p, H, W, c] -> [p, patches, side * side * c]."""
-        p, height, width, channels = pixels.shape
-        side = self.patches.shape[1]
-        grid = pixels.reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
-        return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)
 
     @host_products()
     def _attend(self, layer: CPULayer, buffers: Buffers, p: int, rows: int) -> None:

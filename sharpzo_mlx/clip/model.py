@@ -10,7 +10,6 @@ dtype: half precision would round the small differences of losses that tuning li
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from typing import TypeAlias
 
 import mlx.core as mx
