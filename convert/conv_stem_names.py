@@ -36,7 +36,8 @@ def rename_conv_stem(trunk: dict[str, mx.array]) -> dict[str, mx.array]:
     Raises:
         UserError: a tensor is missing or has an impossible shape; the message has no file name.
     """
-    parts, found = Parts(trunk), {}
+    parts = Parts(trunk)
+    found: dict[str, mx.array] = {}
     for step in range(3):
         found |= _stem(parts, step)
     start, positions = parts.take("cls_token", 3), parts.take("pos_embed", 3)

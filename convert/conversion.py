@@ -26,7 +26,7 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
 
 from . import apple_names, card, catalog, mobileclip, open_clip_config, open_clip_names
@@ -109,6 +109,9 @@ def convert(
         config = replace(config, text=replace(config.text, pad_token_id=tokenizer.pad_id))
     plain = Model(config, weights)
     made = plain if quantise is None else _quantised(found, plain, quantise)
+    if terms := mobileclip.find_terms(config.vision, found.licence):
+        notify(terms)
+        found = replace(found, licence=mobileclip.LICENCE)
     with fill(folder) as unfinished:
         save_model(unfinished, made.config, made.weights, tokenizer.to_json(), _card(found, dtype, quantise, ours))
     towers = quantise.towers if quantise else ()

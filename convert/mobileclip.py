@@ -24,7 +24,7 @@ from .conv_stem_names import STEM
 
 LICENCE = "apple-amlr"  # the hub's name for Apple's licence of models for research
 TERMS = (
-    "MobileCLIP's weights as Apple published them are for research only (apple-amlr), and so is what is made from them"
+    f"Apple's MobileCLIP weights are for research only ({LICENCE}), and so is what is made from them, such as prompts"
 )
 _LARGE = {"attention_stages": 2, "squeezed_stages": 0, "layer_norm": True, "mlp_ratio": 4}
 _FASTVITS: dict[str, dict[str, Any]] = {
@@ -81,6 +81,17 @@ def may_be_one(path: Path) -> bool:
 def is_one(vision: ImageConfig) -> bool:
     """Tell whether an image tower is that of a MobileCLIP."""
     return isinstance(vision, FastViTConfig) or (isinstance(vision, VisionConfig) and vision.conv_stem)
+
+
+def find_terms(vision: ImageConfig, licence: str | None) -> str | None:
+    """Return the terms of a model's weights in a sentence, where they are Apple's; else None.
+
+    Args:
+        vision: the image tower.
+        licence: the licence that the checkpoint's own card names, or None.
+    """
+    apples = licence is None or licence == "other" or licence.startswith("apple")
+    return TERMS if apples and is_one(vision) else None
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

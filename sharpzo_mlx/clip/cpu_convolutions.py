@@ -147,24 +147,31 @@ class Pointwise:
 
     Attributes:
         weight: [out, in].
-        bias: [out, 1].
+        bias: [out], or None.
     """
 
     weight: Array
-    bias: Array
+    bias: Array | None
 
     @host_products()
     def __call__(self, x: Array) -> Array:
         """[in, ...] -> [out, ...]."""
-        y = self.weight @ x.reshape(len(x), -1)
-        y += self.bias
+        y: Array = self.weight @ x.reshape(len(x), -1)
+        if self.bias is not None:
+            y += self.bias[:, None]
         return y.reshape(-1, *x.shape[1:])
 
 
 def squares(x: Array, side: int, stride: int) -> Array:
-    """Return what a kernel of an odd side sees, with zeros around the image: [c, W, p, H] -> [c * side * side, w, p, h].
+    """Return what a kernel of an odd side sees, with zeros around the image.
 
-    The order is channel, column, row.
+    Args:
+        x: [c, W, p, H].
+        side: of the kernel.
+        stride: in pixels.
+
+    Returns:
+        [c * side * side, W / stride, p, H / stride]; the order of the first is channel, column, row.
     """
     margin = side // 2
     channels, columns, images, rows = x.shape

@@ -50,7 +50,7 @@ class CPUFastViT:
         self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)
         kernel = array(stem.first.weight).transpose(0, 3, 2, 1)  # out, channel, column, row
-        self.first = Pointwise(kernel.reshape(len(kernel), -1), array(stem.first.bias)[:, None])
+        self.first = Pointwise(kernel.reshape(len(kernel), -1), array(stem.first.bias))
         self.second, self.third = _depthwise(stem.spatial), _pointwise(stem.pointwise)
         self.stages = [_Stage(stage) for stage in tower.stages]
         self.last, self.squeeze = _depthwise(tower.final.spatial), _Squeeze(tower.final.squeeze)
@@ -127,8 +127,8 @@ class _MLP:
         mlp, scale = block.mlp, array(block.mlp_scale)
         first, second = affine(mlp.fc1), affine(mlp.fc2)
         self.spatial = Depthwise(_by_column(mlp.spatial))
-        self.fc1 = Pointwise(first.weight, (first.bias + first.weight @ array(mlp.spatial.bias))[:, None])
-        self.fc2 = Pointwise(second.weight * scale[:, None], (second.bias * scale)[:, None])
+        self.fc1 = Pointwise(first.weight, first.bias + first.weight @ array(mlp.spatial.bias))
+        self.fc2 = Pointwise(second.weight * scale[:, None], second.bias * scale)
 
     @host_products()
     def add(self, x: Array) -> None:
@@ -146,8 +146,8 @@ class _Attention:
         attention, scale = block.attention, array(block.attention_scale)
         qkv, projection = affine(attention.qkv), affine(attention.proj)
         self.norm = affine(block.norm) if "norm" in block else None
-        self.qkv = Pointwise(qkv.weight, np.float32(0) if qkv.bias is None else qkv.bias[:, None])
-        self.projection = Pointwise(projection.weight * scale[:, None], (projection.bias * scale)[:, None])
+        self.qkv = Pointwise(qkv.weight, qkv.bias)
+        self.projection = Pointwise(projection.weight * scale[:, None], projection.bias * scale)
         self.head = attention.head
 
     @host_products()
@@ -180,5 +180,4 @@ def _by_column(layer: fastvit.Depthwise) -> Array:
 
 def _pointwise(layer: nn.Linear) -> Pointwise:
     found = affine(layer)
-    assert found.bias is not None
-    return Pointwise(found.weight, found.bias[:, None])
+    return Pointwise(found.weight, found.bias)

@@ -2,8 +2,8 @@
 
 Half precision becomes float32 where it would be slower or less exact than its own rounding: on the CPU; in bfloat16 on
 Apple's first two generations of chips, whose GPUs have no such type; and in towers of convolutions everywhere, because
-Metal's convolutions transform an image's squares in the weights' type (Winograd), which makes float16 about thirty times
-less exact than rounding to it. Every half number is a float32 number, so the cast itself changes nothing.
+Metal's convolutions transform an image's squares in the weights' type (Winograd), which makes float16 about thirty
+times less exact than rounding to it. Every half number is a float32 number, so the cast itself changes nothing.
 
 >>> computed_dtype(mx.float32, convolutional=True)
 mlx.core.float32
