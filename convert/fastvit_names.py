@@ -1,8 +1,8 @@
 """Bring timm's FastViT-MCi to ours: its branches are folded, its tensors renamed, and what is left is channels last.
 
 A block of training (`MobileOneBlock`) adds k x k convolutions, a 1 x 1 convolution and its input, each with a batch
-norm (arXiv 2206.04040); a file may also hold the sum already, as `reparam_conv`. RepMixer is x + g (mixer(x) - norm(x)),
-one depthwise convolution (arXiv 2303.14189, section 3.1).
+norm (arXiv 2206.04040); a file may also hold the sum already, as `reparam_conv`. RepMixer is
+x + g (mixer(x) - norm(x)), one depthwise convolution (arXiv 2303.14189, section 3.1).
 
 >>> fold_fastvit({})
 Traceback (most recent call last):

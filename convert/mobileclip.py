@@ -38,6 +38,7 @@ CONV_STEM = "vit_base_mci_224"
 TOWERS = (*_FASTVITS, CONV_STEM)
 _NAMES = re.compile(r"mobileclip.*\.(pt|pth|bin|safetensors)", re.IGNORECASE)
 _FIRST = re.compile(r"visual\.trunk\.stem\.0\.(conv_kxk\.0\.conv|reparam_conv)\.weight")
+_LAYER = re.compile(r"text\.transformer\.resblocks\.(\d{1,4})\.")
 _BLOCK = re.compile(r"visual\.trunk\.stages\.(\d{1,3})\.blocks\.(\d{1,4})\.")
 
 
@@ -98,29 +99,21 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] 
     """Return the `config.json` of a MobileCLIP's tensors in open_clip's spelling; None where they are of another CLIP.
 
     Raises:
-        UserError: the sizes are of no network that Apple published; the message has no file name.
+        UserError: the sizes are of no image tower that Apple published; the message has no file name.
     """
     shapes = {name.removeprefix("module."): shape for name, shape in shapes.items()}
     name = _name_tower(shapes)
     if name is None:
         return None
     tower = find_tower(name)
-    width, large = shapes.get("text.ln_final.weight", (512,))[0], bool(tower.get("layer_norm"))
+    large = bool(tower.get("layer_norm"))
     size = tower["image_size"]
     square = {"height": size, "width": size}
     pixels = (CLIP_MEAN, CLIP_STD) if large else ((0.0,) * 3, (1.0,) * 3)
     return {
         "model_type": "clip",
-        "projection_dim": 768 if large else 512,
-        "text_config": {
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": 12,
-            "num_attention_heads": width // 64,
-            "hidden_act": "gelu",
-            "pad_token_id": 0,
-            "causal": "conv_stem" in tower,
-        },
+        "projection_dim": shapes.get("text.text_projection", (0, 512))[1],
+        "text_config": _read_text(shapes) | {"causal": name == CONV_STEM},
         "vision_config": tower,
         "preprocessor": {
             "size": {"shortest_edge": size},
@@ -129,6 +122,23 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] 
             "image_mean": list(pixels[0]),
             "image_std": list(pixels[1]),
         },
+    }
+
+
+def _read_text(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return our `text_config` of a text tower by its sizes; all of them have heads of 64 numbers."""
+    vocabulary, width = shapes.get("text.token_embedding.weight", (49408, 512))
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": len({match[1] for name in shapes if (match := _LAYER.match(name))}),
+        "num_attention_heads": max(1, width // 64),
+        "max_position_embeddings": shapes.get("text.positional_embedding", (77,))[0],
+        "vocab_size": vocabulary,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": 0,
+        "hidden_act": "gelu",
     }
 
 

@@ -82,13 +82,13 @@ class FastViTConfig:
                 f"config.json: vision_config.layers has {stages} stages, but widths has {len(self.widths)}; "
                 "both need one number for each stage"
             )
+        if max(self.attention_stages, self.squeezed_stages) >= stages:
+            raise UserError(
+                f"config.json: vision_config has {stages} stages; attention_stages and squeezed_stages must be fewer"
+            )
         for stage, width in enumerate(self.widths):
             if self.has_attention(stage) and width % self.head_width:
                 raise UserError(
                     f"config.json: vision_config.widths has {width}, which is no multiple of head_width, "
                     f"{self.head_width}; correct one of them"
                 )
-        if max(self.attention_stages, self.squeezed_stages) >= stages:
-            raise UserError(
-                f"config.json: vision_config has {stages} stages; attention_stages and squeezed_stages must be fewer"
-            )
