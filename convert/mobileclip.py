@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharpzo_mlx.clip.config import STEM_PATCH, ImageConfig, VisionConfig
+from sharpzo_mlx.clip.config import CONV_STEM, STEM_PATCH, ConvStemConfig, ImageConfig
 from sharpzo_mlx.clip.fastvit_config import FASTVIT, FastViTConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
@@ -34,8 +34,8 @@ _FASTVITS: dict[str, dict[str, Any]] = {
     "fastvit_mci3": {"layers": [2, 12, 24, 4, 2], "widths": [96, 192, 384, 768, 1536]} | _LARGE,
     "fastvit_mci4": {"layers": [2, 12, 24, 4, 4], "widths": [128, 256, 512, 1024, 2048]} | _LARGE,
 }
-CONV_STEM = "vit_base_mci_224"
-TOWERS = (*_FASTVITS, CONV_STEM)
+VIT = "vit_base_mci_224"
+TOWERS = (*_FASTVITS, VIT)
 _NAMES = re.compile(r"mobileclip.*\.(pt|pth|bin|safetensors)", re.IGNORECASE)
 _FIRST = re.compile(r"visual\.trunk\.stem\.0\.(conv_kxk\.0\.conv|reparam_conv)\.weight")
 _LAYER = re.compile(r"text\.transformer\.resblocks\.(\d{1,4})\.")
@@ -44,9 +44,10 @@ _BLOCK = re.compile(r"visual\.trunk\.stages\.(\d{1,3})\.blocks\.(\d{1,4})\.")
 
 def find_tower(name: str) -> dict[str, Any]:
     """Return our `vision_config` of an image tower, one of `TOWERS`, by timm's name."""
-    if name != CONV_STEM:
+    if name != VIT:
         return {"model_type": FASTVIT, "image_size": 256} | _FASTVITS[name]
     return {
+        "model_type": CONV_STEM,
         "hidden_size": 768,
         "intermediate_size": 3072,
         "num_hidden_layers": 12,
@@ -55,7 +56,6 @@ def find_tower(name: str) -> dict[str, Any]:
         "patch_size": STEM_PATCH,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
-        "conv_stem": True,
     }
 
 
@@ -67,7 +67,7 @@ def translate_vision(section: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = section["timm_model_name"]
     pool, projection = section.get("timm_pool"), section.get("timm_proj")
-    if pool not in (("token" if name == CONV_STEM else "avg"), "", None) or projection:
+    if pool not in (("token" if name == VIT else "avg"), "", None) or projection:
         raise UserError(
             f"open_clip_config.json: {name} with timm_pool {pool!r} and timm_proj {projection!r} is no MobileCLIP"
         )
@@ -81,7 +81,7 @@ def may_be_one(path: Path) -> bool:
 
 def is_one(vision: ImageConfig) -> bool:
     """Tell whether an image tower is that of a MobileCLIP."""
-    return isinstance(vision, FastViTConfig) or (isinstance(vision, VisionConfig) and vision.conv_stem)
+    return isinstance(vision, FastViTConfig | ConvStemConfig)
 
 
 def find_terms(vision: ImageConfig, licence: str | None) -> str | None:
@@ -113,7 +113,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] 
     return {
         "model_type": "clip",
         "projection_dim": shapes.get("text.text_projection", (0, 512))[1],
-        "text_config": _read_text(shapes) | {"causal": name == CONV_STEM},
+        "text_config": _read_text(shapes) | {"causal": name == VIT},
         "vision_config": tower,
         "preprocessor": {
             "size": {"shortest_edge": size},
@@ -145,7 +145,7 @@ def _read_text(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 def _name_tower(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return timm's name of the image tower with these sizes; None where the names are of no such tower."""
     if any(name.startswith(TRUNK + STEM) for name in shapes):
-        return CONV_STEM
+        return VIT
     stem = next((shape for name, shape in shapes.items() if _FIRST.fullmatch(name)), None)
     if not stem:
         return None

@@ -26,6 +26,7 @@ FASTVITS: dict[str, dict[str, Any]] = {
     },
 }
 CONV_STEM: dict[str, Any] = {
+    "model_type": "clip_vision_conv_stem_model",
     "hidden_size": 32,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -34,7 +35,6 @@ CONV_STEM: dict[str, Any] = {
     "patch_size": 16,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
-    "conv_stem": True,
 }
 SIDE, WIDTH = 64, 16  # pixels of an image, numbers of a feature
 NAMES = (*FASTVITS, "stem")

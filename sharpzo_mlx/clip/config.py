@@ -20,6 +20,7 @@ from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 RESNET = "clip_resnet_model"  # our `model_type` of a vision_config; Hugging Face has none for it
+CONV_STEM = "clip_vision_conv_stem_model"  # ours too
 MOST = {"num_hidden_layers": 200, "layers": 200, "vocab_size": 2**20, "image_size": 1024}
 MOST |= {"max_position_embeddings": 2**13, "bos_token_id": 2**20, "eos_token_id": 2**20, "pad_token_id": 2**20}
 MOST_OTHERS = 2**16  # of widths and all other whole numbers: far above every CLIP, and far below any memory
@@ -50,10 +51,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The sizes of a ViT image tower; images and patches are square, in pixels.
-
-    `conv_stem` is true where three convolutions cut the patches, as in MobileCLIP-B (`clip.conv_stem`).
-    """
+    """The sizes of a ViT image tower; images and patches are square, in pixels."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -64,12 +62,18 @@ class VisionConfig:
     num_channels: int = 3
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
-    conv_stem: bool = False
 
     @property
     def positions(self) -> int:
         """How many tokens it sees: the class token and one for each patch."""
         return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class ConvStemConfig(VisionConfig):
+    """The sizes of a ViT whose patches three convolutions cut, as in MobileCLIP-B (`clip.conv_stem`)."""
+
+    patch_size: int = 16
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,12 @@ class ResNetConfig:
 
 
 ImageConfig: TypeAlias = VisionConfig | ResNetConfig | FastViTConfig
+IMAGE_KINDS: dict[str, type[ImageConfig]] = {  # by the `model_type` of a vision_config
+    "clip_vision_model": VisionConfig,
+    CONV_STEM: ConvStemConfig,
+    RESNET: ResNetConfig,
+    FASTVIT: FastViTConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -136,12 +146,10 @@ class CLIPConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the `config.json` that `from_dict` reads back to an equal configuration."""
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
-        kind = {ResNetConfig: RESNET, FastViTConfig: FASTVIT}.get(type(self.vision), "clip_vision_model")
+        kind = next(name for name, kind in IMAGE_KINDS.items() if type(self.vision) is kind)
         vision = {"model_type": kind, "projection_dim": self.projection_dim} | asdict(self.vision)
         if self.text.causal:  # CLIP's rule, for which its own files have no field
             del text["causal"]
-        if vision.get("conv_stem") is False:  # CLIP's files have no field for it either
-            del vision["conv_stem"]
         written: dict[str, Any] = {
             "architectures": ["CLIPModel"],
             "model_type": "clip",
@@ -176,15 +184,11 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section or {}
 
 
-Section = TypeVar("Section", TextConfig, VisionConfig, ResNetConfig, FastViTConfig)
+Section = TypeVar("Section", bound=TextConfig | ImageConfig)
 
 
 def _read_vision(given: Mapping[str, Any]) -> ImageConfig:
-    if given.get("model_type") == FASTVIT:
-        return _read(FastViTConfig, given, "vision_config")
-    if given.get("model_type") == RESNET:
-        return _read(ResNetConfig, given, "vision_config")
-    return _read(VisionConfig, given, "vision_config")
+    return _read(IMAGE_KINDS.get(str(given.get("model_type")), VisionConfig), given, "vision_config")
 
 
 def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
@@ -253,8 +257,8 @@ def _check(config: CLIPConfig) -> None:
         raise UserError(
             f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
         )
-    elif vision.conv_stem and (vision.patch_size != STEM_PATCH or vision.hidden_size % 4):
-        raise UserError(f"config.json: vision_config.conv_stem needs a patch_size of {STEM_PATCH} and a width of 4 n")
+    elif isinstance(vision, ConvStemConfig) and (vision.patch_size != STEM_PATCH or vision.hidden_size % 4):
+        raise UserError(f"config.json: vision_config: a stem needs a patch_size of {STEM_PATCH} and a width of 4 n")
     if vision.positions > MOST_PATCHES + 1:
         raise UserError(
             f"config.json: vision_config cuts an image into {vision.positions - 1} patches, more than any CLIP"

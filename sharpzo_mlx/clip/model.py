@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.config import CLIPConfig, ImageConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig, ConvStemConfig, ImageConfig, ResNetConfig
 from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.resnet import ResNetModel
@@ -98,4 +98,4 @@ def _image_tower(vision: ImageConfig) -> ImageTower:
 
 
 def _projects_with_bias(vision: ImageConfig) -> bool:
-    return isinstance(vision, ResNetConfig | FastViTConfig) or vision.conv_stem
+    return isinstance(vision, ResNetConfig | FastViTConfig | ConvStemConfig)

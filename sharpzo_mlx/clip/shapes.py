@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig, VisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.errors import UserError
 
@@ -81,7 +81,7 @@ def _layers(config: CLIPConfig) -> list[tuple[str, int, str]]:
     """Return fields, the numbers of layers that they give, and the beginning of these layers' names."""
     vision = config.vision
     text = ("text_config.num_hidden_layers", config.text.num_hidden_layers, "text_model.encoder.layers")
-    if not isinstance(vision, VisionConfig):
+    if isinstance(vision, ResNetConfig | FastViTConfig):
         name = "vision_model.stages.{0}.blocks" if isinstance(vision, FastViTConfig) else "vision_model.layer{1}"
         stages = enumerate(vision.layers)
         return [text, *((f"vision_config.layers[{i}]", blocks, name.format(i, i + 1)) for i, blocks in stages)]

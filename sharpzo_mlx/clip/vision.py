@@ -12,7 +12,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import VisionConfig
+from sharpzo_mlx.clip.config import ConvStemConfig, VisionConfig
 from sharpzo_mlx.clip.conv_stem import ConvStem
 from sharpzo_mlx.clip.layers import Encoder
 
@@ -26,7 +26,7 @@ class VisionEmbeddings(nn.Module):
         self.class_embedding = mx.zeros((width,))
         self.patch_embedding = (
             ConvStem(config.num_channels, width)
-            if config.conv_stem
+            if isinstance(config, ConvStemConfig)
             else nn.Conv2d(config.num_channels, width, patch, stride=patch, bias=False)
         )
         self.position_embedding = nn.Embedding(config.positions, width)
@@ -49,7 +49,7 @@ class VisionModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VisionEmbeddings(config)
-        if not config.conv_stem:
+        if not isinstance(config, ConvStemConfig):
             self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
