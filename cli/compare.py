@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--query-budget", type=int, default=5000, help="Queries of each method  [5000]")
 @click.option("--shots", type=int, help="Training images per class  [16, or what there is]")
 @click.option("--template", help="Prompt with {} for the class name.")
-@click.option("--model", type=PATH, help="Model folder  [the default of `convert`]")
+@click.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]")
 @click.option("--output", type=PATH, help="Folder  [comparisons/DATASETS-MODEL]")
 @click.option("--shift", multiple=True, type=PATH, help="Also measure on this folder; repeatable.")
 @click.option("--published", is_flag=True, help="Also run each method with the settings of its paper.")
@@ -79,9 +79,10 @@ def compare_command(
     if as_json:
         wording.echo_json(found.to_json())
     else:
-        click.echo(f"{table_text.as_text(found)}\n\ntables, curves, results: {found.folder}")
+        click.echo(table_text.as_text(found))
+        click.echo("\n" + wording.escape(f"tables, curves, results: {found.folder}"))
     if found.failed:
-        click.echo(_describe_failures(found), err=True)
+        click.echo(wording.escape(_describe_failures(found)), err=True)
         ctx.exit(1)
 
 

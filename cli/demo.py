@@ -118,4 +118,5 @@ def _next_step(finished: Finished, *, kept: bool) -> str:
     folder = finished.run.folder
     example = finished.report.folders[-1].path
     following = shlex.join(["sharpzo-mlx", "evaluate", str(folder), str(example)])
-    return f"run: {folder}\nimages: {folder.parent / 'images'}\nnext: {following}"
+    lines = (f"run: {folder}", f"images: {folder.parent / 'images'}", f"next: {following}")
+    return "\n".join(map(wording.escape, lines))

@@ -36,7 +36,7 @@ INTERRUPTED = 130
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quick", is_flag=True, help="Leave out the measurement of a query, which takes seconds.")
-@click.option("--full", is_flag=True, help="Try everything that only this machine can show (minutes), into one file.")
+@click.option("--full", is_flag=True, help="Try everything that only this machine can show, in two or three minutes.")
 @click.option("--output", type=PATH, help="The file of --full.  [default: doctor.md]")
 @click.pass_context
 def doctor_command(ctx: click.Context, *, as_json: bool, quick: bool, full: bool, output: Path | None) -> None:
@@ -62,7 +62,7 @@ def doctor_command(ctx: click.Context, *, as_json: bool, quick: bool, full: bool
 
 
 def _show(findings: Iterable[Finding]) -> None:
-    click.echo("\n".join(line for finding in findings for line in lines(finding)))
+    click.echo("\n".join(wording.escape(line) for finding in findings for line in lines(finding)))
 
 
 def _find_place(output: Path) -> Path:
@@ -95,7 +95,8 @@ def _check_in_full(findings: list[Finding], place: Path, *, as_json: bool) -> in
     if as_json:
         wording.echo_json(plain(report))
     else:
-        click.echo(f"{report.summary()}\nreport: {place}\nnext: attach it to an issue; it names no folder and no user")
+        click.echo(report.summary())
+        click.echo(f"report: {wording.escape(str(place))}\nnext: attach it to an issue; it names no folder and no user")
     if not report.whole:
         return INTERRUPTED
     return 1 if report.failed else 0

@@ -87,7 +87,8 @@ def _describe_heads(runs: list[Path]) -> list[str]:
     from sharpzo_mlx.runs.run import Run
 
     found = [(run, Run.load(run).current_results) for run in runs]
-    return [f"\n{run}\n{wording.head(results.head)}" for run, results in found if results and results.head]
+    tuned = [(wording.escape(str(run)), results.head) for run, results in found if results and results.head]
+    return [f"\n{name}\n{wording.head(head)}" for name, head in tuned]
 
 
 def _evaluate(run_folder: Path, folders: list[Path], model: Path | None, options: Mapping[str, Any]) -> Report:

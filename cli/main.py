@@ -19,11 +19,13 @@ from collections.abc import Sequence
 
 import click
 
-from sharpzo_mlx.errors import UserError, is_gpu_error, remedy, why
+from sharpzo_mlx.cli import streams
+from sharpzo_mlx.errors import UserError, escape, is_gpu_error, remedy, why
 from sharpzo_mlx.runtime import startup
 
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
+    "models": ("models:models_command", "List models by name: known ones, and those that are here."),
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
@@ -107,7 +109,7 @@ class _Notices(logging.Handler):
         message = record.getMessage()
         if message not in self.shown:
             self.shown.add(message)
-            print(f"note: {message}", file=sys.stderr, flush=True)
+            print(f"note: {escape(message)}", file=sys.stderr, flush=True)
 
 
 def _show_notices() -> None:
@@ -120,7 +122,7 @@ def _show_notices() -> None:
 
 
 def _fail(message: str, code: int = USER_ERROR) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {escape(message)}", file=sys.stderr, flush=True)
     return code
 
 
@@ -165,6 +167,8 @@ def _system_error(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if error.errno == errno.ENOENT and not _has_current_folder():
+        return _fail("the current folder has been removed; go to another one")
     if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS | _FULL:
         raise error
     otherwise = "name another path" if error.errno in _PATH_ERRORS else ""
@@ -172,6 +176,15 @@ def _system_error(error: OSError) -> int:
     return _fail("; ".join(filter(None, (f"{error.filename or 'the disk'}: {why(error)}", advice))))
 
 
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run the command line of this process; the installed script calls this."""
+    streams.prepare()
     sys.exit(run(sys.argv[1:]))

@@ -62,9 +62,9 @@ def predict_command(
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
     for one in predictions:
         if one.error:
-            click.echo(f"note: {one.path}: {one.error}", err=True)
+            click.echo(wording.escape(f"note: {one.path}: {one.error}"), err=True)
     if all(one.error for one in predictions):
-        raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC)")
+        raise UserError("no image could be read: give image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF)")
 
 
 def as_record(prediction: Prediction) -> dict[str, Any]:
@@ -77,9 +77,8 @@ def _print_lines(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         words = [f"{label} {wording.percent(share)}" for label, share in prediction.labels]
         if words:
-            click.echo(
-                f"{prediction.path}: {f'none of them ({words[0]})' if prediction.rejected else ', '.join(words)}"
-            )
+            answer = f"none of them ({words[0]})" if prediction.rejected else ", ".join(words)
+            click.echo(wording.escape(f"{prediction.path}: {answer}"))
 
 
 def _print_json(predictions: Sequence[Prediction]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sharpzo_mlx.cli.wording import amount, duration, percent
-from sharpzo_mlx.errors import is_gpu_error
+from sharpzo_mlx.errors import escape, is_gpu_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -58,7 +58,7 @@ def follow(events: Iterable[Event], stream: TextIO | None = None) -> Run:
     except (KeyboardInterrupt, RuntimeError) as error:
         if folder is not None and (isinstance(error, KeyboardInterrupt) or is_gpu_error(error)):
             command_end = f"--output {shlex.quote(str(folder))} --resume"
-            print(f"note: the same command with {command_end} continues the run", file=stream or sys.stderr)
+            print(escape(f"note: the same command with {command_end} continues the run"), file=stream or sys.stderr)
         raise
     finally:
         if isinstance(events, Generator):
@@ -93,11 +93,11 @@ def open_painter(stream: TextIO | None = None) -> Iterator[Callable[[Record], No
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
     )
     with Progress(*columns, console=Console(file=stream)) as progress:
         yield Bars(progress).draw
@@ -211,7 +211,7 @@ class Lines(Painter):
     def write_line(self, words: str) -> None:
         """Write a line now."""
         self._last = self._clock()
-        print(words, file=self._stream, flush=True)
+        print(escape(words), file=self._stream, flush=True)
 
     def _is_due(self, seconds: float) -> bool:
         return self._clock() - self._last >= seconds
@@ -245,11 +245,11 @@ class Bars(Painter):
 
     def write_line(self, words: str) -> None:
         """Write a line above the bars."""
-        self._progress.console.print(words, highlight=False, markup=False)
+        self._progress.console.print(escape(words), highlight=False, markup=False)
 
     def _move(self, name: str, done: int, total: int, words: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, words="")
+            self._tasks[name] = self._progress.add_task(escape(name), total=total, words="")
         self._progress.update(self._tasks[name], completed=done, total=total, words=words)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sharpzo_mlx.cli import wording
 from sharpzo_mlx.cli.options import PATH
 
 
@@ -27,4 +28,5 @@ def report_command(run_folder: Path, *, output: Path | None, model: Path | None,
     from sharpzo_mlx.report import page
 
     clip = None if model is None else handle.load(model)
-    click.echo(page.write_report(run_folder, clip=clip, output=output, png=png, landscape=landscape))
+    written = page.write_report(run_folder, clip=clip, output=output, png=png, landscape=landscape)
+    click.echo(wording.escape(str(written)))

@@ -113,14 +113,15 @@ def _make_remarks(reports: Reports) -> list[str]:
     for result in first.folders:
         place = "in distribution" if result.in_distribution else "shifted"
         worst = ", ".join(f"{one.name} {wording.percent(one.tuned)}" for one in result.classes[:WORST])
-        lines.append(f"{result.path}: {place}, {result.kind}; worst: {worst}")
+        lines.append(wording.escape(f"{result.path}: {place}, {result.kind}; worst: {worst}"))
     if first.shift_per_point is not None and len(reports) == 1:
         gain = f"{first.shift_per_point:.2f}"
         lines.append(f"points gained on the shifted folders for each point gained in distribution: {gain}")
     if len(reports) > 1:
+        names = f"those of {next(iter(reports))}"
         lines.append(
             f"{len(reports)} runs: mean ± standard deviation over runs; the interval is that of the mean change over "
-            f"images; classes are those of {next(iter(reports))}"
+            f"images; classes are {wording.escape(names)}"
         )
     for result in first.folders:
         if result.parts:

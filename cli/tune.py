@@ -53,7 +53,7 @@ def show_settings(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @cloup.option_group(
     "Where",
-    cloup.option("--model", type=PATH, help="Model folder  [the default of `convert`]"),
+    cloup.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]"),
     cloup.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED]"),
     cloup.option("--resume", is_flag=True, help="Continue the run in its folder; begin it if there is none."),
     cloup.option("--report/--no-report", default=True, help="Write RUN/report.html at the end."),
@@ -92,12 +92,12 @@ def tune_command(
         folder = output or default_folder(clip.folder, dataset, config.seed, resume=True)
         config = continue_config(config, layers, folder)
     run = progress.follow(tune_steps(clip, dataset, config, output=output, resume=resume))
-    if report:
-        write_tuning_report(run, clip)
-    if as_json:
+    if as_json:  # first, so that a page which fails costs nobody the result
         wording.echo_json(make_record(run))
     else:
         click.echo(format_summary(run, dataset))
+    if report:
+        write_tuning_report(run, clip)
 
 
 def collect_settings(
@@ -172,7 +172,8 @@ def format_summary(run: Run, dataset: Path) -> str:
     if (kept := results.cache_memory_mb or 0.0) >= 1:
         cost += f" (and {wording.amount(kept * 2**20)} kept for reuse)"
     following = shlex.join(["sharpzo-mlx", "evaluate", str(run.folder), str(_choose_folder(run, dataset))])
-    return f"{wording.aligned(rows)}\n\n{head}{cost}\nrun: {run.folder}\nnext: {following}"
+    places = f"run: {wording.escape(str(run.folder))}\nnext: {wording.escape(following)}"
+    return f"{wording.aligned(rows)}\n\n{head}{cost}\n{places}"
 
 
 def _choose_folder(run: Run, dataset: Path) -> Path:

@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sharpzo_mlx.errors import escape
 from sharpzo_mlx.report.formatting import aligned, amount, duration, percent, points
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = ["aligned", "amount", "duration", "echo_json", "head", "percent", "points"]
+__all__ = ["aligned", "amount", "duration", "echo_json", "escape", "head", "percent", "points"]
 
 
 def head(result: HeadResult) -> str:
@@ -28,8 +31,13 @@ def head(result: HeadResult) -> str:
 
 
 def echo_json(record: Mapping[str, Any]) -> None:
-    """Print one object on stdout; numbers that are not finite become null, as the JSON standard asks."""
-    click.echo(json.dumps(_finite(record), ensure_ascii=False))
+    """Print one object on stdout; numbers that are not finite become null, as the JSON standard asks.
+
+    What stdout's encoding may lack, and bytes of file names that are not UTF-8, are written as JSON's own escapes.
+    """
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    text = json.dumps(_finite(record), ensure_ascii=encoding != "utf-8")
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _finite(value: Any) -> Any:

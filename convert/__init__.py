@@ -11,9 +11,11 @@ package as `sharpzo_mlx.convert`; it uses `sharpzo_mlx.clip` and the folders bel
 
 from __future__ import annotations
 
-from .catalog import KNOWN
+from sharpzo_mlx.clip.catalog import KNOWN
+
+from .architectures import ACTIVATIONS, Told
 from .conversion import ConvertReport, convert
 from .quantisation import Quantisation
 from .weights import DTYPES
 
-__all__ = ["DTYPES", "KNOWN", "ConvertReport", "Quantisation", "convert"]
+__all__ = ["ACTIVATIONS", "DTYPES", "KNOWN", "ConvertReport", "Quantisation", "Told", "convert"]

@@ -21,23 +21,25 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from sharpzo_mlx import reading
+from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder
+from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
 
-from . import apple_names, card, catalog, mobileclip, open_clip_config, open_clip_names
+from . import apple_names, card, kinds, mobileclip, open_clip_config, open_clip_names, wrapped_names
+from .architectures import Told
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
 from .quantisation import Quantisation
-from .sources import Source, find
-from .weights import DTYPES, bring_to_layout, name_of, read_files
+from .sources import NOTHING_TOLD, Source, find
+from .weights import DTYPES, LOGIT_SCALE, bring_to_layout, name_of, read_files
 
 Tensors: TypeAlias = dict[str, mx.array]
-FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".npz")
+FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 MAXIMUM_CARD = 2**20  # bytes of a card that is kept
 FIRST_TOKEN = "!"  # id 0, with which OpenAI and open_clip pad texts
 WIDEST = "text_model.embeddings.token_embedding.weight"  # the weight whose dtype a report gives
@@ -77,6 +79,7 @@ def convert(
     *,
     dtype: str | None = None,
     quantise: Quantisation | None = None,
+    told: Told = NOTHING_TOLD,
     force: bool = False,
     progress: bool = False,
 ) -> ConvertReport:
@@ -85,11 +88,12 @@ def convert(
     Args:
         source: a folder in Hugging Face's, open_clip's or MLX's layout, a weights file in one, an archive of
             OpenAI's, a name on the hub, or a short name such as RN50; None is the default model.
-        output: the folder to make; None is the default model's place, or "<last part of source>-mlx" in the current
-            folder.
+        output: the folder to make; None is the place in the cache for a name, and "<last part of source>-mlx" in the
+            current folder for a file or folder.
         dtype: "float32", "float16" or "bfloat16"; None keeps the checkpoint's own, or takes float32 where it mixes
             several.
         quantise: which matrices to quantise and to how many bits; None for none.
+        told: the architecture and the activation of a training checkpoint, where no file beside it says them.
         force: replace an output that is a model folder of ours.
         progress: let downloads draw progress bars.
 
@@ -101,8 +105,9 @@ def convert(
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    folder = resolve(Path(output) if output is not None else default_output(source), force=force)
-    found = find(DEFAULT_MODEL if source is None else source, progress=progress)
+    refuse_empty(*(path for path in (source, output) if path is not None))
+    folder = _choose_output(source, output, force=force)
+    found = find(DEFAULT_MODEL if source is None else source, told=told, progress=progress)
     config, weights, ours = _model(found, None if dtype is None else DTYPES[dtype])
     tokenizer = _tokenizer(found, config)
     if not config.text.causal:  # its words see the padding
@@ -131,14 +136,27 @@ def convert(
 
 
 def default_output(source: str | Path | None) -> Path:
-    """Return the folder that a conversion of `source` makes where the user names none."""
+    """Return the folder that a conversion of `source` makes where the user names none.
+
+    A name on the hub has its place in the cache, where `--model NAME` finds it; a file or folder gives its name to a
+    folder in the current one.
+    """
     if source is None:
         return default_model_folder()
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_file():
         return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
-    name = path.resolve().name if path.exists() else catalog.resolve(str(source)).rpartition("/")[2]
-    return Path(f"{name}-mlx")
+    return Path(f"{path.resolve().name}-mlx") if path.exists() else catalog.place(str(source))
+
+
+def _choose_output(source: str | Path | None, output: str | Path | None, *, force: bool) -> Path:
+    """Return the folder to make, once it is certain that it may be made."""
+    if output is not None:
+        return resolve(Path(output), force=force)
+    folder = default_output(source)
+    if source is not None and folder.parent == models_folder() and (folder / WEIGHTS).exists() and not force:
+        raise UserError(f"{source}: here already ({folder}); use it: --model {source}, or make it again with --force")
+    return resolve(folder, force=force)
 
 
 def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:
@@ -147,13 +165,39 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
     # what is folded is read at its own precision: rounded branches would not add up to the rounded sum
     folded = mobileclip.may_be_one(found.weights[0]) if config is None else mobileclip.is_one(config.vision)
     given, ours = read_files(found.weights, None if folded else dtype)
+    given = _unwrap(given, found.weights[0])
     if apple_names.has_apples_names(given):
         given = _rename(found, given, apple_names.rename)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
     if open_clip_names.has_open_clip_names(given):
         given = _rename(found, given, open_clip_names.rename)
+    _drop_bias(given, found.weights[0])
+    if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
+        given[LOGIT_SCALE] = scale.reshape(())
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
+
+
+def _unwrap(given: dict[str, mx.array], where: Path) -> dict[str, mx.array]:
+    """Take off what wraps the names, with a notice, and refuse what the names say to be no CLIP."""
+    try:
+        plain = wrapped_names.unwrap(given)
+        if words := kinds.describe_names(plain):
+            raise UserError(words)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if wrapping := wrapped_names.name_of_wrapping(given, plain):
+        notify(f"{where}: took {wrapping!r} off the names of its weights")
+    return plain
+
+
+def _drop_bias(given: dict[str, mx.array], where: Path) -> None:
+    """Drop the bias of a CLIP that was trained with SigLIP's loss; a SigLIP keeps it, for the check that follows."""
+    if "logit_bias" in given and "text_model.head.weight" not in given and "vision_model.head.probe" not in given:
+        del given["logit_bias"]
+        notify(
+            f"{where}: a CLIP trained with SigLIP's loss; its logit_bias cancels out over the classes and is left out"
+        )
 
 
 def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
@@ -188,13 +232,16 @@ def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
         return Tokenizer.from_folder(found.folder, config.text)
-    tokenizer = Tokenizer(clip_vocabulary(padding=FIRST_TOKEN))
-    if config.text.vocab_size != tokenizer.eos_id + 1:
+    openai = found.config is None or found.open_clip
+    vocabulary = clip_vocabulary(padding=FIRST_TOKEN) if openai else clip_vocabulary()
+    if config.text.vocab_size != len(vocabulary.tokens):
         raise UserError(
-            f"{found.weights[0]}: its text tower knows {config.text.vocab_size} tokens, not CLIP's "
-            f"{tokenizer.eos_id + 1}; give a folder with its tokenizer"
+            f"{found.weights[0]}: no tokenizer.json beside it, and its text tower knows {config.text.vocab_size} "
+            f"tokens, not CLIP's {len(vocabulary.tokens)}; give a folder with its tokenizer"
         )
-    return tokenizer
+    if not openai:
+        notify(f"{found.folder}: no tokenizer; using CLIP's own vocabulary")
+    return Tokenizer(replace(vocabulary, context_length=config.text.max_position_embeddings))
 
 
 def _quantised(found: Source, plain: Model, quantise: Quantisation) -> Model:

@@ -9,18 +9,23 @@ earlier download in its cache are used. Every failure is one line with a remedy.
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx import reading
+from sharpzo_mlx.clip import catalog
+from sharpzo_mlx.errors import UserError, notify, why
 
 Reader: TypeAlias = Callable[[str], Path]  # downloads a small file: its name -> its path
 Choice: TypeAlias = Callable[[Collection[str], Reader], list[str]]
 
 ELSEWHERE = "or download the model's folder on another machine and give its path"
+OFFLINE = "HF_HUB_OFFLINE"
+CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is in every repository that converts
+# errors of a disk that may not be written to; the hub's library passes them on with the path
+DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 def fetch(name: str, choose: Choice, *, progress: bool = False) -> Path:
@@ -48,11 +53,11 @@ def fetch(name: str, choose: Choice, *, progress: bool = False) -> Path:
             raise UserError(f"{name}: {error}") from error
         # the hub's library raises those of its HTTP client, which differs from version to version
         except Exception as error:
-            if _means_no_network(error) and (cached := _cached(huggingface_hub, name)):
-                notice = f"{name}: no network; using the files of an earlier download"
-                logging.getLogger("sharpzo_mlx").warning(notice)
+            cause = "its cache cannot be written" if _is_of_disk(error) else "no network"
+            if (_is_of_disk(error) or _means_no_network(error)) and (cached := _cached(huggingface_hub, name, choose)):
+                notify(f"{name}: {cause}; using the files of an earlier download")
                 return cached
-            raise UserError(f"{name}: {_reason(error)}") from error
+            raise UserError(f"{name}: {_reason(error, name, huggingface_hub)}") from error
 
 
 def _download(huggingface_hub: Any, name: str, choose: Choice) -> Path:
@@ -66,28 +71,59 @@ def _download(huggingface_hub: Any, name: str, choose: Choice) -> Path:
     return Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=files))
 
 
-def _cached(huggingface_hub: Any, name: str) -> Path | None:
-    """Return the folder of an earlier download, which may be incomplete, or None."""
+def _cached(huggingface_hub: Any, name: str, choose: Choice) -> Path | None:
+    """Return the folder of an earlier download that holds all that a conversion reads, or None.
+
+    The library itself knows a whole repository by the name of a branch; ours is asked for by its commit, and in part.
+    """
+    kept = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    with suppress(OSError, ValueError):
+        branch = _commit_of_main(kept)
+        found = [folder for folder in (kept / "snapshots").iterdir() if folder.is_dir()]
+        found.sort(key=lambda folder: (folder.name == branch, folder.stat().st_mtime), reverse=True)
+        return next((folder for folder in found if _is_whole(folder, choose)), None)
+    return None
+
+
+def _commit_of_main(kept: Path) -> str | None:
     try:
-        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except Exception:  # whatever the reason, there are no files to use
+        return reading.read_text(kept / "refs" / "main", 1000).strip()
+    except (OSError, ValueError):
         return None
 
 
+def _is_whole(folder: Path, choose: Choice) -> bool:
+    """Tell whether a folder has all files that would be chosen from those that it has."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if not CONFIGS & {name.rpartition("/")[2] for name in names}:
+        return False
+    try:
+        return all((folder / name).is_file() for name in choose(names, folder.joinpath))
+    except UserError:
+        return False
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Tell whether an error is of the cache's disk: of the network's errors none names a file."""
+    return isinstance(error, OSError) and error.errno in DISK and error.filename is not None
+
+
 def _means_no_network(error: Exception) -> bool:
-    """Tell whether an error is neither an answer of the hub, nor a refused name, nor a full disk."""
+    """Tell whether an error is neither an answer of the hub, nor a refused name, nor of the disk."""
     refused = any(kind.__name__ == "HFValidationError" for kind in type(error).__mro__)
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return getattr(error, "response", None) is None and not refused and not full
+    return getattr(error, "response", None) is None and not refused and not full and not _is_of_disk(error)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, name: str, huggingface_hub: Any) -> str:
     """Return the reason and the remedy, by the class names that all versions of the library share."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "GatedRepoError" in kinds:
         return f"its owner asks for an agreement first: accept it on the model's page and log in, {ELSEWHERE}"
     if "RepositoryNotFoundError" in kinds:
-        return "no such folder here, and no such model on the hub (or it is private: log in); check the name"
+        near = catalog.nearest(name)
+        known = f" (the nearest known are {', '.join(near)})" if near else ""
+        return f"no such folder here, and no such model on the hub (or it is private: log in); check the name{known}"
     if "HFValidationError" in kinds:
         return "no such folder here, and no possible name on the hub; check the name"
     answer = getattr(error, "response", None)
@@ -96,7 +132,22 @@ def _reason(error: Exception) -> str:
         return f"the hub answered {status}; try again later, {ELSEWHERE}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left for the download; free some, or set HF_HOME to a larger disk"
-    return f"the hub cannot be reached; check the network, {ELSEWHERE}"
+    if isinstance(error, OSError) and _is_of_disk(error):
+        place = huggingface_hub.constants.HF_HOME
+        return f"the hub's cache, {place}, cannot be written ({why(error)}); set HF_HOME to a folder of yours"
+    wanted = f"would have fetched {describe_download(name)}"
+    if getattr(huggingface_hub.constants, OFFLINE, False):
+        return f"{OFFLINE} is set, and it was not downloaded before; {wanted}: unset the variable, {ELSEWHERE}"
+    return f"the hub cannot be reached; {wanted}: check the network, {ELSEWHERE}"
+
+
+def describe_download(name: str) -> str:
+    """Return in words what a conversion downloads: the repository, its files, and their size where it is known."""
+    known = catalog.find(name)
+    if known is None:
+        return f"from {name} its configuration, tokenizer, preprocessing and weights"
+    size = f" ({known.size})" if known.size else ""
+    return f"from {known.name} {', '.join(known.files)}{size}"
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Ma
     tokenizer = str(text.get("hf_tokenizer_name") or "")
     if "multimodal_cfg" in model:
         raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
-    if "siglip" in f"{tower} {tokenizer}".lower() or model.get("init_logit_bias") is not None:
+    if "siglip" in f"{tower} {tokenizer}".lower():
         raise UserError(f"it is a SigLIP, not a CLIP; {SUPPORTED}")
     if tower and tower not in mobileclip.TOWERS:
         kind = "FastViT" if tower.startswith("fastvit") else "timm"

@@ -47,21 +47,20 @@ _BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 
 def has_open_clip_names(names: Iterable[str]) -> bool:
     """Tell whether tensors have OpenAI's names."""
-    return any(name.startswith(("visual.", "module.visual.", "transformer.resblocks.")) for name in names)
+    return any(name.startswith(("visual.", "transformer.resblocks.")) for name in names)
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """Change tensors from OpenAI's names and shapes to ours; convolutions stay channels first.
 
     Args:
-        weights: OpenAI's or open_clip's name -> tensor; also the names of a training checkpoint ("module.") and of a
-            text tower under "text.".
+        weights: OpenAI's or open_clip's name -> tensor; also the names of a text tower under "text.".
 
     Returns:
         Our name -> tensor; a name that is in no CLIP stays as it is, for the strict check that follows.
     """
     found: dict[str, mx.array] = {}
-    plain = {name.removeprefix("module.").removeprefix("text."): value for name, value in weights.items()}
+    plain = {name.removeprefix("text."): value for name, value in weights.items()}
     resnet = any(name.startswith("visual.layer1.") for name in plain)
     found |= _rename_trunk(plain)
     for name, value in plain.items():

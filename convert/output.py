@@ -23,7 +23,7 @@ from pathlib import Path
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy
-from sharpzo_mlx.files import check_spelling, missing_folders, remove_empty
+from sharpzo_mlx.files import check_spelling, expand, missing_folders, remove_empty
 
 from .exchange import exchange
 
@@ -38,7 +38,7 @@ def resolve(output: Path, *, force: bool) -> Path:
     Raises:
         UserError: something exists at this path that may not be replaced.
     """
-    folder = output.expanduser()
+    folder = expand(output)
     check_spelling(folder)
     if folder.is_symlink():  # replace the folder that a link points to, not the link
         folder = folder.resolve()

@@ -11,19 +11,27 @@ a wrong path or a missing shard is an error before anything large is read.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sharpzo_mlx import reading
-from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.clip import catalog
+from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.files import expand
 
-from . import hub, mobileclip, open_clip_config, torch_file
-from .catalog import resolve
+from . import architectures, hub, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
+from .architectures import Told
 from .huggingface import TIMM_REMEDY
+from .small_files import (
+    PREPROCESSOR,
+    PROCESSOR,
+    TOKENIZERS,
+    has_own_tokenizer,
+    read_json,
+    read_licence,
+    read_preprocessor,
+)
 
 WEIGHTS = (
     "model.safetensors",
@@ -34,10 +42,8 @@ WEIGHTS = (
 )
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-SMALL_FILES = (CONFIG, "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "README.md")
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-CLIP_WORDS = 49408
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+SMALL_FILES = (CONFIG, PROCESSOR, PREPROCESSOR, "tokenizer_config.json", "special_tokens_map.json", "README.md")
+NOTHING_TOLD = Told()
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Source:
         own_tokenizer: whether to use the folder's tokenizer; else CLIP's own.
         licence: the licence that the folder's README.md names, or None.
         on_hub: whether `name` is a name on the hub.
+        open_clip: whether the network is described as open_clip does.
     """
 
     name: str
@@ -62,33 +69,33 @@ class Source:
     own_tokenizer: bool
     licence: str | None
     on_hub: bool
+    open_clip: bool = False
 
 
-def find(source: str | Path, *, progress: bool = False) -> Source:
+def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = False) -> Source:
     """Find a checkpoint's files, downloading them where `source` is a name on the hub.
 
     Args:
         source: a folder, a weights file, `owner/name`, or a short name such as RN50. The hub is asked only for names
             that do not exist on the disk.
+        told: what the user says of a training checkpoint.
         progress: let downloads draw progress bars.
 
     Raises:
         UserError: the source does not exist, is no CLIP folder or lacks files, or there is no network.
     """
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_dir():
-        return _describe(path, path.resolve().name, on_hub=False)
+        return _describe(path, path.resolve().name, on_hub=False, told=told)
     if path.is_file():
         if path.suffix == ".json":
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
-        return _describe(path.parent, path.name, on_hub=False, weights=path)
-    name = resolve(str(source))
-    if not _HUB_NAME.fullmatch(name):
-        raise UserError(
-            f"{source}: no such file or folder, and no name on the hub such as openai/clip-vit-base-patch16 "
-            "(`sharpzo-mlx convert --list` names more)"
-        )
-    return _describe(hub.fetch(name, files_to_download, progress=progress), name, on_hub=True)
+        return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
+    name = catalog.resolve(str(source))
+    if not catalog.HUB_NAME.fullmatch(name):
+        raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")
+    folder = hub.fetch(name, files_to_download, progress=progress)
+    return _describe(folder, name, on_hub=True, told=told)
 
 
 def choose_weights(names: Collection[str]) -> str | None:
@@ -110,24 +117,6 @@ def shard_names(index: Path) -> tuple[str, ...]:
         if Path(name).name != name or "\\" in name or not name.endswith((".safetensors", ".bin")):
             raise UserError(f"{index}: names the file {name[:80]!r}, which is no weights file beside it")
     return names
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a small JSON file that holds one object.
-
-    Raises:
-        UserError: the file is missing, unreadable, too large, or holds something else.
-    """
-    try:
-        found = reading.read_json(path)
-    except OSError as error:
-        why = reading.reason(error)
-        raise UserError(f"{path}: cannot be read ({why}); give a folder that has this file") from error
-    except ValueError as error:
-        raise UserError(f"{path}: {reading.reason(error)}; download the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: not a JSON object; download the file again")
-    return found
 
 
 def is_open_clip(names: Collection[str], config: dict[str, Any] | None) -> bool:
@@ -153,6 +142,11 @@ def _is_clip(config: dict[str, Any]) -> bool:
 
 def files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
     """Return the names of a hub model's files that a conversion reads; `read` downloads small files."""
+    if inner := kinds.find_inner(names):
+        start = f"{inner}/"
+        inside = [name.removeprefix(start) for name in names if name.startswith(start)]
+        wanted = files_to_download(inside, lambda name: read(f"{start}{name}"))
+        return [*(name for name in (kinds.MODULES, "README.md") if name in names), *(f"{start}{n}" for n in wanted)]
     config = read_json(read(CONFIG)) if CONFIG in names and OPEN_CLIP_CONFIG in names else None
     tokenizer = next((files for files in TOKENIZERS if set(files) <= set(names)), ())
     small = [name for name in (*SMALL_FILES, *tokenizer) if name in names]
@@ -160,7 +154,8 @@ def files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
         return [*small, OPEN_CLIP_CONFIG, next(name for name in OPEN_CLIP if name in names)]
     chosen = choose_weights(names)
     if chosen is None:
-        raise UserError(_no_weights(names))
+        adapter = kinds.describe_adapter(read(kinds.ADAPTER)) if kinds.ADAPTER in names else None
+        raise UserError(adapter or _no_weights(names))
     weights = shard_names(read(chosen)) if chosen.endswith(".index.json") else (chosen,)
     return [*small, *weights]
 
@@ -173,36 +168,76 @@ def _no_weights(names: Collection[str]) -> str:
     return f"no weights: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"
 
 
-def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = None) -> Source:
+def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = None, told: Told) -> Source:
     """Describe a folder by its small files; `weights` is the file that the user named, or None for a folder."""
     here = {path.name for path in folder.iterdir()}
+    if weights is None and (inner := kinds.find_inner(here)):
+        found = _describe(folder / inner, name, on_hub=on_hub, told=told)
+        return replace(found, licence=found.licence or read_licence(folder / "README.md"))
     config = read_json(folder / CONFIG) if CONFIG in here else None
-    if weights and _is_archive(weights, here):
+    if weights is None and choose_weights(here) is None and not set(OPEN_CLIP) & set(here):
+        kinds.refuse_folder(folder, here)
+        weights = training.find_file(folder, here)
+    if weights and _is_archive(weights, here, told):
         return Source(name, folder, (weights,), None, own_tokenizer=False, licence=None, on_hub=False)
     if weights and weights.name == WEIGHTS[0] and config and "architecture" in config and not _is_clip(config):
         raise UserError(f"{weights}: it is timm's image tower alone; {TIMM_REMEDY}")
-    try:
-        foreign = OPEN_CLIP_CONFIG in here if weights and weights.name in OPEN_CLIP else is_open_clip(here, config)
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from None
-    if foreign:
-        config = _open_clip_config(folder, name)
-        chosen: tuple[Path, ...] = (weights or folder / next(name for name in OPEN_CLIP if name in here),)
+    description = _description(folder, here, config, weights, told)
+    if description is not None:
+        config = _translate(description, folder, name)
+        chosen: tuple[Path, ...] = (weights or _open_clip_weights(folder, here),)
     elif config is None:
         raise UserError(f"{folder}: no config.json; {_remedy(here)}")
     else:
         chosen = (weights,) if weights else _local_weights(folder, here)
-        if "preprocessor_config.json" in here:
-            config["preprocessor"] = read_json(folder / "preprocessor_config.json")
+        _check_kind(folder, config, here)
+        if (processor := read_preprocessor(folder, here)) is not None:
+            config["preprocessor"] = processor
     return Source(
         name=name,
         folder=folder,
         weights=chosen,
         config=config,
-        own_tokenizer=not foreign or _needs_own_tokenizer(folder),
-        licence=_licence(folder / "README.md"),
+        own_tokenizer=has_own_tokenizer(here, description),
+        licence=read_licence(folder / "README.md"),
         on_hub=on_hub,
+        open_clip=description is not None,
     )
+
+
+def _description(
+    folder: Path, here: Collection[str], config: dict[str, Any] | None, weights: Path | None, told: Told
+) -> dict[str, Any] | None:
+    """Return open_clip's description of the network, from the user, its own file or its run; None for another kind."""
+    params = training.find_params(folder)
+    if told.architecture and params is None:
+        return architectures.describe(told.architecture, told.activation)
+    if told.architecture or (config is None and OPEN_CLIP_CONFIG not in here and params):
+        assert params is not None
+        return training.describe_run(params, told)
+    try:
+        foreign = OPEN_CLIP_CONFIG in here if weights and weights.name in OPEN_CLIP else is_open_clip(here, config)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    if told.activation:
+        raise UserError(f"{folder}: --activation is for weights whose network --arch or params.txt names; leave it out")
+    foreign |= weights is not None and OPEN_CLIP_CONFIG in here and (config is None or not _is_clip(config))
+    return read_json(folder / OPEN_CLIP_CONFIG) if foreign else None
+
+
+def _check_kind(folder: Path, config: Mapping[str, Any], here: Collection[str]) -> None:
+    """Refuse relatives of CLIP by their names, and say that an adapter beside whole weights is not applied."""
+    if words := kinds.describe_config(config):
+        raise UserError(f"{folder}: {words}")
+    if kinds.ADAPTER in here:
+        notify(f"{folder}: its adapter is left out ({kinds.ADAPTER}); to have it, {wrapped_names.MERGE}")
+
+
+def _open_clip_weights(folder: Path, here: Collection[str]) -> Path:
+    found = next((name for name in (*OPEN_CLIP, *WEIGHTS) if name in here and not name.endswith(".json")), None)
+    if found is None:
+        raise UserError(f"{folder}: {_no_weights(here)}")
+    return folder / found
 
 
 def _remedy(here: Collection[str]) -> str:
@@ -210,32 +245,34 @@ def _remedy(here: Collection[str]) -> str:
     return "give the folder of a CLIP checkpoint" if reason.startswith("no weights") else reason
 
 
-def _is_archive(weights: Path, here: Collection[str]) -> bool:
+def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
     """Tell whether a file is one of OpenAI's archives, which need no configuration beside them."""
     if weights.suffix == ".safetensors" or weights.name in WEIGHTS:
         return False
-    if torch_file.is_torchscript(weights) or mobileclip.may_be_one(weights):
-        return OPEN_CLIP_CONFIG not in here or torch_file.is_torchscript(weights)
-    if not {CONFIG, OPEN_CLIP_CONFIG} & set(here):
+    if torch_file.is_torchscript(weights):
+        if told != NOTHING_TOLD:
+            raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
+        return True
+    described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
+    if mobileclip.may_be_one(weights) and OPEN_CLIP_CONFIG not in here and not told.architecture:
+        return True
+    if not described:
         raise UserError(
             f"{weights}: it is no TorchScript archive of OpenAI's, and no config.json or {OPEN_CLIP_CONFIG} beside "
-            "it says which network these weights belong to; put it there"
+            "it says which network these weights belong to; put it there, or name the network of open_clip's that was "
+            "trained: --arch ViT-B-32-quickgelu"
         )
     return False
 
 
-def _open_clip_config(folder: Path, name: str) -> dict[str, Any]:
+def _translate(description: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
     try:
-        return open_clip_config.translate_config(read_json(folder / OPEN_CLIP_CONFIG), name=name)
+        if words := kinds.describe_open_clip(description):
+            raise UserError(words)
+        return open_clip_config.translate_config(description, name=name)
     except UserError as error:
         message = str(error)
         raise UserError(message if str(folder) in message else f"{folder}: {message}") from None
-
-
-def _needs_own_tokenizer(folder: Path) -> bool:
-    """Tell whether open_clip's file names another vocabulary than CLIP's, or one of another size."""
-    text = read_json(folder / OPEN_CLIP_CONFIG)["model_cfg"]["text_cfg"]
-    return bool(text.get("hf_tokenizer_name")) or text.get("vocab_size", CLIP_WORDS) != CLIP_WORDS
 
 
 def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
@@ -246,15 +283,3 @@ def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise UserError(f"{folder}: {chosen} lists {absent[0]}, which is not there; download the missing files")
     return tuple(folder / name for name in names)
-
-
-def _licence(card: Path) -> str | None:
-    """Return the value of `license:` in the card's front matter, or None."""
-    try:
-        with open_regular(card) as file:
-            text = file.read(10_000).decode("utf-8", "replace")
-    except OSError:
-        return None
-    front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None
-    return found.group(1) if found else None

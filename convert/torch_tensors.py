@@ -22,6 +22,8 @@ from .pickle_machine import MAXIMUM_KEY, Name, Record, Refused
 MAXIMUM_DIMENSIONS = 16
 MAXIMUM_ATTRIBUTES = 200_000  # of an archive's modules, which may share modules; a CLIP has some thousands
 MAXIMUM_NAME = 100  # characters of a storage's key; torch uses a number
+STATES = ("state_dict", "model_state_dict", "model", "module")  # entries of training checkpoints, by preference
+NESTED = 3  # such entries within each other that are looked into
 BFLOAT16 = "bfloat16"  # numpy has none: read as uint16 and viewed
 
 _STORAGES = {
@@ -143,21 +145,38 @@ def tensors_of(unpickled: Any) -> dict[str, Tensor]:
     """Return the named tensors of what a checkpoint's pickle built.
 
     Args:
-        unpickled: a state dict, a training checkpoint that keeps one under "state_dict", or the root module of a
-            TorchScript archive.
+        unpickled: a state dict, a training checkpoint that keeps one under a name such as "state_dict" or "model", or
+            the root module of a TorchScript archive.
 
     Raises:
         Refused: it holds no tensors, or something besides tensors.
     """
     found = _tensors_of_modules(unpickled) if isinstance(unpickled, Record) else unpickled
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
+    for _ in range(NESTED):
+        if isinstance(found, dict) and not _is_state(found):
+            found = _state_of_training(found)
     if not isinstance(found, dict) or not found:
         raise Refused("it holds no named tensors; give the file of a model's weights")
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise Refused(f"its entry {str(name)[:80]!r} is no tensor; give the file of a model's weights")
     return found
+
+
+def _is_state(value: Any) -> bool:
+    """Tell whether a value is a dict of named tensors, with at least one."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
+def _state_of_training(saved: dict[Any, Any]) -> Any:
+    """Return the state dict that a training checkpoint keeps beside its optimiser and counters, or all of it."""
+    states = {name: value for name, value in saved.items() if _is_state(value)}
+    for name in STATES:
+        if isinstance(saved.get(name), dict):
+            return saved[name]
+    if len(states) > 1:
+        raise Refused(f"it holds several models ({', '.join(str(name)[:40] for name in states)}); save the one to use")
+    return next(iter(states.values()), saved)
 
 
 def _tensors_of_modules(root: Record) -> dict[str, Tensor]:

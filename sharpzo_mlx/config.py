@@ -118,7 +118,7 @@ class TuneConfig:
     steps: int | None = option(None, "steps of stage 2 [24, with --head none 120]", minimum=0, maximum=LONGEST)
     query_budget: int | None = option(None, "stop after this many queries (evaluations of the loss)", **POSITIVE)
     time_budget: float | None = option(None, "stop after this time (90s, 5m, 1h)", above=0, unit="seconds")
-    memory_budget: int | None = option(None, "memory for a batch of candidates (512MB, 2GB)", **POSITIVE, unit="bytes")
+    memory_budget: int | None = option(None, "memory for a batch [256MB, on a GPU 1GB]", **POSITIVE, unit="bytes")
 
     space: SpaceParams = field(default_factory=SpaceParams)
     stage1: Stage1Params = field(default_factory=Stage1Params)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 
 GPU_ERRORS = ("[METAL]", "[metal::malloc]", "[malloc]")  # how MLX's errors of a GPU and its memory begin
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 PRIVACY = "allow it for your terminal in System Settings, Privacy & Security, Files and Folders"
 
 
@@ -58,6 +60,17 @@ def shown(value: object, most: int = 60) -> str:
 def one_line(text: str, most: int = 80) -> str:
     """Return the beginning of a text from a stranger's file, with a space for each character that cannot be printed."""
     return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
+def escape(text: str) -> str:
+    """Return a line to print, with escapes for characters that steer a terminal, begin a line or turn its direction.
+
+    A file or a class of that name would otherwise write lines of its own, such as errors.
+
+    >>> escape("cat" + chr(10) + "error: none")
+    'cat\\\\nerror: none'
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def notify(line: str) -> None:

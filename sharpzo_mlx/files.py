@@ -31,15 +31,40 @@ WRITE_ERRORS = ("[write]", "[save_safetensors]")  # how MLX's errors of a file t
 def cache_folder() -> Path:
     """Return the cache folder: $SHARPZO_MLX_CACHE, else the platform's place for caches."""
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
+        return expand(named)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "sharpzo-mlx"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpzo-mlx"
+        return expand("~/Library/Caches/sharpzo-mlx")
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sharpzo-mlx"
+
+
+def expand(path: str | Path) -> Path:
+    """Return a path with a home folder in place of `~` or `~NAME` at its beginning.
+
+    What is called so in the current folder, such as `~old`, is meant itself if no user has that name.
+
+    Raises:
+        UserError: there is no such user, or this one has no home folder.
+    """
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        name = path.parts[0]
+        if name == "~":
+            raise UserError(f"{path}: the home folder is not known; set HOME or name a path without ~") from error
+        if os.path.lexists(name):
+            return path
+        raise UserError(f"{path}: no user and no folder is called {name}; name another path") from error
+
+
+def models_folder() -> Path:
+    """Return the folder of the models that were converted by their names."""
+    return cache_folder() / "models"
 
 
 def default_model_folder() -> Path:
     """Return the folder of the default model, where `convert` puts it and `tune` looks for it."""
-    return cache_folder() / "models" / DEFAULT_MODEL.replace("/", "--")
+    return models_folder() / DEFAULT_MODEL.replace("/", "--")
 
 
 def refuse_empty(*paths: str | Path) -> None:

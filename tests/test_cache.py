@@ -7,6 +7,9 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,21 +108,51 @@ def test_an_unusable_place_is_said_once_and_work_goes_on(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_lock_is_waited_for_and_is_no_damage(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    given = rows(2)
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+    """Another connection that has the cache `a` locked, and a process that says so soon and waits for a second."""
     with FeatureCache("a", width=WIDTH) as store:
-        store.put(given)
-    monkeypatch.setattr(cache, "LOCK_SECONDS", 0.05)
-    other = sqlite3.connect(features_folder() / "a.sqlite")
+        store.put(rows(2))
+    monkeypatch.setattr(cache, "LOCKED", set())
+    for name, seconds in (("TRY_SECONDS", 0.02), ("QUIET_SECONDS", 0.1), ("LOCK_SECONDS", 1.0)):
+        monkeypatch.setattr(cache, name, seconds)
+    other = sqlite3.connect(features_folder() / "a.sqlite", check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
-    with FeatureCache("a", width=WIDTH) as store:
-        assert store.get(list(given)) == {}
-    other.rollback()
+    yield other
     other.close()
-    assert kept(given) == 2
-    assert all("damaged" not in record.message for record in caplog.records)
+
+
+def test_a_lock_is_waited_for_and_the_user_told(locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    timer = threading.Timer(0.4, locked.rollback)
+    timer.start()
+    assert kept(rows(2)) == 2
+    timer.join()
+    (record,) = caplog.records
+    assert "waiting for another process" in record.message
+
+
+def test_a_lock_that_stays_is_given_up_once(locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """All threads and all later caches of the process share the one wait."""
+    found: list[int] = []
+    started = time.monotonic()
+    threads = [threading.Thread(target=lambda: found.append(kept(rows(2)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(5):
+        with FeatureCache("a", width=WIDTH) as store:
+            assert store.get(list(rows(2))) == {}
+            store.put(rows(3))
+    assert found == [0, 0, 0]
+    assert time.monotonic() - started < 3
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert "waiting for another process" in messages[0]
+    assert "another process has had the cache locked for 1 s" in messages[1]
+    locked.rollback()
+    cache.LOCKED.clear()
+    assert kept(rows(2)) == 2, "nothing of it is damaged"
 
 
 WRITER = """

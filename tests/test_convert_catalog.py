@@ -9,9 +9,9 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
+from sharpzo_mlx.clip.catalog import KNOWN, resolve
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.convert.catalog import KNOWN, resolve
 from sharpzo_mlx.convert.open_clip_config import translate_config
 from sharpzo_mlx.convert.sources import OPEN_CLIP, files_to_download
 

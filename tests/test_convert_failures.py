@@ -99,11 +99,19 @@ def test_float16_that_overflows_is_refused(checkpoint: Path, tmp_path: Path) -> 
         convert(checkpoint, tmp_path / "m", dtype="float16")
 
 
-@pytest.mark.parametrize("source", ["absent", "./absent/folder", "owner/name/more", ""])
+@pytest.mark.parametrize("source", ["absent", "./absent/folder", "owner/name/more"])
 def test_no_such_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no such file or folder|no config\.json"):
+    with pytest.raises(UserError, match=r"no such file or folder"):
         convert(source, "m")
+
+
+def test_an_empty_source_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is mostly a variable that is not set, and would be the current folder."""
+    monkeypatch.chdir(checkpoint)
+    with pytest.raises(UserError, match="an empty path was given"):
+        convert("", "m")
+    assert not (checkpoint / "m").exists()
 
 
 def test_arguments_are_checked_before_anything_is_read(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +28,7 @@ class FakeHub:
         self.names = list(names)
         self.downloaded: list[str] = []
         self.trouble: Exception | None = None
-        self.cached = False
+        self.disk: OSError | None = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
@@ -48,10 +51,9 @@ class FakeHub:
         *,
         revision: str = "",
         allow_patterns: list[str] | None = None,
-        local_files_only: bool = False,
     ) -> str:
-        if local_files_only and not self.cached:
-            raise FileNotFoundError(name)
+        if self.disk:
+            raise self.disk
         self.downloaded += allow_patterns or []
         return str(self.folder)
 
@@ -128,12 +130,115 @@ def test_troubles_are_one_line(model: FakeHub, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_network_an_earlier_download_is_used(model: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    (model.folder / "pytorch_model.bin").write_bytes(b"x")
-    model.trouble, model.cached = ConnectionError("no route"), True
+COMMITS = ("a" * 40, "b" * 40)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache after a download that asked for a commit: no branch is noted in it."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--owner--clip-model" / "snapshots" / COMMITS[0]
+    folder.mkdir(parents=True)
+    for name in (*SMALL[:4], "pytorch_model.bin"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def copy_older(kept: Path, *without: str) -> Path:
+    """Another download beside the first one, which is older, without some files."""
+    other = kept.with_name(COMMITS[1])
+    shutil.copytree(kept, other)
+    for name in without:
+        (other / name).unlink()
+    os.utime(other, (1, 1))
+    return other
+
+
+def test_without_a_network_an_earlier_download_is_used(
+    model: FakeHub, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.trouble = ConnectionError("no route")
     with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
-        assert sources.find("owner/clip-model").weights == (model.folder / "pytorch_model.bin",)
+        assert sources.find("owner/clip-model").weights == (kept / "pytorch_model.bin",)
     assert "no network; using the files of an earlier download" in caplog.text
+    assert model.downloaded == []
+
+
+def test_of_several_downloads_the_branchs_own_is_used(model: FakeHub, kept: Path) -> None:
+    model.trouble = ConnectionError("no route")
+    other = copy_older(kept)
+    assert sources.find("owner/clip-model").folder == kept  # the newest, where no branch is noted
+    (kept.parents[1] / "refs").mkdir()
+    (kept.parents[1] / "refs" / "main").write_text(COMMITS[1])
+    assert sources.find("owner/clip-model").folder == other
+
+
+@pytest.mark.parametrize("missing", ["pytorch_model.bin", "config.json"])
+def test_a_download_that_was_cut_off_is_not_used(model: FakeHub, kept: Path, missing: str) -> None:
+    model.trouble = ConnectionError("no route")
+    other = copy_older(kept)
+    (kept / missing).unlink()
+    assert sources.find("owner/clip-model").folder == other
+    (other / missing).unlink()
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        sources.find("owner/clip-model")
+
+
+def test_of_shards_none_may_be_missing(model: FakeHub, kept: Path) -> None:
+    model.trouble = ConnectionError("no route")
+    (kept / "pytorch_model.bin").unlink()
+    (kept / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}'
+    )
+    (kept / "m-1.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        sources.find("owner/clip-model")
+    (kept / "m-2.safetensors").write_bytes(b"x")
+    assert [path.name for path in sources.find("owner/clip-model").weights] == ["m-1.safetensors", "m-2.safetensors"]
+
+
+def test_offline_by_a_variable_the_variable_is_named(model: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model.trouble = trouble("OfflineModeIsEnabled")
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*would have fetched from owner/x its conf.*unset"):
+        sources.find("owner/x")
+
+
+def test_what_would_have_been_fetched_is_said(model: FakeHub) -> None:
+    model.trouble = ConnectionError("no route")
+    wanted = r"fetched from timm/resnet50_clip\.openai open_clip_config\.json, .*\(about 408 MB\): check the network"
+    with pytest.raises(UserError, match=wanted):
+        sources.find("RN50")
+
+
+def test_a_misspelt_repository_gets_the_nearest_ones(model: FakeHub) -> None:
+    model.trouble = trouble("RepositoryNotFoundError", 401)
+    with pytest.raises(UserError, match=r"check the name \(the nearest known are google/siglip2-base-patch16-224"):
+        sources.find("google/siglip2-base-patch16-244")
+
+
+DISK = [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM]
+
+
+@pytest.mark.parametrize("number", DISK)
+def test_a_cache_that_cannot_be_written_is_not_the_network(
+    model: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "home"))
+    model.disk = OSError(number, os.strerror(number), str(tmp_path / "home" / "hub"))
+    with pytest.raises(
+        UserError, match=rf"hub's cache, .*home, cannot be written \({os.strerror(number).lower()}\); set HF"
+    ):
+        sources.find("owner/clip-model")
+
+
+def test_a_read_only_cache_that_has_the_files_is_enough(
+    model: FakeHub, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.disk = PermissionError(errno.EACCES, "Permission denied", str(kept))
+    with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
+        assert sources.find("owner/clip-model").folder == kept
+    assert "its cache cannot be written; using the files of an earlier download" in caplog.text
 
 
 def test_a_model_without_weights_is_refused(model: FakeHub) -> None:

@@ -20,11 +20,11 @@ from mobileclip_towers import NAMES, describe, make_tower, randomise, tensors_of
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import build_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert import apple_names, convert
-from sharpzo_mlx.convert.catalog import KNOWN
 from sharpzo_mlx.convert.open_clip_config import translate_config
 from sharpzo_mlx.convert.open_clip_names import rename
 from sharpzo_mlx.errors import UserError
@@ -115,7 +115,8 @@ def test_every_size_has_open_clips_shapes(oracle: Any, alias: str) -> None:
         key: shape for key, shape in images.items() if not key.startswith(stem)
     }
     assert found.keys() == images.keys()
-    known = next(known for known in KNOWN if known.alias == alias)
+    known = catalog.find(alias)
+    assert known is not None
     assert known.parameters == sum(array.size for array in expected.values())
 
 

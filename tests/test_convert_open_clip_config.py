@@ -48,7 +48,6 @@ def change(**sections: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "coca": (change(multimodal_cfg={"width": 512}), "CoCa"),
     "siglip": (change(vision_cfg={"timm_model_name": "vit_base_patch16_siglip_224"}), "SigLIP"),
-    "siglip by its bias": (change(init_logit_bias=-10), "SigLIP"),
     "fastvit": (change(vision_cfg={"timm_model_name": "fastvit_sa12"}), "FastViT network 'fastvit_sa12'"),
     "eva": (change(vision_cfg={"timm_model_name": "eva02_base_patch16_clip_224"}), "'eva02_base"),
     "other words": (change(text_cfg={"hf_model_name": "roberta-base"}), "'roberta-base'"),

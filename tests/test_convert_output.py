@@ -20,7 +20,7 @@ from sharpzo_mlx.clip.checkpoint import load_config
 from sharpzo_mlx.convert import DTYPES, conversion, convert
 from sharpzo_mlx.convert.quantisation import BITS, GROUP_SIZES
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import default_model_folder
+from sharpzo_mlx.files import default_model_folder, models_folder
 
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
 
@@ -144,8 +144,9 @@ def test_the_commands_choices_are_those_of_the_function() -> None:
     assert {int(size) for size in choices["group_size"] or ()} == set(GROUP_SIZES)
 
 
-def test_a_short_name_lends_that_of_its_repository() -> None:
-    assert conversion.default_output("ViT-B/16") == Path("clip-vit-base-patch16-mlx")
+def test_a_name_has_its_place_in_the_cache() -> None:
+    assert conversion.default_output("ViT-B/16") == default_model_folder()
+    assert conversion.default_output("owner/clip") == models_folder() / "owner--clip"
 
 
 def test_a_description_given_for_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -105,3 +106,16 @@ def test_doctor_names_the_cause_where_metal_refuses(capsys: pytest.CaptureFixtur
         raise RuntimeError("[metal::load_device] Failed to load device")
 
     assert findings.examine(check_products).remedy == findings.NO_GPU
+
+
+def test_no_block_of_code_changes_the_default_device() -> None:
+    """MLX's default device belongs to the process, its streams to threads.
+
+    `with mx.stream(mx.cpu)` in one thread makes the CPU the default device of all, and two such blocks that overlap in
+    two threads leave it so for good. An operation that belongs on the CPU is given `stream=mx.cpu`.
+    """
+    package = Path(sharpzo_mlx.__file__).parent
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    assert len(sources) > 100
+    assert [path.name for path, text in sources.items() if "with mx.stream(" in text] == []
+    assert [path.name for path, text in sources.items() if "set_default_device(mx" in text] == ["device.py"]

@@ -47,7 +47,7 @@ def test_every_step_passes_here(capsys: Capture) -> None:
     assert main.run(["doctor", "--full"]) == 0
     found = read()
     assert [one.name for one in found.results] == [step.name for step in checklist.STEPS]
-    assert {one.name: one.words for one in found.results if one.outcome not in ("ok", "not here")} == {}
+    assert {one.name: one.words for one in found.results if one.outcome not in ("ok", "does not apply")} == {}
     assert found.whole
     by_name = {one.name: one.numbers for one in found.results}
     assert by_name["tuning twice"]["equal"] or found.versions["device"] != "Device(cpu, 0)"
@@ -76,12 +76,12 @@ def test_a_step_that_fails_is_recorded_and_the_next_ones_run(monkeypatch: pytest
     assert [(one.outcome, one.words) for one in found.results] == [
         ("failed", "RuntimeError: [METAL] it gave up"),
         ("failed", "far off"),
-        ("not here", "no such thing"),
+        ("does not apply", "no such thing"),
         ("ok", "as it should be"),
     ]
     assert found.results[-1].numbers == {"number": 1.5, "endless": None}
     text = Path("doctor.md").read_text()
-    assert "4 steps: 1 ok, 2 failed, 1 not here" in text
+    assert "4 steps: 1 ok, 2 failed, 1 does not apply" in text
     assert "| raises | failed | 0.0 | RuntimeError: [METAL] it gave up |" in text
 
 
@@ -155,17 +155,31 @@ def test_private_names_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     words = (
         f"{home}/Library/Caches: no; /Volumes/Ann's disk/photos/cat.jpg; 12 GFLOP/s ViT-B/16 by annexample on Anns-Mac"
     )
-    result = Result("step", "failed", words, 0.1, {"file": f"{home}/x"}, (f"{home}/y: skipped",))
-    found = report.FullReport("now", {}, (Finding("caches", str(home / "c")),), (result,), whole=True)
+    result = Result("step", "failed", words, 0.1, {"file": f"{home}/x.md"}, (f"{home}/y: skipped",))
+    found = report.FullReport("now", {}, (Finding("caches", f"{home}/Client Ltd/c (0 B)"),), (result,), whole=True)
     text = report.format_report(found)
-    for private in ("Ann", "annexample", "Volumes", str(tmp_path)):
+    for private in ("Ann", "annexample", "Volumes", "Client", str(tmp_path)):
         assert private not in text
     kept = report.parse_report(text)
-    assert kept.findings[0].words == "~/c"
-    assert kept.results[0].numbers == {"file": "~/x"}
-    assert kept.results[0].notices == ("~/y: skipped",)
+    assert kept.findings[0].words == "~/… (0 B)"
+    assert kept.results[0].numbers == {"file": "~/x.md"}
+    assert kept.results[0].notices == ("~/…: skipped",)
     assert "12 GFLOP/s ViT-B/16 by USER on HOST" in kept.results[0].words
     assert "cat.jpg" in kept.results[0].words
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/Volumes/AnnsDisk (0 B)", "… (0 B)"),
+        ("./Client/x.jpg, ./notes.txt", "./…/x.jpg, ./notes.txt"),
+        ("~/Library/Caches/sharpzo-mlx (3 MB)", "~/…/sharpzo-mlx (3 MB)"),
+        ("12 GFLOP/s, ViT-B/16, and/or, 1 / 2. The end", "12 GFLOP/s, ViT-B/16, and/or, 1 / 2. The end"),
+        ("PYTHON/lib/python3.11/x.so", "PYTHON/lib/python3.11/x.so"),
+    ],
+)
+def test_of_a_path_no_more_than_the_file_is_left(text: str, left: str) -> None:
+    assert redaction.redact(text, redaction.Names(())) == left
 
 
 def test_a_file_without_a_report_is_refused() -> None:

@@ -18,6 +18,7 @@ import pytest
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.doctor import machine, query_cost, setup
 from sharpzo_mlx.doctor.networks import make_objective
+from sharpzo_mlx.runtime import limits
 
 ANSWERS = {
     "machdep.cpu.brand_string": b"Apple M4 Pro\0",
@@ -100,7 +101,7 @@ def test_a_mac_that_tells_nothing_is_described_too(mac: dict[str, Any], monkeypa
     mac.clear()
     assert machine.find_chip() == "arm64"
     assert "fast" not in machine.describe_cores()
-    assert machine.find_gpu() == machine.GPU("", "", None, None)
+    assert machine.find_gpu() == machine.GPU("", "", None)
     assert setup.check_gpu().words == "used"
 
 
@@ -140,6 +141,38 @@ def test_a_slow_machine_is_measured_in_one_pass(monkeypatch: pytest.MonkeyPatch)
     cost = query_cost.measure_query(objective)
     assert (cost.seconds, cost.batches, now[0]) == (10, 0, 10)
     assert "one pass, not warmed up" in cost.describe()
+
+
+def test_on_a_gpu_a_query_is_measured_as_a_search_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, seen = make_objective("tiny", classes=3), []
+
+    def losses(w: mx.array) -> mx.array:
+        seen.append(limits.is_bounded())
+        return mx.zeros(len(w))
+
+    monkeypatch.setattr(objective, "losses", losses)
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    query_cost.measure_query(objective, population=5, seconds=0.01)
+    assert set(seen) == {True}
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(mx.cpu, 1), (mx.gpu, 32)])
+def test_products_of_a_gpu_are_timed_in_one_wait(
+    kind: mx.DeviceType, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every wait takes a pretended second."""
+    now, evaluated = [0.0], []
+
+    def wait(products: list[mx.array]) -> None:
+        now[0] += 1
+        evaluated.append(len(products))
+
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(kind))
+    monkeypatch.setattr(mx, "eval", wait)
+    monkeypatch.setattr(setup.time, "perf_counter", lambda: now[0])  # type: ignore[attr-defined]
+    words = setup.check_products().words
+    assert evaluated == [passes] * 4
+    assert words.startswith(f"{passes * 2 * 1024**3 / 1e9:.0f} GFLOP/s")
 
 
 def test_doctor_says_what_a_query_and_the_default_tuning_cost(

@@ -13,6 +13,7 @@ import pytest
 from linear_features import Linear
 
 from sharpzo_mlx.optimisers import gauss_newton, trust_region
+from sharpzo_mlx.optimisers.averaging import average, average_on_host
 from sharpzo_mlx.optimisers.gauss_newton import GaussNewton, GNState
 from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams
 
@@ -287,3 +288,12 @@ def test_a_lost_probe_costs_its_direction_alone() -> None:
     stayed, value = options.step(after, problem, mx.random.key(1))
     assert mx.array_equal(stayed.w, after.w).item()
     assert np.isnan(value.item())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("count", [1, 7, 90, 5000])
+def test_an_average_on_the_host_has_the_same_bits(share: float, count: int) -> None:
+    past, w = np.random.default_rng(count).standard_normal((2, 512)).astype(np.float32)
+    found = average_on_host(past, w, count=count, share=share)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, average(mx.array(past), mx.array(w), count=mx.array(count), share=share))

@@ -14,7 +14,8 @@ from pictures import SMALL, Pixels, broken_files, jpeg, picture
 from PIL import Image
 
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.images.decode import ImageError, is_plain_jpeg, open_image
+from sharpzo_mlx.images.decode import ImageError, open_image
+from sharpzo_mlx.images.jpeg import is_plain_jpeg
 from sharpzo_mlx.images.load import normalise, preprocess, stream
 
 LOSSLESS = {"png": {}, "webp": {"lossless": True}, "tiff": {}, "bmp": {}, "gif": {}}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +92,12 @@ def test_a_pipe_is_no_image_and_keeps_nobody_waiting(decoder: str, name: str, tm
 def test_stream_decodes_only_a_bounded_number_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def counting(path: Path) -> Image.Image:
+    @contextmanager
+    def counting(path: Path) -> Iterator[Image.Image]:
         opened.append(path)
-        return Image.new("RGB", (32, 32))
+        yield Image.new("RGB", (32, 32))
 
-    monkeypatch.setattr(load, "open_image", counting)
+    monkeypatch.setattr(load, "held_image", counting)
     batches = stream([tmp_path / f"{n}.png" for n in range(400)], SMALL, batch_size=4, workers=2)
     next(batches)
     assert len(opened) <= 4 + 2 * load.AHEAD + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.images import views as views_module
-from sharpzo_mlx.images.decode import open_image
+from sharpzo_mlx.images.decode import held_image, open_image
 from sharpzo_mlx.images.load import normalise, resize_and_crop
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.images.views import draw_crop, make_view, stream_views
@@ -107,11 +108,11 @@ def test_stream_of_views_reads_a_bounded_number_ahead(tmp_path: Path, monkeypatc
     Image.fromarray(picture()).save(tmp_path / "a.png")
     opened: list[Path] = []
 
-    def counted(path: Path) -> Image.Image:
+    def counted(path: Path) -> AbstractContextManager[Image.Image]:
         opened.append(path)
-        return open_image(path)
+        return held_image(path)
 
-    monkeypatch.setattr(views_module, "open_image", counted)
+    monkeypatch.setattr(views_module, "held_image", counted)
     stream = stream_views([(tmp_path / "a.png", ANY)] * 50, SMALL, views=4, batch_size=8, workers=2)
     for batch in range(1, 4):
         next(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from pretended_gpu import Pool, pretend_gpu
 import sharpzo_mlx as sz
 from sharpzo_mlx.runtime import limits
 from sharpzo_mlx.runtime.limits import bounded_cache, pool_limit
+from sharpzo_mlx.tuning.search import TuneStep
 
 
 @pytest.mark.parametrize(("machine", "limit"), [(8, 512), (16, 1024), (32, 2048), (192, 2048), (4, 512)])
@@ -77,10 +79,73 @@ def test_tuning_and_texts_are_inside(
     pool = pretend_gpu(monkeypatch)
     sz.load(tiny_model).encode_texts("a dog")
     assert pool.limits == [2**40, pool_limit(), pool_limit(), 2**40]
-    config = sz.TuneConfig(shots=2, head="none", generations=1, steps=0, memory_budget=2**32)
-    config = config.with_settings({"space.dimension": 8, "stage1.population": 4})
-    events = sz.tune_steps(sz.load(tiny_model), photos, config, output=tmp_path / "run")
-    seen = [pool.limit for _ in events]
-    assert len(seen) > 2
-    assert set(seen) == {2**32}  # a batch of candidates is not freed and allocated anew
-    assert pool.limit == 2**40
+    monkeypatch.setattr(limits, "physical", lambda: 8 * 2**30)
+    for name, budget, limit in (("given", 2**32, 2**32), ("default", None, 2**30)):
+        config = sz.TuneConfig(shots=2, head="none", generations=2, steps=0, memory_budget=budget)
+        config = config.with_settings({"space.dimension": 8, "stage1.population": 4})
+        events = sz.tune_steps(sz.load(tiny_model), photos, config, output=tmp_path / name)
+        while not isinstance(next(events), TuneStep):
+            pass
+        assert pool.limit == limit  # a batch of candidates is not freed and allocated anew
+        events.close()  # type: ignore[attr-defined]
+        assert pool.limit == 2**40
+        events = sz.tune_steps(sz.load(tiny_model), photos, output=tmp_path / name, resume=True)
+        seen = [pool.limit for _ in events]
+        assert len(seen) >= 2
+        assert set(seen) == {limit}
+        assert pool.limit == 2**40
+
+
+def test_a_dropped_generator_may_end_its_block_while_a_limit_changes() -> None:
+    """Python may collect one anywhere, in the middle of another block's beginning or end as well."""
+    dropped: list[Iterator[None]] = []
+    limit = [100]
+
+    def assign(new: int) -> int:
+        while dropped:
+            generator = dropped.pop()
+            generator.close()  # type: ignore[attr-defined]
+        before, limit[0] = limit[0], new
+        return before
+
+    shared = limits.SharedLimit(assign, sum, base=lambda: 0)
+
+    def hold(asked: int) -> Iterator[None]:
+        with shared.block(asked):
+            yield
+
+    def drop(asked: int) -> None:
+        generator = hold(asked)
+        next(generator)
+        dropped.append(generator)
+
+    def take() -> None:
+        drop(10)
+        with shared.block(5):
+            assert limit == [5]
+            drop(20)
+        assert limit == [100]
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert limit == [100]
+
+
+def test_ctrl_c_at_the_beginning_of_a_block_leaves_no_limit_behind() -> None:
+    limits_set = [100]
+
+    def assign(new: int) -> int:
+        limits_set.append(new)
+        if len(limits_set) == 3:
+            raise KeyboardInterrupt
+        return limits_set[-2]
+
+    shared = limits.SharedLimit(assign, sum, base=lambda: 0)
+    with pytest.raises(KeyboardInterrupt), shared.block(5):
+        pass
+    assert limits_set == [100, 5, 5, 100]
+    with shared.block(7):
+        assert limits_set[-1] == 7
+    assert limits_set[-1] == 100

@@ -38,10 +38,11 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
-    """A run of both stages on images whose folder has a name that HTML must not take for markup."""
+    """A run of both stages on images whose folders have names that HTML and plots must not take for markup."""
     folder = tmp_path_factory.mktemp("runs")
     data = shutil.copytree(photos, folder / "a <b>& photos")
     (data / "cat").rename(data / "<i>cat")
+    (data / "dog").rename(data / "dog $x^{$ to $5")
     config = sz.TuneConfig(shots=4, head="none", generations=6, steps=20).with_settings({**TINY, **STEPS})
     return tune(sz.load(tiny_model), data, config, output=folder / "run")
 
@@ -140,6 +141,14 @@ def browse(profile: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_a_path_that_is_not_there_is_a_folder_unless_it_ends_in_html(run: sz.Run, tmp_path: Path) -> None:
+    for output, written in (("pages/", "pages/report.html"), ("one.HTML", "one.HTML"), ("v1.2", "v1.2/report.html")):
+        assert write_report(run, output=tmp_path / output, landscape=False) == tmp_path / written
+        assert (tmp_path / written).is_file()
+    (tmp_path / "plain").touch()
+    assert write_report(run, output=tmp_path / "plain", landscape=False) == tmp_path / "plain"
+
+
 def test_a_browser_shows_it_without_complaint(page: Path, tmp_path: Path) -> None:
     """On a phone's width nothing is cut off; no message in the console; no request but for the page itself."""
     frame = tmp_path / "frame.html"

@@ -91,7 +91,7 @@ def refuse_images(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("an image or the tower was read")
 
     monkeypatch.setattr(Clip, "vision", refuse)
-    monkeypatch.setattr(views_module, "open_image", refuse)
+    monkeypatch.setattr(views_module, "held_image", refuse)
 
 
 def separately(clip: Clip, path: Path, views: int) -> Pixels:

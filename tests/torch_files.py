@@ -51,6 +51,28 @@ def mapping(**values: bytes) -> bytes:
     return b"\x80\x02}(" + b"".join(text(key) + value for key, value in values.items()) + b"u."
 
 
+def entries(values: dict[str, bytes]) -> bytes:
+    """A dict within another object."""
+    return b"}(" + b"".join(text(key) + value for key, value in values.items()) + b"u"
+
+
+def state_dict(weights: dict[str, np.ndarray]) -> tuple[bytes, dict[str, bytes]]:
+    """A dict of float32 tensors, and the storages that it needs."""
+    arrays = {key: np.array(array, np.float32, order="C") for key, array in weights.items()}
+    pushed = {}
+    for number, (key, array) in enumerate(arrays.items()):
+        strides = tuple(stride // 4 for stride in array.strides)
+        pushed[key] = tensor(storage(str(number), array.size), array.shape, strides)
+    return entries(pushed), {str(number): array.tobytes() for number, array in enumerate(arrays.values())}
+
+
+def training_file(path: Path, weights: dict[str, np.ndarray], entry: str | None, **beside: bytes) -> Path:
+    """A training checkpoint: weights under an entry (None: alone), and what else it holds."""
+    pushed, storages = state_dict(weights)
+    program = pushed if entry is None else entries({**beside, entry: pushed})
+    return zip_file(path, b"\x80\x02" + program + b".", storages)
+
+
 def zip_file(path: Path, program: bytes, storages: dict[str, bytes], **other: bytes) -> Path:
     members = {"data.pkl": program, **{f"data/{key}": data for key, data in storages.items()}, **other}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

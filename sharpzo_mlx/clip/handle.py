@@ -9,6 +9,7 @@ The handle reads a tower when it is first needed and can release each one alone:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.batches import encode_texts, image_batch, pad_rows, read_behind
 from sharpzo_mlx.clip.checkpoint import (
+    CONFIG,
     WEIGHTS,
     fingerprint,
     image_precision,
@@ -34,11 +37,18 @@ from sharpzo_mlx.clip.model import CLIPModel, ImageTower
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
 from sharpzo_mlx.images.load import Batch, stream
 from sharpzo_mlx.runtime.device import on_cpu
 from sharpzo_mlx.runtime.limits import bounded_cache
+
+# files of checkpoints that were not converted
+FOREIGN = {
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "model.safetensors.index.json", "weights.npz"),
+    *("open_clip_config.json", "open_clip_model.safetensors", "adapter_config.json", "modules.json"),
+}
 
 
 class Clip:
@@ -227,7 +237,8 @@ def load(folder: str | Path | None = None) -> Clip:
     """Open a converted checkpoint; its weights are read when they are first needed.
 
     Args:
-        folder: a folder that `sharpzo-mlx convert` wrote; None for the default model.
+        folder: a folder that `sharpzo-mlx convert` wrote, or the name of a model that it made from the hub, such as
+            "siglip2-base"; None for the default model.
 
     Returns:
         The handle.
@@ -237,10 +248,37 @@ def load(folder: str | Path | None = None) -> Clip:
     """
     if folder is None:
         folder = default_model_folder()
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
     refuse_empty(folder)
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such model; make it: sharpzo-mlx convert SOURCE --output {folder}")
-    return Clip(folder)
+    found = catalog.locate(folder)
+    if not found.is_dir():
+        raise UserError(_describe_absent(str(folder), found))
+    _check_converted(found)
+    return Clip(found)
+
+
+def _describe_absent(given: str, path: Path) -> str:
+    """Return what to say of a model that is neither a folder nor a name in the cache, and what to do."""
+    if path.exists():
+        return f"{path}: is a file; make a model of it: sharpzo-mlx convert {shlex.quote(str(path))} --output m"
+    if missing := catalog.describe_missing(given):
+        return missing
+    if path.name == given and catalog.nearest(given):
+        return f"{given}: no such folder, and {catalog.suggest(given)}"
+    return f"{path}: no such model; make it: sharpzo-mlx convert SOURCE --output {path}"
+
+
+def _check_converted(folder: Path) -> None:
+    """Refuse a checkpoint of another library's, which has weights but not those of a conversion.
+
+    Raises:
+        UserError: the folder is one; the error says how to convert it.
+    """
+    here = {path.name for path in folder.iterdir()}
+    whole = WEIGHTS in here and CONFIG in here
+    own = whole and "preprocessor" in read_json(folder / CONFIG)  # which only a conversion writes into it
+    foreign = FOREIGN & here or whole
+    if not own and foreign:
+        source = shlex.quote(str(folder))
+        raise UserError(f"{folder}: not converted yet; make a model of it: sharpzo-mlx convert {source} --output m")

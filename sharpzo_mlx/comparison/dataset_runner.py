@@ -33,6 +33,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import cache_name, relay
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.runs.versions import versions
 from sharpzo_mlx.runtime.limits import bounded_cache
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
@@ -198,7 +199,7 @@ class DatasetRunner:
         features_bytes = sum(one.features.embeddings.nbytes for one in self._encoded.values())
         steps = measure_method(variant, task, prepared.evaluation, features_bytes=features_bytes)
         names = self.source.name, variant.method.title, variant.variant
-        with bounded_cache(task.config.memory_budget):
+        with bounded_cache(allowed_memory(task.config.memory_budget)):
             return (
                 yield from relay(steps, lambda progress: Working(*names, task.config.seed, task.query_budget, progress))
             )

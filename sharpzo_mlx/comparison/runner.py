@@ -30,7 +30,7 @@ from sharpzo_mlx.comparison.variants import TUNED, check_budgets, choose_variant
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import atomic_write, check_place, refuse_empty
+from sharpzo_mlx.files import atomic_write, check_place, expand, refuse_empty
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.resume import with_template
 from sharpzo_mlx.tuning.encoding import Encoding
@@ -102,7 +102,7 @@ def compare_steps(
     config = _with_budget(config or TuneConfig())
     sources = _find_sources(clip, datasets, shift, config)
     check_budgets(chosen, config)
-    folder = Path(output).expanduser() if output else _default_folder(sources, clip)
+    folder = expand(output) if output else _default_folder(sources, clip)
     _check_folder(folder)
     total = len(sources) * seeds * len(chosen)
     results: list[DatasetResult] = []

@@ -22,7 +22,7 @@ from sharpzo_mlx.datasets.splits import draw_split
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.metrics import count_correct
 from sharpzo_mlx.features.extract import Features
-from sharpzo_mlx.files import identify
+from sharpzo_mlx.files import expand, identify
 
 SPLITS = ("train", "val", "test")
 
@@ -99,7 +99,7 @@ def name_folders(paths: Sequence[str | Path]) -> dict[str, Path]:
     """
     different: dict[object, Path] = {}
     for path in paths:
-        different.setdefault(identify(Path(path).expanduser()), Path(path).expanduser().resolve())
+        different.setdefault(identify(expand(path)), expand(path).resolve())
     places = list(different.values())
     parts_shown = dict.fromkeys(places, 1)
 

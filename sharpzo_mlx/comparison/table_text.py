@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from sharpzo_mlx.comparison.record import Comparison, DatasetResult
 from sharpzo_mlx.comparison.tables import Row, Spread
 from sharpzo_mlx.comparison.variants import TUNED
+from sharpzo_mlx.errors import escape
 from sharpzo_mlx.report.formatting import aligned, duration
 
 COLUMNS = ("method", "test, %", "gain", "validation, %", "queries", "image passes", "time", "peak MB")
@@ -21,7 +22,7 @@ STAR = "* needs backpropagation: a ceiling, not a competitor"
 
 def as_text(comparison: Comparison) -> str:
     """Return all tables in aligned columns."""
-    parts = [f"{heading}\n{aligned(table)}" for heading, table in _make_tables(comparison)]
+    parts = [f"{escape(heading)}\n{aligned(table)}" for heading, table in _make_tables(comparison)]
     return "\n\n".join([*parts, *_remarks(comparison)])
 
 

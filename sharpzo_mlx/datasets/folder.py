@@ -32,7 +32,7 @@ from sharpzo_mlx.datasets.scan import (
     loose_images,
 )
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.files import expand, refuse_empty
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
 SPLITS = {
@@ -101,7 +101,7 @@ def checked_folder(folder: str | Path) -> Path:
         UserError: it does not exist, is a file, or cannot be read.
     """
     refuse_empty(folder)
-    path = Path(folder).expanduser()
+    path = expand(folder)
     if not path.exists():
         raise UserError(f"{path}: no such folder")
     if not path.is_dir():

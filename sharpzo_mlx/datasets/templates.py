@@ -23,7 +23,7 @@ from pathlib import Path
 from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.coop import find_split_file
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.files import expand, refuse_empty
 from sharpzo_mlx.reading import decode_text, read_bytes, reason
 
 PLAIN = "a photo of a {}."
@@ -74,7 +74,7 @@ def read_templates(source: str) -> tuple[str, ...]:
     """
     refuse_empty(source)
     shipped = source in LISTS
-    path = Path(__file__).with_name(f"templates_{source}.txt") if shipped else Path(source).expanduser()
+    path = Path(__file__).with_name(f"templates_{source}.txt") if shipped else expand(source)
     rows = [(number, line.strip()) for number, line in enumerate(_read_text(path).split("\n"), 1)]
     rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
     for number, line in rows:

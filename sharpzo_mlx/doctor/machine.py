@@ -31,13 +31,11 @@ class GPU:
         name: such as "Apple M4".
         architecture: such as "applegpu_g16g"; empty where MLX does not know it.
         working_set: bytes that the system recommends to hold at most; None where MLX does not know it.
-        memory: bytes that the GPU can reach; None likewise.
     """
 
     name: str
     architecture: str
     working_set: int | None
-    memory: int | None
 
     @property
     def paravirtual(self) -> bool:
@@ -48,9 +46,9 @@ class GPU:
 def find_gpu() -> GPU:
     """Return what MLX says of the GPU, whichever device is the default one; there must be one."""
     told = mx.device_info(mx.gpu)
-    sizes = (told.get("max_recommended_working_set_size"), told.get("memory_size") or told.get("total_memory"))
-    working_set, memory = (int(size) if size else None for size in sizes)
-    return GPU(str(told.get("device_name", "")), str(told.get("architecture", "")), working_set, memory)
+    size = told.get("max_recommended_working_set_size")
+    working_set = int(size) if size else None
+    return GPU(str(told.get("device_name", "")), str(told.get("architecture", "")), working_set)
 
 
 def find_chip() -> str:

@@ -16,8 +16,10 @@ import mlx.core as mx
 
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.doctor.networks import make_objective
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.limits import bounded
 from sharpzo_mlx.tuning import budget
 
 USUAL, CLASSES = "ViT-B/16", 10
@@ -86,5 +88,6 @@ def _seconds_of(objective: Objective, count: int) -> float:
     w = 0.4 * mx.random.normal((count, objective.dimension), key=mx.random.key(0))
     mx.eval(w)
     start = time.perf_counter()
-    mx.eval(objective.losses(w))
+    with bounded(allowed_memory(objective.budget)):  # as in a search
+        mx.eval(objective.losses(w))
     return time.perf_counter() - start

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 _SHORTEST = 3  # a user name of fewer letters would take words apart
-# two folders deep at least; a folder's name may have spaces, the last name may not
-_PATH = re.compile(r"(?<![\w.~/…])/(?:(?:[^/\n'\";,:()]|'(?=\w))+/)+([^\s/'\";,:()]*)")
+# a folder's name may have spaces, the last name may not
+_FOLDER, _LAST = r"(?:[^/\n'\";,:()]|'(?=\w))+/", r"[^\s/'\";,:()]*"
+_PATHS = (
+    re.compile(rf"(?<![\w.~/…])()/(?:{_FOLDER})+({_LAST})"),  # two folders deep at least
+    re.compile(rf"(?<![\w.~/…])([~.]/)(?:{_FOLDER})*({_LAST})"),  # of the user's own folders, or where doctor runs
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,21 @@ def find_names() -> Names:
 
 
 def redact(text: str, names: Names) -> str:
-    """Return the text with short forms for private names, and only the last part of every other path."""
+    """Return the text with short forms for private names, and of every other path no more than the file's name."""
     for private, short in names.pairs:
         ends = "" if private.startswith("/") else r"\b"
         text = re.sub(rf"{ends}{re.escape(private)}(?!\w)", short, text)
-    return _PATH.sub(r"…/\1", text)
+    for path in _PATHS:
+        text = path.sub(_shorten, text)
+    return text
+
+
+def _shorten(path: re.Match[str]) -> str:
+    """Return a path without the names of folders: what has no suffix may be one."""
+    start, last = path.groups()
+    named = "." in last[1:] or last.startswith("sharpzo-mlx")
+    whole = path[0] == start + last
+    return (path[0] if whole else f"{start}…/{last}") if named else f"{start}…"
 
 
 def redact_all(value: Any, names: Names) -> Any:

@@ -18,7 +18,7 @@ import mlx.core as mx
 from sharpzo_mlx.doctor.workspace import Workspace
 
 Number: TypeAlias = float | int | bool | str | None
-OK, FAILED, NOT_HERE, STOPPED = "ok", "failed", "not here", "stopped"
+OK, FAILED, NOT_HERE, STOPPED = "ok", "failed", "does not apply", "stopped"
 
 
 class NotHere(Exception):
@@ -57,7 +57,7 @@ class Result:
 
     Attributes:
         name: the step's name.
-        outcome: "ok", "failed", "not here" or "stopped" (by the user).
+        outcome: "ok", "failed", "does not apply" or "stopped" (by the user).
         words: one line.
         seconds: the time that it took.
         numbers: figures by their names.

@@ -36,7 +36,7 @@ from sharpzo_mlx.evaluation.overlap import UsedImages, images_used_by
 from sharpzo_mlx.evaluation.reports import FolderResult, PartResult, Report, keep_evaluations
 from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
-from sharpzo_mlx.files import is_inside
+from sharpzo_mlx.files import expand, is_inside
 from sharpzo_mlx.heads.answers import Answers, make_answers
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
@@ -243,7 +243,7 @@ def _evaluate_folder(
         unreadable=len(whole.skipped),
         seen=whole.seen,
         kind=sets[0].kind if sets[0].part is None else f"a tree of corruptions ({len(sets)} folders), {sets[0].kind}",
-        in_distribution=is_inside(folder.expanduser(), run.record.dataset),
+        in_distribution=is_inside(expand(folder), run.record.dataset),
         zero_shot_metrics=measure(zero_shot, labels),
         tuned_metrics=measure(tuned, labels),
         interval=difference_interval(zero_shot, tuned),

@@ -23,6 +23,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, separation
 from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
+from sharpzo_mlx.files import expand
 from sharpzo_mlx.heads.answers import Answers
 from sharpzo_mlx.runs.json_record import Count, JsonRecord, PathText, Share
 from sharpzo_mlx.runs.run import Run
@@ -87,7 +88,7 @@ def find_images(folder: str | Path) -> ImageSet:
     Raises:
         UserError: there is no such folder, or it holds no image.
     """
-    path = Path(folder).expanduser()
+    path = expand(folder)
     if path.is_file():
         raise UserError(f"{path}: a file; name the folder that holds the foreign images")
     names, _ = class_images(checked_folder(folder))

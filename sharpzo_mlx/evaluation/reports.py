@@ -21,7 +21,7 @@ from sharpzo_mlx.errors import why
 from sharpzo_mlx.evaluation.answered import AnswerMetrics
 from sharpzo_mlx.evaluation.foreign import ForeignEntry, ForeignResult
 from sharpzo_mlx.evaluation.metrics import ClassResult, Metrics
-from sharpzo_mlx.files import atomic_write, identify
+from sharpzo_mlx.files import atomic_write, expand, identify
 from sharpzo_mlx.reading import read_json, reason
 from sharpzo_mlx.runs.json_record import Amount, Change, Count, JsonRecord, PathText, Share, Text
 from sharpzo_mlx.runs.run import Run
@@ -213,7 +213,7 @@ def keep_evaluations(run: Run, report: Report) -> None:
         entries[isinstance(entry, ForeignEntry), identify(entry.path)] = entry
     results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
     for result in results:
-        path = result.path.expanduser().resolve()
+        path = expand(result.path).resolve()
         entries[isinstance(result, ForeignResult), identify(path)] = result.to_entry(path)
     text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:

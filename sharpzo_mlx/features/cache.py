@@ -2,7 +2,7 @@
 
 The key of a row is the SHA-256 of the image file's bytes: a moved or renamed image is found, an edited one is
 not. sqlite's locks make the file safe for two processes at once. The cache is optional: a damaged file is started anew,
-and if the cache cannot be used at all, a notice says so and work continues without it.
+and if the cache cannot be used at all, or stays locked, a notice says so and work continues without it.
 
 >>> with FeatureCache("0" * 64, width=512) as cache:  # doctest: +SKIP
 ...     cache.put({digest: feature})
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,7 +28,9 @@ from sharpzo_mlx.files import cache_folder, open_regular
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
 TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
-LOCK_SECONDS = 60.0  # one process waits this long for another to finish writing
+QUIET_SECONDS, LOCK_SECONDS = 2.0, 20.0  # a lock of another process is waited for without a word, and in all
+TRY_SECONDS = 1.0  # the part of it after which Ctrl-C is heard
+LOCKED: set[Path] = set()  # files that this process waited for in vain: it does not wait for them again
 SELECTED = 500  # digests in one SELECT: older versions of sqlite allow 999 variables
 
 T = TypeVar("T")
@@ -100,24 +104,43 @@ class FeatureCache:
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """Run `work`; after an error (such as a deleted file) reopen the file and run it again; then give up."""
         for first in (True, False):
-            if self._given_up:
+            if self._given_up or self.path in LOCKED:
                 break
             try:
-                return work(self._open())
+                return self._wait_for(work)
             except (sqlite3.Error, OSError) as error:
                 self._close()
-                if first:
+                if first and not _is_lock(error):
                     self._remove_if_damaged(error)
                 else:
                     self._give_up(error)
         return otherwise
 
+    def _wait_for(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, again and again while another process has the file locked; the lock's error at the end."""
+        began = time.monotonic()
+        while True:
+            try:
+                return work(self._open())
+            except sqlite3.OperationalError as error:
+                waited = time.monotonic() - began
+                if not _is_lock(error) or waited >= LOCK_SECONDS or self.path in LOCKED:
+                    raise
+                if waited >= QUIET_SECONDS:
+                    _notify_once(f"{self.path}: waiting for another process that has the feature cache locked")
+
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, check_same_thread=False)
-            with self._connection:
-                self._connection.execute(TABLE)
+            wait = min(TRY_SECONDS, LOCK_SECONDS)
+            connection = sqlite3.connect(self.path, timeout=wait, check_same_thread=False)
+            try:
+                with connection:
+                    connection.execute(TABLE)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _close(self) -> None:
@@ -134,7 +157,28 @@ class FeatureCache:
 
     def _give_up(self, error: Exception) -> None:
         self._given_up = True
-        notify(f"{self.path}: features are not cached ({error}); the next run encodes them again")
+        reason = f"{error}"
+        if _is_lock(error):
+            LOCKED.add(self.path)
+            reason = f"another process has had the cache locked for {LOCK_SECONDS:.0f} s"
+        _notify_once(f"{self.path}: features are not cached ({reason}); the next run encodes them again")
+
+
+def _is_lock(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+_said: set[str] = set()
+_saying = threading.Lock()
+
+
+def _notify_once(line: str) -> None:
+    """Give a notice once in this process: every split of a run has a cache of its own, and every thread."""
+    with _saying:
+        if line in _said:
+            return
+        _said.add(line)
+    notify(line)
 
 
 def _select(connection: sqlite3.Connection, digests: Sequence[bytes]) -> list[tuple[bytes, object]]:

@@ -27,8 +27,10 @@ from PIL import Image
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
-from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, is_plain_jpeg, open_image
+from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, held_image, open_image
+from sharpzo_mlx.images.jpeg import PLAIN_BYTES, is_plain_jpeg
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
+from sharpzo_mlx.images.quiet import quiet
 from sharpzo_mlx.runtime.threads import kept_threads
 
 __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
@@ -203,7 +205,8 @@ def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> It
 
     def by_pillow(path: Path) -> np.ndarray | str:
         try:
-            return resize_and_crop(open_image(path), config)
+            with held_image(path) as picture:
+                return resize_and_crop(picture, config)
         except ImageError as error:
             return error.reason
         except MemoryError:
@@ -235,7 +238,7 @@ def _is_plain(path: Path) -> bool:
         return False
     try:
         with open_regular(path) as file:
-            return is_plain_jpeg(file.read())
+            return is_plain_jpeg(file.read(PLAIN_BYTES + 1))
     except OSError:
         return False
 
@@ -259,7 +262,7 @@ def _fast_pictures(paths: list[Path], config: PreprocessorConfig, workers: int) 
         return resize_and_crop(Image.fromarray(np.asarray(pixels)), config)
 
     done = 0
-    with kept_threads:
+    with kept_threads, quiet:
         while done < len(paths):
             samples = [{"image": os.fsencode(path)} for path in paths[done:]]
             buffer = mlx_data().buffer_from_vector(samples).load_image("image").key_transform("image", shrink)

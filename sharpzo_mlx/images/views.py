@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sharpzo_mlx.images.decode import ImageError, open_image
+from sharpzo_mlx.images.decode import ImageError, held_image
 from sharpzo_mlx.images.load import Batch, default_workers, fixed_size, make_batches, map_ahead
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.rng import generator_for
@@ -123,10 +123,10 @@ def _all_views(
     def read(image: tuple[Path, bytes]) -> list[np.ndarray] | str:
         path, digest = image
         try:
-            picture = open_image(path)
+            with held_image(path) as picture:
+                return [make_view(picture, config, digest, number) for number in range(views)]
         except ImageError as error:
             return error.reason
-        return [make_view(picture, config, digest, number) for number in range(views)]
 
     with ThreadPoolExecutor(workers) as pool:
         try:

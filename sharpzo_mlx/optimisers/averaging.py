@@ -9,6 +9,7 @@ In a comparison every method of many small steps uses it. With a share of 0 the 
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 
 YOUTH = 9  # after k iterates the newest weighs 9 / (k + 9), until that is 1 - share: the start is forgotten soon
 
@@ -30,3 +31,13 @@ def average(past: mx.array, w: mx.array, *, count: mx.array, share: float) -> mx
     t = count.astype(mx.float32)
     kept = mx.minimum(share, t / (t + YOUTH))
     return kept * past + (1 - kept) * w
+
+
+def average_on_host(past: np.ndarray, w: np.ndarray, *, count: int, share: float) -> np.ndarray:
+    """Return what `average` returns, computed in NumPy to the same bits: short vectors need not wait for a GPU."""
+    if share == 0:
+        return w
+    t = np.float32(count)
+    kept = np.minimum(np.float32(share), t / (t + np.float32(YOUTH)))
+    averaged: np.ndarray = kept * past + (np.float32(1) - kept) * w
+    return averaged

@@ -23,7 +23,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.optimisers import masks, pruning
-from sharpzo_mlx.optimisers.averaging import average
+from sharpzo_mlx.optimisers.averaging import average_on_host
 from sharpzo_mlx.optimisers.gradients import Gradient, Loss
 from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams
 from sharpzo_mlx.optimisers.trust_region import Expansion, minima
@@ -129,8 +129,8 @@ class GaussNewton:
         best = int(losses.argmin())
         taken = exploring or losses[best] < before
         accepted = taken and np.isfinite(losses[best]) and np.any(moves[best] != 0)
-        move = mx.array(moves[best]) if accepted else None
-        seen = mx.array(np.nan_to_num(gradient).astype(np.float32) @ u)  # the gradient's share in these directions
+        move = moves[best] if accepted else None
+        seen = np.nan_to_num(gradient).astype(np.float32) @ u  # the gradient's share in these directions
         next_radius = radii[best] if accepted else after_rejection(radius, first_radius=first_radius)
         after = self._advance(state, move, seen, next_radius)
         return self._roused(after), mx.array(value, mx.float32)
@@ -153,22 +153,24 @@ class GaussNewton:
         """Directions of a step: no more than a mask has coordinates."""
         return min(self.params.draws, pruning.kept(self.pruning.keep, dimension))
 
-    def _advance(self, state: GNState, move: mx.array | None, seen: mx.array, radius: float) -> GNState:
-        """Return the state after a move [d], or none, and a gradient that was seen [d]; evaluated."""
-        count = mx.array(_integer(state.step) + 1, mx.int32)
-        with mx.stream(mx.cpu):  # these vectors are short: an answer of a GPU takes longer
-            w = state.w if move is None else state.w + move
-            after = replace(
-                state,
-                w=w,
-                step=count,
-                last_move=state.last_move if move is None else move,
-                gradient=GRADIENT_MEMORY * state.gradient + (1 - GRADIENT_MEMORY) * seen,
-                average=average(state.average, w, count=count, share=self.params.averaging),
-                radius=mx.array(radius, mx.float32),
-            )
-            mx.eval(after.w, after.gradient, after.average)
-        return after
+    def _advance(self, state: GNState, move: np.ndarray | None, seen: np.ndarray, radius: float) -> GNState:
+        """Return the state after a move [d], or none, and a gradient that was seen [d].
+
+        These short vectors are computed in NumPy: an answer of a GPU takes longer, and a block on MLX's CPU stream
+        would make the CPU the default device of all threads meanwhile.
+        """
+        count = _integer(state.step) + 1
+        before, gradient, past = (np.array(x) for x in (state.w, state.gradient, state.average))
+        w = before if move is None else before + move
+        return replace(
+            state,
+            w=mx.array(w),
+            step=mx.array(count, mx.int32),
+            last_move=state.last_move if move is None else mx.array(move),
+            gradient=mx.array(np.float32(GRADIENT_MEMORY) * gradient + np.float32(1 - GRADIENT_MEMORY) * seen),
+            average=mx.array(average_on_host(past, w, count=count, share=self.params.averaging)),
+            radius=mx.array(radius, mx.float32),
+        )
 
     def _roused(self, state: GNState) -> GNState:
         """Make a search explore again that has been at rest for REST steps, if enough steps are left."""
@@ -218,8 +220,7 @@ def directions(key: mx.array, q: int, mask: mx.array, first: mx.array) -> np.nda
         [q, d], float32.
     """
     held = np.flatnonzero(np.array(mask))
-    with mx.stream(mx.cpu):
-        drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key), np.float64)[:, held]
+    drawn = np.array(mx.random.normal((q, mask.shape[0]), key=key, stream=mx.cpu), np.float64)[:, held]
     kept = np.array(first, np.float64)[held]
     if np.any(kept):
         drawn[0] = kept / np.linalg.norm(kept) * np.sqrt(len(held))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sharpzo_mlx.errors import escape
+
 
 def percent(share: float | None) -> str:
     """Return an accuracy of 0..1 in per cent with one decimal, or a dash for None."""
@@ -44,9 +46,9 @@ def aligned(rows: Iterable[Sequence[str]]) -> str:
     """Return rows of words as a plain table: the first column flush left, the others flush right.
 
     Args:
-        rows: equally many cells in each; the first row is the heading.
+        rows: equally many cells in each; the first row is the heading. Control characters are escaped.
     """
-    table = [list(row) for row in rows]
+    table = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(_align(row, widths) for row in table)
 

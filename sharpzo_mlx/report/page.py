@@ -25,7 +25,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
-from sharpzo_mlx.files import atomic_write, check_place, is_inside
+from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
@@ -59,7 +59,8 @@ def write_report(
     Args:
         run: the run or its folder.
         clip: the checkpoint; None loads the one that the run names.
-        output: the file, or a folder for `report.html`; None for the run's own folder.
+        output: a file, if it is there or its name ends in .html, or else a folder for `report.html`; None for the
+            run's own folder.
         png: also write the plots as PNG files beside the page.
         landscape: compute the loss around the result, some 150 queries.
 
@@ -118,8 +119,8 @@ class _Page:
 
 def _choose_path(run: Run, output: str | Path | None) -> Path:
     """Return the file to write, after checking that it may be written there."""
-    path = Path(output).expanduser() if output else run.folder
-    if path.is_dir():
+    path = expand(output) if output else run.folder
+    if path.is_dir() or not (path.is_file() or path.suffix.casefold() in (".html", ".htm")):
         path /= PAGE
     if path.name.casefold() in RUN_FILES and Run.exists(path.parent):
         raise UserError(f"{path}: a file of the run itself; choose another --output, such as {path.with_name(PAGE)}")

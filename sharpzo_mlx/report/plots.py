@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sharpzo_mlx.errors import notify
 from sharpzo_mlx.files import atomic_write
 from sharpzo_mlx.report.analysis import RunAnalysis
 from sharpzo_mlx.report.landscape import Landscape
@@ -32,6 +34,7 @@ BEFORE, AFTER = "#8a8f98", "#2f7ed8"
 MOST_CLASSES = 30  # in a confusion matrix and a chart of classes
 STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "sharpzo-mlx", "axes.spines.top": False,
+    "text.parse_math": False,  # class names are no formulas
     "axes.spines.right": False, "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.2,
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
     **{f"axes.{part}color": INK for part in ("label", "edge")},
@@ -65,10 +68,8 @@ def draw_all(run: Run, steps: Sequence[StepRecord], analysis: RunAnalysis | None
 
 def as_svg(figure: Figure) -> str:
     """Return one `<svg>` element that scales with its place and takes the colour of the text."""
-    out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
+    data, _ = _render(figure, format="svg", transparent=True, metadata={"Date": None})
+    text = data.decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', text, count=1)
@@ -79,12 +80,21 @@ def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
     """Write every plot as a PNG of 200 dots an inch; return the files."""
     paths = []
     for name, figure in figures.items():
-        out = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(out, format="png", dpi=200, facecolor="white")
+        data, complete = _render(figure, format="png", dpi=200, facecolor="white")
         paths.append(folder / f"{name}.png")
-        atomic_write(paths[-1], out.getvalue())
+        atomic_write(paths[-1], data)
+        if not complete:
+            notify(f"{paths[-1]}: matplotlib's font lacks some characters of the names; the SVG has them")
     return paths
+
+
+def _render(figure: Figure, **options: Any) -> tuple[bytes, bool]:
+    """Return a figure as a file's bytes, and whether the font has every character."""
+    out = io.BytesIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        figure.savefig(out, **options)
+    return out.getvalue(), not any("missing from font" in str(warning.message) for warning in found)
 
 
 def _curves(steps: Sequence[StepRecord], axis: str) -> Figure:

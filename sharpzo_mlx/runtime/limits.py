@@ -38,29 +38,34 @@ class SharedLimit:
         self, assign: Callable[[int], int], combine: Callable[[Sequence[int]], int], base: Callable[[], int]
     ) -> None:
         self._assign, self._combine, self._base = assign, combine, base
-        self._lock = threading.Lock()
-        self._asked: list[int] = []  # by the blocks that are inside
+        self._lock = threading.RLock()  # a dropped generator may end its block wherever Python collects garbage
+        self._asked: dict[object, int] = {}  # by the blocks that are inside
         self._outside = self._held = 0  # the limit outside of all blocks, and the base
 
     @contextmanager
     def block(self, asked: int) -> Iterator[None]:
         """Ask for a limit inside a block; a lower one from outside stays."""
-        with self._lock:
-            if not self._asked:
-                self._held = self._base()
-                self._outside = self._assign(self._held + asked)
-            self._asked.append(asked)
-            self._settle()
+        block = object()
         try:
+            with self._lock:
+                if not self._asked:
+                    self._held = self._base()
+                    self._outside = self._assign(self._held + asked)
+                self._asked[block] = asked
+                self._settle()
             yield
         finally:
             with self._lock:
-                self._asked.remove(asked)
-                self._settle()
+                if self._asked.pop(block, None) is not None:  # Ctrl-C may come before it is inside
+                    self._settle()
 
     def _settle(self) -> None:
-        inside = self._held + self._combine(self._asked) if self._asked else self._outside
-        self._assign(min(self._outside, inside))
+        while True:
+            asked = list(self._asked.values())
+            inside = self._held + self._combine(asked) if asked else self._outside
+            self._assign(min(self._outside, inside))
+            if asked == list(self._asked.values()):
+                return
 
 
 _here = threading.local()

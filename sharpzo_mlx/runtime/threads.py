@@ -146,7 +146,7 @@ class KeptThreads(AbstractContextManager[None]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a dropped generator may leave wherever Python collects garbage
         self._inside = 0
         self._before: list[tuple[BlasLibrary, int]] = []
 

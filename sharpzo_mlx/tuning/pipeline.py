@@ -25,7 +25,8 @@ from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import Features, relay
-from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.files import expand, refuse_empty
+from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.loss import score_logits
 from sharpzo_mlx.prompts.ensemble import check_lengths, template_features
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
@@ -128,12 +129,13 @@ def tune_steps(
     """
     check_arguments(clip, config)
     refuse_empty(dataset)
-    dataset, place = Path(dataset).expanduser(), Path(output).expanduser() if output else None
+    dataset, place = expand(dataset), expand(output) if output else None
     folder = run_folder(clip, dataset, config, output=place, resume=resume)
-    with locked(folder), limits.bounded_cache(config.memory_budget if config else None):
+    with locked(folder):
         run, images = open_run(clip, dataset, config, folder=folder, resume=resume)
         run.hold()
-        yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
+        with limits.bounded_cache(allowed_memory(run.config.memory_budget)):
+            yield from _carry_out(clip, run, images) if not run.finished else (Done(run),)
 
 
 def check_arguments(clip: object, config: object) -> None:
