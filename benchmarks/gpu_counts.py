@@ -140,7 +140,7 @@ def _problem(objective: Objective, classes: int) -> Problem:
     labels = np.arange(SHOTS * classes) // SHOTS
     names = tuple(map(str, range(classes)))
     val = Features(objective.embeddings, labels, tuple(names[k] for k in labels), names, names)
-    return Problem(objective, val, None, 100.0, names, names, "a photo of a {}.", None)
+    return Problem(objective, val, None, 100.0, names, names, "a photo of a {}.", None, None)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """`sharpzo-mlx predict RUN IMAGE...`: prints the most probable labels of each image, with their probabilities.
 
 Prints a line an image, or `--json`, or `--csv` with a row a label. With `--reject` an image unlike the labelled ones is
-none of the classes. An image that cannot be read is named on stderr (and in the JSON and CSV) and does not stop the
-others.
+none of the classes; with `--multi-label` each label of a SigLIP has a probability of its own. An image that cannot be
+read is named on stderr (and in the JSON and CSV) and does not stop the others.
 
 >>> sharpzo-mlx predict runs/pets-clip-0 a.jpg b.png --top 3  # doctest: +SKIP
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REJECT_HELP = (
     "Say `none of them` of images unlike the labelled ones; about this share of the labelled kind is turned away too."
 )
+MULTI_LABEL_HELP = "All labels likelier than not, each by itself; --top does not count then. SigLIP models only."
 COVERAGE_HELP = "Labels per image: as many as needed to hold the right one this often; --top does not count then."
 
 
@@ -36,6 +37,7 @@ COVERAGE_HELP = "Labels per image: as many as needed to hold the right one this 
 @click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels per image.")
 @click.option("--reject", type=float, metavar="RATE", help=REJECT_HELP)
 @click.option("--set-coverage", "coverage", type=float, metavar="SHARE", help=COVERAGE_HELP)
+@click.option("--multi-label", is_flag=True, help=MULTI_LABEL_HELP)
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print path,label,probability,error,rejected on stdout.")
@@ -46,6 +48,7 @@ def predict_command(
     top: int,
     reject: float | None,
     coverage: float | None,
+    multi_label: bool,
     model: Path | None,
     as_json: bool,
     as_csv: bool,
@@ -58,7 +61,9 @@ def predict_command(
     style = at_most_one(json=as_json, csv=as_csv)
     clip = None if model is None else handle.load(model)
     found = run.Run.load(run_folder)
-    predictions = prediction.predict(found, list(images), top=top, clip=clip, reject=reject, coverage=coverage)
+    predictions = prediction.predict(
+        found, list(images), top=top, clip=clip, reject=reject, coverage=coverage, multi_label=multi_label
+    )
     {"json": _print_json, "csv": _print_csv}.get(style or "", _print_lines)(predictions)
     for one in predictions:
         if one.error:

@@ -24,13 +24,15 @@ from sharpzo_mlx import reading
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
 
-from . import apple_names, card, kinds, mobileclip, open_clip_config, open_clip_names, wrapped_names
+from . import apple_names, card, kinds, mobileclip, open_clip_config, open_clip_names, siglip_names, wrapped_names
 from .architectures import Told
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
@@ -109,6 +111,7 @@ def convert(
     folder = _choose_output(source, output, force=force)
     found = find(DEFAULT_MODEL if source is None else source, told=told, progress=progress)
     config, weights, ours = _model(found, None if dtype is None else DTYPES[dtype])
+    quantise = _spare_convolutions(config, quantise)
     tokenizer = _tokenizer(found, config)
     if not config.text.causal:  # its words see the padding
         config = replace(config, text=replace(config.text, pad_token_id=tokenizer.pad_id))
@@ -170,9 +173,12 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
         given = _rename(found, given, apple_names.rename)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
-    if open_clip_names.has_open_clip_names(given):
+    if config.siglip:
+        given = siglip_names.rename(given)
+    elif open_clip_names.has_open_clip_names(given):
         given = _rename(found, given, open_clip_names.rename)
-    _drop_bias(given, found.weights[0])
+    if not config.siglip:
+        _drop_bias(given, found.weights[0])
     if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
         given[LOGIT_SCALE] = scale.reshape(())
     return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
@@ -206,8 +212,9 @@ def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     except UserError as error:
         raise UserError(f"{found.folder}: {error}") from error
     if not isinstance(described.get("preprocessor"), dict):
+        kind = "SigLIP" if config.siglip else "CLIP"
         logging.getLogger("sharpzo_mlx").warning(
-            f"{found.folder}: no preprocessor_config.json; using CLIP's own preprocessing at "
+            f"{found.folder}: no preprocessor_config.json; using {kind}'s own preprocessing at "
             f"{config.vision.image_size} pixels"
         )
     return config
@@ -231,10 +238,10 @@ def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, A
 def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     """Return the folder's tokenizer, or CLIP's own where the checkpoint has none."""
     if found.own_tokenizer:
-        return Tokenizer.from_folder(found.folder, config.text)
+        return read_tokenizer(found.folder, config.text)
     openai = found.config is None or found.open_clip
     vocabulary = clip_vocabulary(padding=FIRST_TOKEN) if openai else clip_vocabulary()
-    if config.text.vocab_size != len(vocabulary.tokens):
+    if config.siglip or config.text.vocab_size != len(vocabulary.tokens):
         raise UserError(
             f"{found.weights[0]}: no tokenizer.json beside it, and its text tower knows {config.text.vocab_size} "
             f"tokens, not CLIP's {len(vocabulary.tokens)}; give a folder with its tokenizer"
@@ -242,6 +249,14 @@ def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     if not openai:
         notify(f"{found.folder}: no tokenizer; using CLIP's own vocabulary")
     return Tokenizer(replace(vocabulary, context_length=config.text.max_position_embeddings))
+
+
+def _spare_convolutions(config: CLIPConfig, quantise: Quantisation | None) -> Quantisation | None:
+    """Return the settings without the image tower where that is a FastViT, which has no transformer layers."""
+    if quantise is None or not quantise.vision or not isinstance(config.vision, FastViTConfig):
+        return quantise
+    notify("--quantize-vision: the image tower is a FastViT, whose convolutions are left alone")
+    return replace(quantise, vision=False)
 
 
 def _quantised(found: Source, plain: Model, quantise: Quantisation) -> Model:

@@ -68,11 +68,11 @@ def _channels_last(kernel: mx.array, expected: tuple[int, ...]) -> mx.array:
 def _check_names(given: Collection[str], expected: Collection[str]) -> None:
     missing, unused = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unused:
-        raise UserError(_other_model(given) or _difference(missing, unused))
+        raise UserError(_other_model(given, expected) or _difference(missing, unused))
 
 
-def _other_model(given: Collection[str]) -> str | None:
-    """Return what the file is instead of a CLIP, as far as its names say so, or None."""
+def _other_model(given: Collection[str], expected: Collection[str]) -> str | None:
+    """Return what the file is instead of the model that is expected, as far as its names say so, or None."""
 
     def some(*prefixes: str) -> bool:
         return any(name.startswith(prefixes) for name in given)
@@ -81,8 +81,8 @@ def _other_model(given: Collection[str]) -> str | None:
         return "it is a CoCa, not a CLIP; give a CLIP checkpoint, such as openai/clip-vit-base-patch16"
     if some("blocks.", "patch_embed.", "cls_token", "attn_pool.", "stages.", "stem."):
         return f"it is timm's image tower alone; {TIMM_REMEDY}"
-    if some("vision_model.head.", "text_model.head.") or "logit_bias" in given:
-        return "it is a SigLIP, not a CLIP; give a CLIP checkpoint, such as openai/clip-vit-base-patch16"
+    if (some("vision_model.head.", "text_model.head.") or "logit_bias" in given) and "logit_bias" not in expected:
+        return "it holds a SigLIP's weights, but config.json describes another model; download both again"
     if some("vision_model.") and not some("text_model."):
         return f"only CLIP's image tower; {BOTH_TOWERS}"
     if some("text_model.") and not some("vision_model."):

@@ -16,15 +16,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sharpzo_mlx.clip.config import RESNET
+from sharpzo_mlx.clip.config import SIGLIP
+from sharpzo_mlx.clip.tower_config import RESNET
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
-from . import mobileclip
+from . import mobileclip, siglip_config
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
 SUPPORTED = "supported are CLIP's ViT and ResNet towers, such as timm/vit_base_patch16_clip_224.openai"
+HALF = [0.5, 0.5, 0.5]  # mean and standard deviation of SigLIP's pixels
+SIGLIP_FIELDS = ("no_causal_mask", "pool_type", "proj_bias")  # checked by `siglip_config`
 
 # the values of fields where any other value is another network; training's own fields have no effect here
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -99,10 +102,12 @@ def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
             the quick GELU whether the file says so or not.
 
     Raises:
-        UserError: the model is a CoCa, a SigLIP, or has a tower that we do not have; the error names it.
+        UserError: the model is a CoCa, or has a tower that we do not have; the error names it.
     """
     model = _section(given, "model_cfg")
     vision, text = _section(model, "vision_cfg"), _section(model, "text_cfg")
+    if siglip_config.is_siglip(vision, text):
+        return _translate_siglip(given, model, vision, text)
     _refuse_others(model, vision, text)
     quick = bool(model.get("quick_gelu")) or name.endswith(".openai")
     for kind, section in (("vision_cfg", vision), ("text_cfg", text)):
@@ -115,6 +120,23 @@ def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
     }
     size = described["vision_config"]["image_size"]
     return described | {"preprocessor": _preprocessor(_optional(given, "preprocess_cfg"), size)}
+
+
+def _translate_siglip(
+    given: Mapping[str, Any], model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]
+) -> dict[str, Any]:
+    siglip_config.check_text(text)
+    siglip_config.check_vision(vision)
+    _refuse_fields("text_cfg", {name: value for name, value in text.items() if name not in SIGLIP_FIELDS})
+    tower = siglip_config.find_tower(str(vision.get("timm_model_name") or ""))
+    tower["image_size"] = _square(vision.get("image_size", tower["image_size"]))
+    prepared = {"mean": HALF, "std": HALF, "resize_mode": "squash"} | _optional(given, "preprocess_cfg")
+    return {
+        "model_type": SIGLIP,
+        "text_config": _text(text, quick=False) | {"projection_size": _number(model, "embed_dim", None)},
+        "vision_config": tower,
+        "preprocessor": _preprocessor(prepared, tower["image_size"]),
+    }
 
 
 def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -142,11 +164,8 @@ def _number(given: Mapping[str, Any], name: str, default: int | float | None) ->
 def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> None:
     """Refuse other kinds of models, by their names."""
     tower, words = str(vision.get("timm_model_name") or ""), str(text.get("hf_model_name") or "")
-    tokenizer = str(text.get("hf_tokenizer_name") or "")
     if "multimodal_cfg" in model:
         raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
-    if "siglip" in f"{tower} {tokenizer}".lower():
-        raise UserError(f"it is a SigLIP, not a CLIP; {SUPPORTED}")
     if tower and tower not in mobileclip.TOWERS:
         kind = "FastViT" if tower.startswith("fastvit") else "timm"
         raise UserError(f"its image tower is the {kind} network {tower[:60]!r}, which is not supported; {SUPPORTED}")
@@ -200,11 +219,15 @@ def _text(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     }
 
 
+def _square(size: Any) -> int:
+    size = size[0] if isinstance(size, list) and len(set(map(str, size))) == 1 else size
+    pixels: int = _number({"image_size": size}, "image_size", None)
+    return pixels
+
+
 def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
     timm = mobileclip.translate_vision(section) if section.get("timm_model_name") else {}
-    size, layers = section.get("image_size", timm.get("image_size", 224)), section.get("layers", 12)
-    size = size[0] if isinstance(size, list) and len(set(map(str, size))) == 1 else size
-    size = _number({"image_size": size}, "image_size", None)
+    size, layers = _square(section.get("image_size", timm.get("image_size", 224))), section.get("layers", 12)
     if timm:
         return timm | {"image_size": size}
     width, head = _number(section, "width", 768), max(1, _number(section, "head_width", HEAD))

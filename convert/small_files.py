@@ -16,7 +16,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
 CLIP_WORDS = 49408
 
 

@@ -29,6 +29,7 @@ from .huggingface import to_mlx
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 LOGIT_SCALE = "logit_scale"
+LOGITS = (LOGIT_SCALE, "logit_bias")  # they scale and shift every logit: always float32
 
 
 def name_of(dtype: mx.Dtype) -> str:
@@ -94,8 +95,8 @@ def bring_to_layout(
         laid_out.clear()
         given.clear()  # nothing else may hold a tensor, or none could be freed once it is cast
         common = _common_dtype(weights, where) if dtype is None else dtype
-        for name in weights:  # the logit scale keeps a dtype of its own
-            weights[name] = settle(weights[name], name, dtype if name == LOGIT_SCALE else common)
+        for name in weights:  # the logits' factor and summand keep a dtype of their own
+            weights[name] = settle(weights[name], name, dtype if name in LOGITS else common)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return weights
@@ -104,9 +105,7 @@ def bring_to_layout(
 def _common_dtype(weights: Mapping[str, mx.array], where: Path) -> mx.Dtype:
     """Return the one dtype of a checkpoint's weights, or float32, which holds all others exactly, where they differ."""
     floating = (
-        array.dtype
-        for name, array in weights.items()
-        if name != LOGIT_SCALE and mx.issubdtype(array.dtype, mx.floating)
+        array.dtype for name, array in weights.items() if name not in LOGITS and mx.issubdtype(array.dtype, mx.floating)
     )
     dtypes = sorted(set(floating), key=str)
     if len(dtypes) == 1:
@@ -132,17 +131,17 @@ def settle(array: mx.array, name: str, dtype: mx.Dtype | None) -> mx.array:
 
     Args:
         array: the weight, of any shape.
-        name: the weight's name; the logit scale becomes float32, since its exponential scales every logit.
+        name: the weight's name; the logits' factor and summand become float32.
         dtype: the dtype to cast to; None keeps the array's own.
 
     Raises:
         UserError: the file or the cast gives NaN or infinity, or the file has whole numbers where weights belong.
     """
     if not mx.issubdtype(array.dtype, mx.floating):
-        if name.endswith((".weight", ".bias", LOGIT_SCALE)) and array.dtype != mx.uint32:  # uint32: quantised
+        if name.endswith((".weight", ".bias", ".probe", *LOGITS)) and array.dtype != mx.uint32:  # uint32: quantised
             raise UserError(f"{one_line(name)} holds {array.dtype}, not floating numbers; use the original checkpoint")
         return array
-    wanted = array.dtype if dtype is None else mx.float32 if name == LOGIT_SCALE else dtype
+    wanted = array.dtype if dtype is None else mx.float32 if name in LOGITS else dtype
     cast = array.astype(wanted)
     if all_finite(cast):
         return cast

@@ -64,7 +64,7 @@ FAILURES: dict[str, tuple[Callable[[Path], object], str]] = {
         "not floating numbers",
     ),
     "truncated": (cut, r"model\.safetensors: .*cut short"),
-    "siglip": (reconfigure(model_type="siglip"), "siglip"),
+    "siglip": (reconfigure(model_type="siglip2"), "NaFlex"),
     "vision model": (reconfigure(model_type="clip_vision_model"), "image tower"),
     "config of another": (reconfigure(projection_dim=9), "config.json asks for"),
     "no config": (remove("config.json"), "no config.json"),

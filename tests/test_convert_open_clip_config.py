@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from open_clip_models import MODELS, TIMM
 
-from sharpzo_mlx.clip.config import ResNetConfig
+from sharpzo_mlx.clip.tower_config import ResNetConfig
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.convert.open_clip_config import config_from_shapes, translate_config
 from sharpzo_mlx.errors import UserError

@@ -19,8 +19,9 @@ from sharpzo_mlx.tuning.search import Search
 PACKAGE = Path(__file__).resolve().parents[1] / "sharpzo_mlx"
 FOLDERS = ("clip", "comparison", "demo", "features", "heads", "objective", "prompts", "report", "runtime", "tuning")
 MIXED = {  # files that multiply with MLX too -> their products in NumPy
-    "clip/cpu_layers.py": 1, "comparison/methods/guarded_heads.py": 1, "heads/fit.py": 3, "heads/guard.py": 1,
-    "objective/loss.py": 1, "prompts/shared_prefix_cpu.py": 6, "runtime/precision.py": 2,
+    "clip/cpu_layers.py": 3, "clip/cpu_pool.py": 3, "comparison/methods/guarded_heads.py": 1,
+    "heads/fit.py": 3, "heads/guard.py": 1, "objective/loss.py": 1, "prompts/shared_prefix_cpu.py": 6,
+    "runtime/precision.py": 2,
 }  # fmt: skip
 
 

@@ -22,9 +22,11 @@ from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.cpu_convolutions import Depthwise
 from sharpzo_mlx.clip.fastvit import Depthwise as GraphDepthwise
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.convert import Quantisation
+from sharpzo_mlx.convert import Quantisation, convert
 from sharpzo_mlx.convert.open_clip_names import rename
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.prompts.text_features import specialise_text_tower
+from sharpzo_mlx.prompts.tokens import tokenise_prompts
 
 
 def load_golden(name: str) -> tuple[dict[str, mx.array], np.ndarray]:
@@ -87,6 +89,34 @@ def test_half_weights_are_computed_in_float32(golden: Golden, tmp_path: Path, ti
     found = np.array(clip.encode_pixels(golden_pixels(config.vision.image_size)))
     assert clip.image_precision == "float32"
     np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", FASTVITS)
+def test_texts_without_a_mask_are_the_same_in_numpy(name: str, tmp_path: Path, tiny_tokenizer: str) -> None:
+    config, weights = CLIPConfig.from_dict(describe(name)), load_golden(name)[0]
+    save_model(tmp_path / "m", config, with_texts(config, weights), tiny_tokenizer, "random")
+    clip, texts = sz.load(tmp_path / "m"), ["a photo of a cat", "a small dog on the sofa"]
+    wanted = np.array(clip.text().text_features(clip.tokenizer(texts)))
+    np.testing.assert_allclose(np.array(clip.encode_texts(texts)), wanted, atol=1e-5)
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-3
+    tokens = tokenise_prompts(clip.tokenizer, "a photo of a {}", ["cat", "small dog"])
+    text = specialise_text_tower(clip.text_model(), clip.text().text_projection, tokens)
+    assert text.cpu is not None
+    contexts = 0.1 * mx.random.normal((3, len(tokens.prefix), config.text.hidden_size), key=mx.random.key(2))
+    graph = np.array(text.class_features(contexts))
+    np.testing.assert_allclose(text.cpu.class_features(np.array(contexts)), graph, atol=1e-5)
+
+
+def test_quantising_the_image_tower_says_that_convolutions_stay(
+    tmp_path: Path, tiny_tokenizer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, weights = CLIPConfig.from_dict(describe("squeezed")), load_golden("squeezed")[0]
+    save_model(tmp_path / "m", config, with_texts(config, weights), tiny_tokenizer, "random")
+    report = convert(tmp_path / "m", tmp_path / "q", quantise=Quantisation(bits=8, group_size=32, vision=True))
+    said = [record.getMessage() for record in caplog.records if "FastViT" in record.getMessage()]
+    assert said == ["--quantize-vision: the image tower is a FastViT, whose convolutions are left alone"]
+    assert report.image_cosines is None
+    assert report.text_cosines is not None
 
 
 def test_quantising_leaves_convolutions_alone() -> None:

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from sharpzo_mlx.clip.config import ImageConfig, ResNetConfig
+from sharpzo_mlx.clip.cpu_text import encode_ids
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.tower_config import ImageConfig, ResNetConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 IMAGE_BATCH = 32  # on the CPU
@@ -105,7 +106,7 @@ def encode_texts(model: CLIPModel, tokenizer: Tokenizer, texts: Sequence[str]) -
 def _text_features(model: CLIPModel, tokenizer: Tokenizer, texts: Sequence[str], size: int) -> mx.array:
     ids = tokenizer(list(texts))
     if on_cpu():
-        return model.text_features(ids)
+        return model.text_features(ids) if model.text_model.config.causal else encode_ids(model, ids)
     return model.text_features(pad_rows(_lengthen(model, tokenizer, ids), size))[: len(texts)]
 
 

@@ -21,13 +21,14 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from sharpzo_mlx.clip.config import CLIPConfig, VisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.dtypes import STORED, computed_dtype, has_bfloat16
 from sharpzo_mlx.clip.fingerprint import fingerprint_of, fingerprint_of_file
 from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.shapes import compare_sizes
+from sharpzo_mlx.clip.tower_config import VisionConfig
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError, notify, one_line, shown
 from sharpzo_mlx.files import atomic_path, atomic_write
@@ -37,8 +38,9 @@ TOWER_PREFIXES = {
     "text": ("text_model.", "text_projection."),
     "vision": ("vision_model.", "visual_projection."),
 }
-SHARED = "logit_scale"
+SHARED, SUMMAND = "logit_scale", "logit_bias"
 MAXIMUM_SCALE = 40.0  # of the logarithm; CLIP's is 4.6, and cosines times its exponential must not overflow
+MAXIMUM_BIAS = 1e6  # SigLIP's is about -17
 NAMED = 3  # how many weights an error names
 
 
@@ -93,13 +95,32 @@ def read_logit_scale(folder: str | Path) -> float:
         UserError: the file is missing or damaged, lacks the number, or holds an impossible one.
     """
     path = Path(folder) / WEIGHTS
-    tensors = read_tensors(path)
-    if SHARED not in tensors or tensors[SHARED].size != 1:
-        raise UserError(f"{path}: lacks {SHARED}; convert the checkpoint again")
-    scale = float(np.array(tensors[SHARED].astype(mx.float32)).reshape(()))
+    scale = _read_number(path, SHARED)
     if not abs(scale) <= MAXIMUM_SCALE:
         raise UserError(f"{path}: {SHARED} is {scale:g}, which is no CLIP's; convert the checkpoint again")
     return math.exp(scale)
+
+
+def read_logit_bias(folder: str | Path) -> float | None:
+    """Return the summand of a SigLIP's logits, without reading a tower; None for a CLIP, which has none.
+
+    Raises:
+        UserError: the folder is incomplete or damaged, or the number is an impossible one.
+    """
+    if not load_config(folder).siglip:
+        return None
+    path = Path(folder) / WEIGHTS
+    bias = _read_number(path, SUMMAND)
+    if not abs(bias) <= MAXIMUM_BIAS:
+        raise UserError(f"{path}: {SUMMAND} is {bias:g}, which is no SigLIP's; convert the checkpoint again")
+    return bias
+
+
+def _read_number(path: Path, name: str) -> float:
+    tensors = read_tensors(path)
+    if name not in tensors or tensors[name].size != 1:
+        raise UserError(f"{path}: lacks {name}; convert the checkpoint again")
+    return float(np.array(tensors[name].astype(mx.float32)).reshape(()))
 
 
 def build_model(

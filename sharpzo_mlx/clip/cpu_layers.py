@@ -84,6 +84,35 @@ class CPULayer:
         act(hidden)
         x += self.fc2(hidden, buffers.q[:r])
 
+    @host_products()
+    def attend(
+        self, buffers: Buffers, sequences: int, *, heads: int, scale: np.float32, read: Array | None = None
+    ) -> None:
+        """Write the attention within sequences to `buffers.y`; every token sees its whole sequence.
+
+        Args:
+            buffers: `x` holds the states [sequences * T, m]; `q`, `k` and `v` are overwritten.
+            sequences: how many there are.
+            heads, scale: of the attention.
+            read: for each sequence the one token whose attention is computed; None: that of all tokens.
+        """
+        m = buffers.x.shape[1]
+        y = asked = self.norm1.norm(buffers.x, buffers.y)
+        if read is not None:
+            asked = take_tokens(y, read)
+        rows = len(asked)
+        split = (self.q(asked, buffers.q[:rows]), self.k(y, buffers.k), self.v(y, buffers.v))
+        q, k, v = (by_head(part.reshape(sequences, -1, m), heads) for part in split)
+        q *= scale
+        out = by_head(buffers.y[:rows].reshape(sequences, -1, m), heads)
+        np.matmul(softmax(q @ k.swapaxes(-1, -2)), v, out=out)
+
+
+def take_tokens(x: Array, index: Array) -> Array:
+    """Return a copy of one token of each sequence: [p * T, m] and [p] -> [p, m]."""
+    taken: Array = x.reshape(len(index), -1, x.shape[1])[np.arange(len(index)), index]
+    return taken
+
 
 def cpu_layer(layer: EncoderLayer) -> CPULayer:
     """Return the weights of a layer of the network."""

@@ -1,8 +1,9 @@
-"""Compute CLIP's ViT image tower in NumPy, for MLX's CPU device: pixels to unit-norm features.
+"""Compute the ViT image towers of CLIP and SigLIP in NumPy, for MLX's CPU device: pixels to unit-norm features.
 
-The network is that of `clip.vision` (Radford et al., arXiv 2103.00020, section 2.4). Only the class token of the last
-layer is read, so that layer computes one query and one row of the MLP for each image. Each core takes a few images at
-a time. `cpu_layers` says why NumPy is faster there.
+The networks are those of `clip.vision`. Only the class token of CLIP's last layer is read (Radford et al., arXiv
+2103.00020, section 2.4), so that layer computes one query and one row of the MLP for each image. A SigLIP's last layer
+is computed whole, and its attention pooling has one query. Each core takes a few images at a time. `cpu_layers` says
+why NumPy is faster there.
 
     features = CPUVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, cpu_layer, take_tokens
 from sharpzo_mlx.clip.cpu_patches import CutPatches
+from sharpzo_mlx.clip.cpu_pool import CPUPool
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
 from sharpzo_mlx.images.load import normalise
 from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread, workers
@@ -30,16 +32,19 @@ class CPUVision:
 
     def __init__(self, model: CLIPModel) -> None:
         tower = model.vision_model
-        assert isinstance(tower, VisionModel), "a ResNet has no layers of this kind"
+        assert isinstance(tower, VisionModel | PooledVisionModel), "a ResNet has no layers of this kind"
         config, embeddings = tower.config, tower.embeddings
         self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)
         self.cut = CutPatches(embeddings.patch_embedding)
-        self.start, self.positions = array(embeddings.class_embedding), array(embeddings.position_embedding.weight)
-        self.first = affine(tower.pre_layrnorm) if "pre_layrnorm" in tower else None
-        self.last = affine(tower.post_layernorm)
+        self.positions, self.last = array(embeddings.position_embedding.weight), affine(tower.post_layernorm)
+        if isinstance(tower, VisionModel):
+            self.start, self.pool = array(tower.embeddings.class_embedding), None
+            self.first = affine(tower.pre_layrnorm) if "pre_layrnorm" in tower else None
+            self.projection = affine(model.visual_projection)
+        else:
+            self.pool = CPUPool(tower.head)
         self.layers = [cpu_layer(layer) for layer in tower.encoder.layers]
-        self.projection = affine(model.visual_projection)
         layer = tower.encoder.layers[0]
         self.heads, self.scale = layer.self_attn.num_heads, np.float32(layer.self_attn.scale)
         self.act = in_place(layer.mlp.activation)
@@ -63,32 +68,38 @@ class CPUVision:
             pixels = normalise(pixels, self.preprocessor)
         p, (tokens, m) = len(pixels), self.positions.shape
         buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
+        patches = self.cut(pixels)
+        features = self._read_start(buffers, patches) if self.pool is None else self._pool(buffers, patches, self.pool)
+        features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
+        return features
+
+    def _read_start(self, buffers: Buffers, patches: Array) -> Array:
+        """Return the projected class tokens [p, D] of patches [p, T - 1, m]."""
+        p, tokens, m = len(patches), len(self.positions), patches.shape[-1]
         x = buffers.y.reshape(p, tokens, m)
-        x[:, 0], x[:, 1:] = self.start, self.cut(pixels)
+        x[:, 0], x[:, 1:] = self.start, patches
         x += self.positions
         if self.first:
             self.first.norm(buffers.y, buffers.x)
         else:
             buffers.x, buffers.y = buffers.y, buffers.x
         for layer in self.layers[:-1]:
-            self._attend(layer, buffers, p, tokens)
-            layer.finish(buffers.x, buffers, self.act)
-        self._attend(self.layers[-1], buffers, p, 1)
-        start = np.ascontiguousarray(buffers.x.reshape(p, tokens, m)[:, 0])
+            self._run(layer, buffers, p)
+        first = np.zeros(p, np.intp)
+        self.layers[-1].attend(buffers, p, heads=self.heads, scale=self.scale, read=first)
+        start = take_tokens(buffers.x, first)
         self.layers[-1].finish(start, buffers, self.act)
-        features = self.projection(self.last.norm(start, np.empty_like(start)))
-        features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
-        return features
+        return self.projection(self.last.norm(start, np.empty_like(start)))
 
-    @host_products()
-    def _attend(self, layer: CPULayer, buffers: Buffers, p: int, rows: int) -> None:
-        """Write the attention of the first `rows` tokens of each of p images to the first rows of `buffers.y`."""
-        tokens, m = len(buffers.x) // p, buffers.x.shape[1]
-        y = layer.norm1.norm(buffers.x, buffers.y)
-        asked = y if rows == tokens else np.ascontiguousarray(y.reshape(p, tokens, m)[:, :rows]).reshape(-1, m)
-        split = (layer.q(asked, buffers.q[: p * rows]), layer.k(y, buffers.k), layer.v(y, buffers.v))
-        q, k, v = (by_head(part.reshape(p, -1, m), self.heads) for part in split)
-        q *= self.scale
-        np.matmul(
-            softmax(q @ k.swapaxes(-1, -2)), v, out=by_head(buffers.y[: p * rows].reshape(p, rows, m), self.heads)
-        )
+    def _pool(self, buffers: Buffers, patches: Array, pool: CPUPool) -> Array:
+        """Return the pooled states [p, m] of patches [p, T, m]."""
+        p, tokens, m = patches.shape
+        np.add(patches, self.positions, out=buffers.x.reshape(p, tokens, m))
+        for layer in self.layers:
+            self._run(layer, buffers, p)
+        return pool(self.last.norm(buffers.x, buffers.y), p)
+
+    def _run(self, layer: CPULayer, buffers: Buffers, p: int) -> None:
+        """Apply a layer to all tokens of p images."""
+        layer.attend(buffers, p, heads=self.heads, scale=self.scale)
+        layer.finish(buffers.x, buffers, self.act)

@@ -26,6 +26,7 @@ from sharpzo_mlx.clip.checkpoint import (
     image_precision,
     load_config,
     load_model,
+    read_logit_bias,
     read_logit_scale,
 )
 from sharpzo_mlx.clip.config import CLIPConfig
@@ -35,6 +36,7 @@ from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.finite import check_rows
 from sharpzo_mlx.clip.model import CLIPModel, ImageTower
 from sharpzo_mlx.clip.resnet import ResNetModel
+from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
 from sharpzo_mlx.clip.vocabulary import read_json
@@ -70,7 +72,7 @@ class Clip:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; it is read once."""
-        return Tokenizer.from_folder(self.folder, self.config.text)
+        return read_tokenizer(self.folder, self.config.text)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -118,6 +120,11 @@ class Clip:
     def logit_scale(self) -> float:
         """The factor of cosines before the softmax: exp of the checkpoint's number, which is read alone."""
         return read_logit_scale(self.folder)
+
+    @cached_property
+    def logit_bias(self) -> float | None:
+        """The summand of a SigLIP's logits, which makes their logistic function a probability; None for a CLIP."""
+        return read_logit_bias(self.folder)
 
     @property
     def image_batch(self) -> int:
@@ -190,7 +197,7 @@ class Clip:
         """Return the features of whole texts, in order.
 
         Args:
-            texts: one prompt, or several, such as "a photo of a dog.", at most 77 tokens each.
+            texts: one prompt, or several, such as "a photo of a dog.", at most as long as the text tower reads.
 
         Returns:
             Features [n, D], float32, unit norm, evaluated.

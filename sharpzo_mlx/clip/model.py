@@ -1,4 +1,4 @@
-"""The CLIP network: two towers, their projections into one space, and the scale of its cosines.
+"""The network of a CLIP or SigLIP: two towers, their projections into one space, and the scale of its cosines.
 
 The attribute tree is the checkpoint's key tree. A model can be built with one tower alone: tuning needs no image tower,
 and encoding images needs no text tower. Features are cast to float32 before they are normalised, whatever the weights'
@@ -16,18 +16,19 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.config import CLIPConfig, ConvStemConfig, ImageConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
-from sharpzo_mlx.clip.vision import VisionModel
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, ImageConfig, ResNetConfig, SigLIPVisionConfig
+from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
 from sharpzo_mlx.images.load import CHANNEL_STARTS, levels, normalise
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 TOWERS = ("text", "vision")
-ImageTower: TypeAlias = VisionModel | ResNetModel | FastViTModel
+ImageTower: TypeAlias = VisionModel | PooledVisionModel | ResNetModel | FastViTModel
 
 
 def unit_norm(features: mx.array) -> mx.array:
@@ -48,7 +49,10 @@ def normalise_on_device(pictures: mx.array, config: PreprocessorConfig) -> mx.ar
 
 
 class CLIPModel(nn.Module):
-    """A CLIP with both towers or one; the attributes of a tower that is not in `towers` are absent."""
+    """A CLIP or SigLIP with both towers or one; the attributes of a tower that is not in `towers` are absent.
+
+    A SigLIP has `logit_bias`, the summand of its logits; its image tower ends in the joint space without a projection.
+    """
 
     text_model: TextModel
     vision_model: ImageTower
@@ -58,12 +62,15 @@ class CLIPModel(nn.Module):
         self.config = config
         if "text" in towers:
             self.text_model = TextModel(config.text)
-            self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
+            self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=config.siglip)
         if "vision" in towers:
             self.vision_model = _image_tower(config.vision)
-            bias = _projects_with_bias(config.vision)
-            self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=bias)
+            if not config.siglip:
+                bias = _projects_with_bias(config.vision)
+                self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=bias)
         self.logit_scale = mx.zeros(())
+        if config.siglip:
+            self.logit_bias = mx.zeros(())
 
     def text_features(self, input_ids: mx.array) -> mx.array:
         """Return the features [B, projection_dim] (float32, unit length) of token ids [B, T] from the tokenizer."""
@@ -88,12 +95,15 @@ class CLIPModel(nn.Module):
             raise ValueError(f"pixels are {pixels.shape[1:]} an image, the image tower takes {expected}")
         if pixels.dtype == mx.uint8:
             pixels = normalise_on_device(pixels, self.config.preprocessor)
-        return unit_norm(self.visual_projection(self.vision_model(pixels)))
+        pooled = self.vision_model(pixels)
+        return unit_norm(self.visual_projection(pooled) if "visual_projection" in self else pooled)
 
 
 def _image_tower(vision: ImageConfig) -> ImageTower:
     if isinstance(vision, FastViTConfig):
         return FastViTModel(vision)
+    if isinstance(vision, SigLIPVisionConfig):
+        return PooledVisionModel(vision)
     return ResNetModel(vision) if isinstance(vision, ResNetConfig) else VisionModel(vision)
 
 

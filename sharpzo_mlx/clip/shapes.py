@@ -16,8 +16,9 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
+from sharpzo_mlx.clip.tower_config import ResNetConfig, SigLIPVisionConfig
 from sharpzo_mlx.errors import UserError
 
 LAYER = re.compile(
@@ -63,9 +64,11 @@ def _sizes(config: CLIPConfig) -> list[tuple[str, int, str]]:
         return [*sizes, *_fastvit_sizes(vision)]
     if isinstance(vision, ResNetConfig):
         return [*sizes, ("vision_config.width", vision.width, "vision_model.bn3.weight")]
+    pooled = isinstance(vision, SigLIPVisionConfig)
+    of_width = "post_layernorm.weight" if pooled else "embeddings.class_embedding"
     return [
         *sizes,
-        ("vision_config.hidden_size", vision.hidden_size, "vision_model.embeddings.class_embedding"),
+        ("vision_config.hidden_size", vision.hidden_size, f"vision_model.{of_width}"),
         ("vision_config.intermediate_size", vision.intermediate_size, f"vision_model.{layer}"),
     ]
 

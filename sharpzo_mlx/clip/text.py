@@ -2,7 +2,8 @@
 
 Every position sees only itself and earlier positions, and only the end-of-text position is read. So positions beyond
 the longest text of a batch are never computed, and a prompt can consist of vectors that belong to no token (SharpZO,
-arXiv 2506.20990, section 3). A tower without the causal mask sees the padding, and gets all of it.
+arXiv 2506.20990, section 3). A tower without the causal mask sees the padding, and gets all of it; a SigLIP's is read
+at its last position.
 
 >>> TextModel(TextConfig(hidden_size=64, num_hidden_layers=2))(mx.array([[49406, 320, 49407]])).shape
 (1, 64)
@@ -13,8 +14,8 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import LEGACY_EOS, TextConfig
 from sharpzo_mlx.clip.layers import Encoder
+from sharpzo_mlx.clip.tower_config import LEGACY_EOS, TextConfig
 
 
 class TextEmbeddings(nn.Module):
@@ -52,18 +53,27 @@ class TextModel(nn.Module):
         return rows
 
     def eos_positions(self, input_ids: mx.array) -> mx.array:
-        """Return the position where each text ends, by the checkpoint's own convention.
+        """Return the position where each text is read, by the checkpoint's own convention.
 
         Args:
             input_ids: [B, T].
 
         Returns:
             [B]: the first position of `eos_token_id`; where the config holds the legacy id 2, the first position of
-                the largest id, as transformers reads such configs.
+                the largest id, as transformers reads such configs; in a SigLIP the last position.
         """
+        if self.config.read_at_the_end:
+            return mx.full((input_ids.shape[0],), input_ids.shape[1] - 1, dtype=mx.int32)
         if self.config.eos_token_id == LEGACY_EOS:
             return mx.argmax(input_ids, axis=-1)
         return mx.argmax((input_ids == self.config.eos_token_id).astype(mx.int32), axis=-1)
+
+    def lengthen(self, input_ids: mx.array) -> mx.array:
+        """Return token ids [B, T] with all the padding that a tower without a mask sees; unchanged for a causal one."""
+        if self.config.causal:
+            return input_ids
+        missing = self.config.max_position_embeddings - input_ids.shape[1]
+        return mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)
 
     def from_embeddings(self, x: mx.array, eos: mx.array) -> mx.array:
         """Return the pooled vectors of texts given as embeddings.
@@ -84,7 +94,5 @@ class TextModel(nn.Module):
 
     def __call__(self, input_ids: mx.array) -> mx.array:
         """Return the pooled vectors [B, width] of token ids [B, T] with start and end tokens."""
-        if not self.config.causal:
-            missing = self.config.max_position_embeddings - input_ids.shape[1]
-            input_ids = mx.pad(input_ids, [(0, 0), (0, missing)], constant_values=self.config.pad_token_id)
+        input_ids = self.lengthen(input_ids)
         return self.from_embeddings(self.embed(input_ids), self.eos_positions(input_ids))

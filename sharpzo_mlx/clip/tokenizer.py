@@ -18,7 +18,7 @@ import mlx.core as mx
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from sharpzo_mlx.clip.config import TextConfig
+from sharpzo_mlx.clip.tower_config import TextConfig
 from sharpzo_mlx.clip.vocabulary import Vocabulary, read_vocabulary
 from sharpzo_mlx.errors import UserError, shown
 
@@ -31,9 +31,14 @@ class Tokenizer:
     """The tokenizer of a checkpoint; its ids equal those of transformers' CLIPTokenizer.
 
     Attributes:
-        bos_id, eos_id, pad_id: the ids of the start, end and padding tokens.
+        bos_id, eos_id, pad_id: the ids of the start, end and padding tokens; a SigLIP's texts have no start token.
         context_length: the most tokens that the text tower takes, start and end included.
     """
+
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+    context_length: int
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.context_length = vocabulary.context_length
@@ -55,18 +60,18 @@ class Tokenizer:
             UserError: the folder has no tokenizer.json, nor vocab.json and merges.txt, or they hold no CLIP vocabulary.
         """
         vocabulary = read_vocabulary(Path(folder), text)
-        with _in_one_line(f"{folder}: the tokenizer's merges are wrong", "convert it again"):
+        with in_one_line(f"{folder}: the tokenizer's merges are wrong", "convert it again"):
             return cls(vocabulary)
+
+    @property
+    def most_words(self) -> int:
+        """The most tokens that a text may have without its start and end."""
+        return self.context_length - (1 if self.bos_id is None else 2)
 
     def encode_words(self, text: str) -> list[int]:
         """Return the ids of a text of any length, without start and end tokens."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a file name in another encoding, which Python keeps as lone surrogates
-            raise UserError(f"the text {text!r} holds bytes that are no unicode; correct it") from None
-        with _in_one_line(f"the tokenizer cannot split {shown(text)}", "convert the checkpoint again"):
-            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        check_unicode(text)
+        return split_words(self._backend, text)
 
     def encode(self, text: str, *, truncate: bool = False) -> list[int]:
         """Return the ids of a text, between the start and the end token.
@@ -82,13 +87,14 @@ class Tokenizer:
             UserError: the text is too long and `truncate` is false.
         """
         words = self.encode_words(text)
-        most = self.context_length - 2
+        most = self.most_words
         if len(words) > most and not truncate:
             shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
             raise UserError(
                 f"the text {shown!r} has {len(words)} tokens, the model takes {most}: shorten it, or ask for truncation"
             )
-        return [self.bos_id, *words[:most], self.eos_id]
+        start = [] if self.bos_id is None else [self.bos_id]
+        return [*start, *words[:most], self.eos_id]
 
     def __call__(self, texts: Sequence[str], truncate: bool = False) -> mx.array:
         """Encode texts of unequal length as one array.
@@ -118,8 +124,23 @@ class Tokenizer:
         return written
 
 
+def check_unicode(text: str) -> None:
+    """Refuse a file name in another encoding, which Python keeps as lone surrogates, with a UserError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the text {text!r} holds bytes that are no unicode; correct it") from None
+
+
+def split_words(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    """Return the ids that a tokenizer gives for a text, without start and end tokens; UserError if it cannot."""
+    with in_one_line(f"the tokenizer cannot split {shown(text)}", "convert the checkpoint again"):
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+    return ids
+
+
 @contextmanager
-def _in_one_line(fault: str, remedy: str) -> Iterator[None]:
+def in_one_line(fault: str, remedy: str) -> Iterator[None]:
     """Turn an error of `tokenizers` into a UserError; it has no narrower class, and a panic of Rust is no Exception."""
     try:
         yield

@@ -1,7 +1,8 @@
-"""CLIP's ViT image tower: it turns prepared pixels into one vector an image.
+"""The ViT image towers of CLIP and SigLIP: they turn prepared pixels into one vector an image.
 
-A convolution whose stride is its size cuts the image into patches; a class token stands before them, and its last state
-is the result (Radford et al., arXiv 2103.00020, section 2.4). The tower runs once for each image, before tuning starts.
+A convolution whose stride is its size cuts the image into patches. In CLIP a class token stands before them, and its
+last state is the result (Radford et al., arXiv 2103.00020, section 2.4); a SigLIP ends with `attention_pool`. The tower
+runs once for each image, before tuning starts.
 
 >>> VisionModel(VisionConfig(hidden_size=48, num_hidden_layers=2))(mx.zeros((1, 224, 224, 3))).shape
 (1, 48)
@@ -12,9 +13,10 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import ConvStemConfig, VisionConfig
+from sharpzo_mlx.clip.attention_pool import AttentionPool
 from sharpzo_mlx.clip.conv_stem import ConvStem
 from sharpzo_mlx.clip.layers import Encoder
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, SigLIPVisionConfig, VisionConfig
 
 
 class VisionEmbeddings(nn.Module):
@@ -67,3 +69,35 @@ class VisionModel(nn.Module):
         x = self.encoder(self.pre_layrnorm(x) if "pre_layrnorm" in self else x)
         pooled: mx.array = self.post_layernorm(x[:, 0])
         return pooled
+
+
+class PatchEmbeddings(nn.Module):
+    """The patch convolution of a SigLIP, which has a bias, and the position table."""
+
+    def __init__(self, config: SigLIPVisionConfig) -> None:
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.patch_embedding = nn.Conv2d(config.num_channels, width, patch, stride=patch)
+        self.position_embedding = nn.Embedding(config.positions, width)
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """Embed [B, H, W, channels] as [B, patches, width] in the weights' dtype."""
+        patches = self.patch_embedding(pixels.astype(self.patch_embedding.weight.dtype))
+        tokens: mx.array = patches.flatten(1, 2) + self.position_embedding.weight
+        return tokens
+
+
+class PooledVisionModel(nn.Module):
+    """A SigLIP's image tower up to its pooled vector, which no projection follows."""
+
+    def __init__(self, config: SigLIPVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = PatchEmbeddings(config)
+        self.encoder = Encoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = AttentionPool(config)
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """Return the pooled vectors of prepared pixels, as `VisionModel` does."""
+        return self.head(self.post_layernorm(self.encoder(self.embeddings(pixels))))

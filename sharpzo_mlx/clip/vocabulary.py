@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from sharpzo_mlx import reading
-from sharpzo_mlx.clip.config import MOST, TextConfig
+from sharpzo_mlx.clip.config_checks import MOST
 from sharpzo_mlx.clip.tokenizer_files import (
     AddedToken,
     BPEModel,
@@ -33,6 +33,7 @@ from sharpzo_mlx.clip.tokenizer_files import (
     TokenizerFile,
     read_record,
 )
+from sharpzo_mlx.clip.tower_config import TextConfig
 from sharpzo_mlx.errors import UserError, shown
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -83,16 +84,16 @@ def read_vocabulary(folder: Path, text: TextConfig | None = None) -> Vocabulary:
     else:
         raise UserError(f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again")
     names = _special_names(folder, described)
-    added = tuple(_describe_added(token) for token in described.added_tokens)
+    added = tuple(describe_added(token) for token in described.added_tokens)
     tokens = tokens | {token.content: token.id for token in described.added_tokens}
     words, positions = _find_sizes(folder, text)
-    _check_ids(folder, tokens, words)
+    check_ids(folder, tokens, words)
     for role, name in names.items():
         if name not in tokens:
             raise UserError(
                 f"{folder}: the {role} token {shown(name)} is not in the vocabulary; it is no CLIP tokenizer"
             )
-    specials = tuple(_describe_added(AddedToken(name, 0, special=True)) for name in dict.fromkeys(names.values()))
+    specials = tuple(describe_added(AddedToken(name, 0, special=True)) for name in dict.fromkeys(names.values()))
     length = _context_length(folder, positions)
     return Vocabulary(tokens, merges, **names, added=added or specials, context_length=length)
 
@@ -109,7 +110,7 @@ def clip_vocabulary(*, padding: str = EOS) -> Vocabulary:
     letters = _byte_letters()
     words = (*letters, *(letter + END_OF_WORD for letter in letters), *(left + right for left, right in merges))
     tokens = {word: number for number, word in enumerate((*words, BOS, EOS))}
-    added = tuple(_describe_added(AddedToken(name, 0, special=True)) for name in (BOS, EOS))
+    added = tuple(describe_added(AddedToken(name, 0, special=True)) for name in (BOS, EOS))
     names = {"bos": BOS, "eos": EOS, "pad": padding, "unk": EOS}
     return Vocabulary(tokens, merges, **names, added=added, context_length=CONTEXT_LENGTH)
 
@@ -186,7 +187,7 @@ def _find_sizes(folder: Path, text: TextConfig | None) -> tuple[int, int]:
     return min(most, found.vocab_size or most), CONTEXT_LENGTH if positions is None else positions
 
 
-def _check_ids(folder: Path, tokens: Mapping[str, int], words: int) -> None:
+def check_ids(folder: Path, tokens: Mapping[str, int], words: int) -> None:
     """Refuse ids that are no rows of the token table, or not distinct; `tokenizers` takes memory up to the last."""
     for token, number in tokens.items():
         if not 0 <= number < words:
@@ -198,7 +199,7 @@ def _check_ids(folder: Path, tokens: Mapping[str, int], words: int) -> None:
         raise UserError(f"{folder}: its tokenizer gives two tokens one id; download or convert the checkpoint again")
 
 
-def _describe_added(token: AddedToken) -> dict[str, Any]:
+def describe_added(token: AddedToken) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(token).items() if name != "id"}
 
 

@@ -39,6 +39,7 @@ class Problem:
         folders: the names of the K class folders.
         template: the text with one `{}`.
         coarse: why products on this device are too coarse for finite differences of losses, or None.
+        logit_bias: the summand of a SigLIP's logits; None for a CLIP.
     """
 
     objective: Objective
@@ -49,6 +50,7 @@ class Problem:
     folders: tuple[str, ...]
     template: str
     coarse: str | None
+    logit_bias: float | None
 
     def validate(self, w: mx.array) -> Score:
         """Return the accuracy of w [d] on the validation images, and its loss at the best temperature.
@@ -74,6 +76,7 @@ class Problem:
             folders=self.folders,
             logit_scale=self.logit_scale,
             template=self.template,
+            logit_bias=self.logit_bias,
         )
 
 
@@ -134,4 +137,5 @@ def build_problem(
     del tower
     mx.clear_cache()  # frees the token table: from here on only the prompts' rows are needed
     names, folders = train.class_names, train.folders
-    return Problem(objective, val, val_offsets, clip.logit_scale, names, folders, template, coarse)
+    scale, bias = clip.logit_scale, clip.logit_bias
+    return Problem(objective, val, val_offsets, scale, names, folders, template, coarse, bias)

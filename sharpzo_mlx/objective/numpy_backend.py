@@ -12,8 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, image_losses_numpy, mean_losses
-from sharpzo_mlx.prompts.shared_prefix_cpu import SharedPrefixCPU
-from sharpzo_mlx.prompts.text_features import TextFeatures
+from sharpzo_mlx.prompts.text_features import CPUText, TextFeatures
 
 
 class NumPyBackend:
@@ -25,7 +24,7 @@ class NumPyBackend:
         images: the training images.
     """
 
-    def __init__(self, text: TextFeatures, cpu: SharedPrefixCPU, images: LabelledImages) -> None:
+    def __init__(self, text: TextFeatures, cpu: CPUText, images: LabelledImages) -> None:
         self.text, self.cpu, self.images = text, cpu, images
         self.piece_sizes = cpu.piece_sizes
 

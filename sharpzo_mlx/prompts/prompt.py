@@ -11,6 +11,8 @@ from typing import Protocol
 
 import mlx.core as mx
 
+from sharpzo_mlx.errors import UserError
+
 
 class PromptHead(Protocol):
     """A classifier that was learned from images, beside the plain words (see `heads.head.Head`)."""
@@ -38,6 +40,8 @@ class Prompt:
         logit_scale: the factor that turns cosines into logits.
         template: the text with one `{}` that was tuned.
         head: the classifier that was learned from images beside the words, or None.
+        logit_bias: the checkpoint's summand of logits, with which their logistic function is a probability; None for a
+            CLIP, which was not trained for that.
     """
 
     context: mx.array
@@ -49,6 +53,7 @@ class Prompt:
     logit_scale: float
     template: str
     head: PromptHead | None = None
+    logit_bias: float | None = None
 
     def __post_init__(self) -> None:
         """Evaluate the arrays, so that every thread may use them."""
@@ -63,6 +68,27 @@ class Prompt:
     def text_logits(self, embeddings: mx.array) -> mx.array:
         """Return the logits [N, K] of the tuned words alone; evaluated."""
         return _evaluated(self.logit_scale * (embeddings @ self.class_features.T))
+
+    def own_probabilities(self, embeddings: mx.array) -> mx.array:
+        """Return for each class the probability that it fits by itself, whatever the others are; evaluated.
+
+        They are those of the tuned words alone: a head compares classes with one another (Zhai et al., arXiv
+        2303.15343, section 3.2).
+
+        Args:
+            embeddings: image features [N, D] of unit norm.
+
+        Returns:
+            [N, K]; rows do not add up to 1.
+
+        Raises:
+            UserError: the checkpoint has no summand of its logits.
+        """
+        if self.logit_bias is None:
+            raise UserError(
+                "this run's model is a CLIP, whose labels have no probabilities of their own; tune on a SigLIP"
+            )
+        return _evaluated(mx.sigmoid(self.text_logits(embeddings) + self.logit_bias))
 
     def zero_shot_logits(self, embeddings: mx.array) -> mx.array:
         """Return the logits [N, K] before tuning; evaluated."""

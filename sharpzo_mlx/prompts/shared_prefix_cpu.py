@@ -97,7 +97,7 @@ class SharedPrefixCPU:
 
         width, depth = self.suffixes.shape[-1], len(self.layers)
         least = int(WORTH_A_CORE / (24 * width**2 * depth))
-        spread(compute_piece, _cut_pieces(candidates, blocks, size, least=least))
+        spread(compute_piece, cut_pieces(candidates, blocks, size, least=least))
         return features
 
     @property
@@ -207,7 +207,7 @@ class SharedPrefixCPU:
         out += scores[..., :known] @ prefix[1][:, None]
 
 
-def _cut_pieces(candidates: int, blocks: int, size: int, *, least: int) -> list[tuple[slice, slice]]:
+def cut_pieces(candidates: int, blocks: int, size: int, *, least: int) -> list[tuple[slice, slice]]:
     """Cut the work into pieces (candidates, blocks) of at most about ROWS tokens, enough of them for every core.
 
     Pieces of fewer than `least` tokens are not made for the sake of more cores.

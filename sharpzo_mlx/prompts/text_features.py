@@ -11,14 +11,28 @@ from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from sharpzo_mlx.prompts.full_text import FullText
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.text import TextModel
-    from sharpzo_mlx.prompts.shared_prefix_cpu import SharedPrefixCPU
+    from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
     from sharpzo_mlx.prompts.tokens import PromptTokens
+
+
+class CPUText(Protocol):
+    """Class features in NumPy."""
+
+    @property
+    def piece_sizes(self) -> PieceSizes:
+        """The sizes that the memory of a piece of work follows from."""
+        ...
+
+    def class_features(self, contexts: np.ndarray) -> np.ndarray:
+        """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
+        ...
 
 
 class TextFeatures(Protocol):
@@ -35,7 +49,7 @@ class TextFeatures(Protocol):
     rows: int
 
     @property
-    def cpu(self) -> SharedPrefixCPU | None:
+    def cpu(self) -> CPUText | None:
         """The same computation in NumPy, or None where there is none."""
         ...
 

@@ -22,12 +22,12 @@ class PromptTokens:
     """The token ids of the prompts of K classes, split where the class name begins.
 
     Attributes:
-        sos: the start token.
+        sos: the start token; None for a SigLIP, whose texts have none.
         prefix: the n tokens of the template's words before `{}`, without the start token.
         suffixes: for each class the tokens of its name, of the words behind `{}`, and the end token (EOS).
     """
 
-    sos: int
+    sos: int | None
     prefix: tuple[int, ...]
     suffixes: tuple[tuple[int, ...], ...]
 
@@ -47,7 +47,7 @@ def tokenise_prompts(tokenizer: Tokenizer, template: str, class_names: Sequence[
         UserError: no word stands before `{}`, no space separates the name from the word before it, or a prompt is
             longer than the model reads.
     """
-    prefix = tokenizer.encode_words(template.split("{}")[0])
+    prefix = tokenizer.encode_words(template.split("{}")[0].rstrip())
     if not prefix:
         raise UserError(f"template {template!r}: write words before {{}}; they are what is tuned")
     suffixes = []
@@ -55,9 +55,10 @@ def tokenise_prompts(tokenizer: Tokenizer, template: str, class_names: Sequence[
         words = tokenizer.encode_words(template.replace("{}", name))
         if words[: len(prefix)] != prefix:
             raise UserError(f"template {template!r}: put a space before {{}}")
-        if len(words) + 2 > tokenizer.context_length:  # two more: the start and the end token
+        if len(words) > tokenizer.most_words:
+            ends = tokenizer.context_length - tokenizer.most_words
             raise UserError(
-                f"class name {name!r}: its prompt has {len(words) + 2} tokens, the model reads "
+                f"class name {name!r}: its prompt has {len(words) + ends} tokens, the model reads "
                 f"{tokenizer.context_length}; shorten the name or the template"
             )
         suffixes.append((*words[len(prefix) :], tokenizer.eos_id))

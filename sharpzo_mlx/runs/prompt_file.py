@@ -52,6 +52,8 @@ def write_prompt(path: Path, prompt: Prompt) -> None:
         "logit_scale": repr(prompt.logit_scale),
         "template": prompt.template,
     }
+    if prompt.logit_bias is not None:
+        words["logit_bias"] = repr(prompt.logit_bias)
     if prompt.head is not None:
         assert isinstance(prompt.head, Head), "no other kind of head can be read back"
         head, guard = prompt.head, prompt.head.guard
@@ -95,6 +97,7 @@ def read_prompt(path: Path) -> Prompt:
         logit_scale=words.numbers["logit_scale"],
         template=words.template,
         head=_make_head(arrays, words),
+        logit_bias=words.numbers.get("logit_bias"),
     )
 
 
@@ -118,7 +121,8 @@ class _Words:
         lists = [_read_list(name, metadata[name]) for name in ("class_names", "folders")]
         if len(lists[0]) != len(lists[1]) or not lists[0]:
             raise ValueError("its class names are not one for each class folder")
-        numbers = {name: _read_number(name, metadata[name]) for name in names}
+        optional = [name for name in ("logit_bias",) if name in metadata]
+        numbers = {name: _read_number(name, metadata[name]) for name in (*names, *optional)}
         template = checked(Text, metadata["template"], "template")
         return cls(lists[0], lists[1], template, head, numbers)
 
