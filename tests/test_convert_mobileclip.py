@@ -1,14 +1,11 @@
-"""MobileCLIP's checkpoints convert from open_clip's spelling and from Apple's own, and are tuned.
+"""MobileCLIP's checkpoints convert from open_clip's spelling and are tuned.
 
-open_clip and timm make the random models, where they are installed. Apple's spelling is written by renaming theirs;
-that timm reads it back proves the renaming.
+open_clip and timm make the random models, where they are installed; `test_convert_apple` has Apple's own spelling.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from mobileclip_towers import NAMES, describe, make_tower, randomise, tensors_of
+from mobileclip_oracle import TEXT, VISION, check_features, draw_pixels, load_oracle, make_clip
+from mobileclip_towers import NAMES, describe, make_tower, tensors_of
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
@@ -24,16 +22,12 @@ from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import build_model
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.convert import apple_names, convert
+from sharpzo_mlx.convert import convert
 from sharpzo_mlx.convert.open_clip_config import translate_config
 from sharpzo_mlx.convert.open_clip_names import rename
 from sharpzo_mlx.errors import UserError
 
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2, "no_causal_mask": True}
-VISION = {"timm_model_name": "fastvit_mci0", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": None}
-VISION |= {"timm_drop": 0.0, "timm_drop_path": 0.0, "image_size": 256}
 PLAIN = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"}
-TEXTS = ["a photo of a tench.", "two dogs!"]
 PUBLISHED = {  # image tower, joint width
     "MobileCLIP2-S0": ("fastvit_mci0", 512),
     "MobileCLIP-S1": ("fastvit_mci1", 512),
@@ -46,11 +40,7 @@ PUBLISHED = {  # image tower, joint width
 
 @pytest.fixture(scope="module")
 def oracle() -> Any:
-    import oracle_open_clip
-
-    library = oracle_open_clip.load()
-    pytest.importorskip("timm")
-    return library
+    return load_oracle()
 
 
 def torch_features(model: Any, pixels: np.ndarray) -> np.ndarray:
@@ -59,11 +49,6 @@ def torch_features(model: Any, pixels: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         found = model(torch.tensor(pixels.transpose(0, 3, 1, 2))).numpy()
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
-
-
-def draw_pixels(side: int) -> np.ndarray:
-    draw = np.random.default_rng(1)
-    return (draw.normal(size=(3, side, side, 3)) + 3 * draw.normal(size=(3, 1, 1, 3))).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,11 +105,6 @@ def test_every_size_has_open_clips_shapes(oracle: Any, alias: str) -> None:
     assert known.parameters == sum(array.size for array in expected.values())
 
 
-def make_clip(oracle: Any) -> Any:
-    """open_clip's MobileCLIP2-S0 with random weights and a small text tower."""
-    return randomise(oracle.CustomTextCLIP(embed_dim=64, vision_cfg=VISION, text_cfg=TEXT))
-
-
 @pytest.fixture(scope="module")
 def clip_model(oracle: Any) -> Any:
     return make_clip(oracle)
@@ -139,24 +119,6 @@ def source(clip_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": PLAIN}))
     mx.save_safetensors(str(folder / "open_clip_model.safetensors"), tensors_of(clip_model))
     return folder
-
-
-def check_features(folder: Path, model: Any) -> None:
-    import torch
-
-    clip = sz.load(folder)
-    pixels = draw_pixels(256)
-    ids = np.array(clip.tokenizer(TEXTS))
-    ids = np.pad(ids, ((0, 0), (0, 77 - ids.shape[1]))).astype(np.int64)
-    with torch.no_grad():
-        images = model.encode_image(torch.tensor(pixels.transpose(0, 3, 1, 2)), normalize=True).numpy()
-        texts = model.encode_text(torch.tensor(ids), normalize=True).numpy()
-    ours = np.array(clip.encode_pixels(pixels)), np.array(clip.encode_texts(TEXTS))
-    np.testing.assert_allclose(ours[0], images, atol=1e-4)
-    np.testing.assert_allclose(ours[1], texts, atol=1e-4)
-    np.testing.assert_allclose(ours[0] @ ours[1].T, images @ texts.T, atol=1e-4)
-    assert np.abs(images[0] - images[1]).max() > 1e-3
-    assert np.abs(texts[0] - texts[1]).max() > 1e-3
 
 
 def test_features_equal_those_of_open_clip(
@@ -212,119 +174,6 @@ def test_other_towers_are_refused_by_name(change: dict[str, Any], message: str) 
     model = {"embed_dim": 64, "vision_cfg": VISION | change, "text_cfg": TEXT}
     with pytest.raises(UserError, match=message):
         translate_config({"model_cfg": model}, name="x")
-
-
-TO_APPLE = [
-    (r"^stem\.", "patch_embed."),
-    (r"conv_kxk\.", "rbr_conv."),
-    (r"conv_scale\.", "rbr_scale."),
-    (r"identity\.", "rbr_skip."),
-    (r"^final_conv\.", "conv_exp."),
-    (r"large_conv\.", "lkb_origin."),
-    (r"blocks\.(\d+)\.mlp\.", r"blocks.\1.convffn."),
-    (r"se\.fc1\.", "se.reduce."),
-    (r"se\.fc2\.", "se.expand."),
-    (r"layer_scale(_[12])?\.gamma", r"layer_scale\1"),
-    (r"stages\.0\.blocks", "network.0"),
-    (r"stages\.([123])\.downsample", lambda m: f"network.{2 * int(m[1]) - 1}"),
-    (r"stages\.([12])\.blocks", lambda m: f"network.{2 * int(m[1])}"),
-    (r"stages\.3\.pos_emb\.pos_enc", "network.6.pe"),
-    (r"stages\.3\.blocks", "network.7"),
-]
-TEXT_TO_APPLE = [
-    (r"^text\.token_embedding", "text_encoder.embedding_layer"),
-    (r"^text\.positional_embedding", "text_encoder.positional_embedding.pos_embed.pos_embed"),
-    (r"^text\.ln_final", "text_encoder.final_layer_norm"),
-    (r"^text\.text_projection", "text_encoder.projection_layer"),
-    (r"^text\.transformer\.resblocks", "text_encoder.transformer"),
-    (r"\.ln_1\.", ".pre_norm_mha.0."),
-    (r"\.attn\.in_proj_", ".pre_norm_mha.1.qkv_proj."),
-    (r"\.attn\.", ".pre_norm_mha.1."),
-    (r"\.ln_2\.", ".pre_norm_ffn.0."),
-    (r"\.mlp\.c_fc\.", ".pre_norm_ffn.1."),
-    (r"\.mlp\.c_proj\.", ".pre_norm_ffn.4."),
-]
-
-
-def spell(name: str, table: list[tuple[str, Any]]) -> str:
-    for theirs, apples in table:
-        name = re.sub(theirs, apples, name)
-    return name
-
-
-def apples_state(model: Any) -> dict[str, Any]:
-    """A state dict of open_clip's in Apple's spelling."""
-    state = {}
-    for name, value in model.state_dict().items():
-        image = name.removeprefix("visual.trunk.")
-        if image == "head.fc.weight":
-            state["image_encoder.model.head.proj"] = value.T
-        elif image != name and image != "head.fc.bias":
-            state[f"image_encoder.model.{spell(image, TO_APPLE)}"] = value
-        elif image == name:
-            position = name == "text.positional_embedding"
-            state[spell(name, TEXT_TO_APPLE)] = value[None, None] if position else value
-    return state
-
-
-def test_apples_own_file(oracle: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    import torch
-
-    read_back = importlib.import_module("open_clip.convert").convert_state_dict
-    model = make_clip(oracle)
-    with torch.no_grad():
-        model.visual.trunk.head.fc.bias.zero_()
-    state = apples_state(model)
-    model.load_state_dict(read_back(model, state))  # what we wrote is what open_clip takes for Apple's
-    torch.save(state, tmp_path / "mobileclip2_s0.pt")
-    folder = convert(tmp_path / "mobileclip2_s0.pt", tmp_path / "m").folder
-    assert "research only" in caplog.text
-    check_features(folder, model)
-    assert sz.load(folder).config.preprocessor.mean == (0.0, 0.0, 0.0)
-
-
-def test_open_clips_tensors_under_apples_name(oracle: Any, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    model = make_clip(oracle)
-    state = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"state_dict": state}, tmp_path / "mobileclip2_s0.pt")
-    check_features(convert(tmp_path / "mobileclip2_s0.pt", tmp_path / "m").folder, model)
-
-
-def test_apples_vit_is_renamed(oracle: Any) -> None:
-    from timm.models.vision_transformer_hybrid import checkpoint_filter_fn
-
-    tower = make_tower("stem")
-    table = [
-        (r"^patch_embed\.backbone\.(\d)\.conv", r"patch_emb.\1.block.conv"),
-        (r"^patch_embed\.backbone\.(\d)\.bn", r"patch_emb.\1.block.norm"),
-        (r"^norm\.", "post_transformer_norm."),
-        (r"^blocks\.", "transformer."),
-        (r"\.norm1\.", ".pre_norm_mha.0."),
-        (r"\.attn\.qkv\.", ".pre_norm_mha.1.qkv_proj."),
-        (r"\.attn\.proj\.", ".pre_norm_mha.1.out_proj."),
-        (r"\.norm2\.", ".pre_norm_ffn.0."),
-        (r"\.mlp\.fc1\.", ".pre_norm_ffn.1."),
-        (r"\.mlp\.fc2\.", ".pre_norm_ffn.4."),
-        (r"^pos_embed$", "pos_embed.pos_embed.pos_embed"),
-    ]
-    state = {spell(name, table): value for name, value in tower.state_dict().items()}
-    state["pos_embed.pos_embed.pos_embed"] = state["pos_embed.pos_embed.pos_embed"][None]
-    state["classifier.proj"] = state.pop("head.weight").T
-    del state["head.bias"]
-    apples = {f"image_encoder.model.{name}": value for name, value in state.items()}
-    expected = checkpoint_filter_fn(apples, tower)
-    floating = {name: mx.array(value.numpy()) for name, value in apples.items() if value.is_floating_point()}
-    found = apple_names.rename(floating)
-    assert found.keys() == {f"visual.trunk.{name}" for name, value in expected.items() if value.is_floating_point()}
-    for name, value in found.items():
-        np.testing.assert_array_equal(np.array(value), expected[name.removeprefix("visual.trunk.")].numpy())
-
-
-def test_the_first_s0_is_refused_by_name() -> None:
-    mixed = {"text_encoder.transformer.0.token_mixer.mixer.rbr_skip.weight": mx.zeros(1)}
-    with pytest.raises(UserError, match=r"MobileCLIP-S0.*use MobileCLIP2-S0"):
-        apple_names.rename(mixed)
 
 
 def test_it_is_tuned_evaluated_and_predicts(source: Path, photos: Path, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ class _Squeeze:
 class _MLP:
     """The MLP of a block; the bias before it, and the scale behind it, are part of its weights."""
 
+    @host_products()
     def __init__(self, block: fastvit.Block) -> None:
         mlp, scale = block.mlp, array(block.mlp_scale)
         first, second = affine(mlp.fc1), affine(mlp.fc2)
