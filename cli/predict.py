@@ -11,7 +11,6 @@ stop the others.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
@@ -72,7 +71,7 @@ def predict_command(
     """
     style = at_most_one(json=as_json, csv=as_csv, jsonl=as_jsonl)
     _check_arguments(paths, null=null, output=output, resume=resume, style=style)
-    count = None if path_input.STDIN in paths else _count(paths, settings["recursive"])
+    count = _count(paths, settings["recursive"])
 
     def begin(skip: Callable[[Path], bool] | None) -> Batches:
         return _begin(run_folder, path_input.named_paths(paths, null=null), skip, **settings)
@@ -98,10 +97,10 @@ def _check_arguments(
 
 
 def _count(paths: tuple[Path, ...], recursive: bool) -> int | None:
-    """Return the number of images for a bar; None where there is none."""
+    """Return the number of images, which a list on stdin does not tell."""
     from sharpzo_mlx.datasets.listing import ImageListing
 
-    return sum(1 for _ in ImageListing(paths, recursive=recursive)) if sys.stderr.isatty() else None
+    return None if path_input.STDIN in paths else sum(1 for _ in ImageListing(paths, recursive=recursive))
 
 
 def _begin(
