@@ -49,17 +49,18 @@ def _encode_chunk(clip: Clip, store: FeatureCache, chunk: list[Path]) -> Iterato
     known = store.get(list(digests.values()))
     found: dict[int, np.ndarray | str] = {index: known[one] for index, one in digests.items() if one in known}
     found.update(failed)
+    ready = _take_ready(chunk, found, 0)
+    if ready:
+        yield ready
+    done = len(ready)
     copies = find_copies((index for index in range(len(chunk)) if index not in found), digests)
-    done = 0
     for fresh, unread in encode_files(clip, chunk, list(copies), clip.image_batch):
         store.put({digests[index]: row for index, row in fresh.items()})
         found.update(give_to_copies(fresh, copies))
         found.update(give_to_copies(unread, copies))
-        if ready := _take_ready(chunk, found, done):
-            done += len(ready)
-            yield ready
-    if ready := _take_ready(chunk, found, done):
-        yield ready
+        ready = _take_ready(chunk, found, done)
+        done += len(ready)
+        yield ready  # the first that was missing is among them
 
 
 def _take_ready(chunk: list[Path], found: dict[int, np.ndarray | str], done: int) -> Encoded:
