@@ -11,6 +11,7 @@ stop the others.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
@@ -114,6 +115,11 @@ def _begin(
     return predict_steps(Run.load(run_folder), paths, clip=clip, skip=skip, **settings)
 
 
+def _note(line: str) -> None:
+    """Write a line on the current stderr, which stands above a bar."""
+    print(wording.escape(f"note: {line}"), file=sys.stderr, flush=True)
+
+
 class _Tally:
     """Counts the images, moves the bar, and names those that cannot be read."""
 
@@ -125,7 +131,7 @@ class _Tally:
         for one in batch:
             if one.error:
                 self.unreadable += 1
-                click.echo(wording.escape(f"note: {one.path}: {one.error}"), err=True)
+                _note(f"{one.path}: {one.error}")
         self.done += len(batch)
         self._bar.move(self.done + self.passed_over)
 
@@ -167,7 +173,7 @@ def _write_file(file: PredictionFile, begin: Callable[[Callable[[Path], bool]], 
                 file.append(STYLES[file.style].write(batch))
                 tally.add(batch)
     except KeyboardInterrupt:
-        click.echo("note: the same command with --resume goes on with the rest", err=True)
+        _note("the same command with --resume goes on with the rest")
         raise
     known = f", {tally.passed_over} were there already" if tally.passed_over else ""
     unread = f", {tally.unreadable} could not be read" if tally.unreadable else ""

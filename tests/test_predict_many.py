@@ -310,8 +310,19 @@ def test_a_bar_is_on_stderr_and_never_among_results(
     shown, out = screen.getvalue(), capsys.readouterr().out
     assert "3/3" in shown
     assert [line for line in (shown if both else out).splitlines() if ".png: " in line]
-    assert "images" not in out
+    assert "images ━" not in out
     assert (".png" in shown) == both
+
+
+def test_notes_stand_above_the_bar(finished_run: Path, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    (album / "3.png").write_bytes(b"no image")
+    monkeypatch.chdir(album)
+    assert main.run(["predict", str(finished_run), "0.png", "3.png"]) == 0
+    (note,) = [line for line in screen.getvalue().splitlines() if "note: 3.png: " in line]
+    assert "images" not in note
 
 
 # the cache
