@@ -42,6 +42,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, a quota, the limit 
 _PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT}
 _FULL_REMEDY = "make room; `tune --output RUN --resume` continues a run"
 _GPU_REMEDY = "lower --memory-budget or close other programs; `tune --output RUN --resume` continues a run"
+_MEMORY_REMEDY = "the system gives no more memory; close other programs, raise `ulimit -v`, or lower --memory-budget"
 _LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
 
@@ -152,6 +153,8 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(error)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
+    except MemoryError:
+        return _fail(_MEMORY_REMEDY)
     except OSError as error:
         return _system_error(error)
     except RuntimeError as error:

@@ -4,8 +4,8 @@ People hand in what their tools have written: an adapter, a folder of checkpoint
 relative of CLIP with other towers. Each is named here, with what to do.
 
 >>> describe_config({"model_type": "chinese_clip"})
-"it is a Chinese-CLIP, whose text tower is a RoBERTa: not supported; give a CLIP, such as \
-openai/clip-vit-base-patch16"
+'it is a Chinese-CLIP, whose text tower is a RoBERTa: not supported; give a CLIP, such as \
+openai/clip-vit-base-patch16'
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_deletion_between_and_while_open_loses_only_the_gain(caplog: pytest.LogC
     assert not caplog.records
 
 
-@pytest.mark.parametrize("damage", ["no database", "torn"])
+@pytest.mark.parametrize("damage", ["no database", "torn", "a name that is no text"])
 def test_a_damaged_file_is_begun_anew(damage: str, caplog: pytest.LogCaptureFixture) -> None:
     given = rows(2000)
     with FeatureCache("a", width=WIDTH) as store:
@@ -71,6 +71,11 @@ def test_a_damaged_file_is_begun_anew(damage: str, caplog: pytest.LogCaptureFixt
     path = features_folder() / "a.sqlite"
     if damage == "no database":
         path.write_bytes(b"this is no database" * 1000)
+    elif damage == "a name that is no text":
+        data = bytearray(path.read_bytes())
+        place = data.index(b"features")  # in the schema; sqlite quotes it in its error
+        data[place : place + 2] = b"\xfe\xff"
+        path.write_bytes(data)
     else:
         data = bytearray(path.read_bytes())
         data[4096:] = b"\xff" * (len(data) - 4096)
@@ -105,6 +110,7 @@ def test_an_unusable_place_is_said_once_and_work_goes_on(
         store.put(given)
         assert store.get(list(given)) == {}
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "(file exists)" in caplog.text or "(not a directory)" in caplog.text
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -120,6 +126,18 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
     other.execute("BEGIN EXCLUSIVE")
     yield other
     other.close()
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    path = features_folder() / "a.sqlite"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_bytes(b"")
+    path.symlink_to(tmp_path / "victim")
+    given = rows(2)
+    with FeatureCache("a", width=WIDTH) as store:
+        store.put(given)
+    assert kept(given) == 2
+    assert (tmp_path / "victim").read_bytes() == b""
 
 
 def test_a_lock_is_waited_for_and_the_user_told(locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:

@@ -260,3 +260,18 @@ def test_decoders_are_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     assert capfd.readouterr().err == ""
     os.write(2, b"open again\n")
     assert capfd.readouterr().err == "open again\n"
+
+
+def test_damaged_exif_is_not_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    said: list[object] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda *given, **_: said.append(given))
+    place = data.index(b"Exif\0\0") + 14  # how many entries follow
+    for damaged in (data, data[:place] + b"\xff\xff" + data[place + 2 :]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            is_plain_jpeg(damaged)
+    assert not said

@@ -69,8 +69,8 @@ def read_header(path: Path) -> Header:
             header = Header(handle.metadata() or {}, shapes, dtypes, _places(text, shapes))
     except SafetensorError as error:
         raise UserError(f"{path}: no safetensors file, or cut short or damaged ({_reason(error)}); {AGAIN}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from error
+    except (OSError, MemoryError) as error:  # the package maps the whole file, however large it claims to be
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {AGAIN}") from error
     for name, shape in header.shapes.items():
         if dtypes[name] not in DTYPES:
             raise UserError(f"{path}: {name[:80]!r} is of type {dtypes[name]}; save it as F32, F16 or BF16")

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sharpzo_mlx.errors import notify
+from sharpzo_mlx.errors import notify, why
 from sharpzo_mlx.files import cache_folder, open_regular
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
@@ -108,7 +108,7 @@ class FeatureCache:
                 break
             try:
                 return self._wait_for(work)
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._close()
                 if first and not _is_lock(error):
                     self._remove_if_damaged(error)
@@ -132,6 +132,8 @@ class FeatureCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_symlink():  # none of ours: nothing is written through it
+                self.path.unlink()
             wait = min(TRY_SECONDS, LOCK_SECONDS)
             connection = sqlite3.connect(self.path, timeout=wait, check_same_thread=False)
             try:
@@ -150,14 +152,15 @@ class FeatureCache:
 
     def _remove_if_damaged(self, error: Exception) -> None:
         """Remove a damaged file; a lock, a full disk or a missing permission is not damage."""
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        damage = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter of a message that quotes damaged bytes
+        if isinstance(error, damage) and not isinstance(error, sqlite3.OperationalError):
             notify(f"{self.path}: the feature cache is damaged ({error}); it is started anew")
             for name in (self.path, Path(f"{self.path}-journal")):
                 name.unlink(missing_ok=True)
 
     def _give_up(self, error: Exception) -> None:
         self._given_up = True
-        reason = f"{error}"
+        reason = why(error) if isinstance(error, OSError) else f"{error}"
         if _is_lock(error):
             LOCKED.add(self.path)
             reason = f"another process has had the cache locked for {LOCK_SECONDS:.0f} s"

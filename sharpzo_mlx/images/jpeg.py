@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from sharpzo_mlx.images.quiet import quiet
+
 ORIENTATION = 0x0112  # EXIF's tag
 PLAIN_PIXELS = 5_000_000  # of files for mlx-data, whose threads do not share a budget: 65 MB each at most
 PLAIN_BYTES = 32_000_000  # of such a file
@@ -97,7 +99,8 @@ def _says_upright(segment: bytes) -> bool:
         return b"Orientation" not in segment
     exif = Image.Exif()
     try:
-        exif.load(segment)
+        with quiet:
+            exif.load(segment)
         return bool(exif.get(ORIENTATION, 1) == 1)
     except Exception:  # damaged EXIF: Pillow decides what it means
         return False

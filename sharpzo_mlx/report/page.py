@@ -120,9 +120,10 @@ class _Page:
 def _choose_path(run: Run, output: str | Path | None) -> Path:
     """Return the file to write, after checking that it may be written there."""
     path = expand(output) if output else run.folder
-    if path.is_dir() or not (path.is_file() or path.suffix.casefold() in (".html", ".htm")):
+    of_run = path.name.casefold() in RUN_FILES and Run.exists(path.parent)
+    if path.is_dir() or not (of_run or path.is_file() or path.suffix.casefold() in (".html", ".htm")):
         path /= PAGE
-    if path.name.casefold() in RUN_FILES and Run.exists(path.parent):
+    if of_run:
         raise UserError(f"{path}: a file of the run itself; choose another --output, such as {path.with_name(PAGE)}")
     check_place(path.parent)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,24 @@ def mutate_json(content: bytes, rng: random.Random) -> bytes:
     value = copy.deepcopy(json.loads(content))
     for _ in range(rng.choice((1, 1, 2))):
         value = _change(value, rng)
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
     if rng.random() < 0.1:
         text = text.replace("0", rng.choice(("NaN", "Infinity", "1e999", "-Infinity")), 1)
-    return text.encode()
+    elif rng.random() < 0.05:
+        text = text.replace(
+            '{"', '{"' + '": 0, "'.join(re.findall(r'"(\w+)":', text)[:3]) + '": 0, "', 1
+        )  # names twice
+    return text.encode(errors="surrogatepass")
+
+
+def mutate_lines(content: bytes, rng: random.Random) -> bytes:
+    """Return a file of JSON lines with one of them changed as JSON, or damaged as bytes."""
+    lines = content.splitlines()
+    if rng.random() < 0.3 or not lines:
+        return mutate_bytes(content, rng)
+    place = rng.randrange(len(lines))
+    lines[place] = mutate_json(lines[place], rng)
+    return b"\n".join(lines) + rng.choice((b"\n", b""))
 
 
 def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
@@ -38,9 +53,14 @@ def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
     if not content or rng.random() < 0.2:
         return rng.choice(TEXTS)
     place = rng.randrange(len(content))
-    kind = rng.randrange(3)
+    kind = rng.randrange(5)
     if kind == 0:
         return content[:place]
+    if kind == 3:
+        return content[place:] + content[:place]
+    if kind == 4:
+        end = rng.randrange(place, len(content) + 1)
+        return content[:end] + content[place:end] * rng.choice((1, 2, 50)) + content[end:]
     if kind == 1:
         return content[:place] + bytes([rng.randrange(256)]) + content[place + 1 :]
     return content[:place] + rng.choice(TEXTS) + content[place:]
@@ -85,8 +105,15 @@ def _change(value: Any, rng: random.Random) -> Any:
     if not place:
         return copy.deepcopy(rng.choice(ODD))
     owner = _at(value, place[:-1])
-    kind = rng.randrange(6)
-    if kind == 0:
+    kind = rng.randrange(8)
+    found = owner[place[-1]]
+    if kind == 6 and isinstance(found, (int, float)) and not isinstance(found, bool):
+        owner[place[-1]] = rng.choice(
+            (found + 1, found - 1, -found, found * 2, found * 1000, found / 2, str(found), [found])
+        )
+    elif kind == 7 and isinstance(found, str):
+        owner[place[-1]] = rng.choice((found.upper(), found[:-1], found + "\x1b[31m", found * 3, [found], found + "\n"))
+    elif kind == 0:
         del owner[place[-1]]
     elif kind == 1:
         owner[place[-1]] = copy.deepcopy(_at(value, other))
