@@ -18,6 +18,7 @@ from sharpzo_mlx.cli.prediction_rows import digest_path, read_done
 from sharpzo_mlx.cli.prediction_text import STYLES
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import check_place, naming, open_regular
+from sharpzo_mlx.reading import reason
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -89,7 +90,8 @@ class PredictionFile:
 
     def _read(self) -> None:
         try:
-            with naming(self.path), open_regular(self.path) as file:
+            with open_regular(self.path) as file:
                 self._done, self._kept = read_done(file, self.style)
-        except ValueError as error:
-            raise UserError(f"{self.path}: {error}; name a file that `predict` wrote, or another --output") from None
+        except (OSError, ValueError) as error:
+            advice = "name a file that `predict` wrote, or another --output"
+            raise UserError(f"{self.path}: {reason(error)}; {advice}") from None

@@ -253,6 +253,15 @@ def test_files_that_are_not_ours_are_left_as_they_are(
         assert (tmp_path / name).read_text() == content
 
 
+def test_what_is_no_file_is_not_gone_on_with(
+    finished_run: Path, album: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe.csv", "folder.csv"):
+        assert name in refused("predict", finished_run, album, "--output", tmp_path / name, "--resume")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -288,13 +297,18 @@ def test_output_takes_the_style_that_is_asked(finished_run: Path, album: Path, t
 # the bar
 
 
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+class Terminal(io.TextIOWrapper):
+    """A stream of bytes that says it is a terminal."""
 
-    encoding = "utf-8"
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        super().__init__(self._bytes, encoding="utf-8", write_through=True)
 
     def isatty(self) -> bool:
         return True
+
+    def getvalue(self) -> str:
+        return self._bytes.getvalue().decode()
 
 
 @pytest.mark.parametrize("both", [False, True])
