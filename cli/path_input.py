@@ -2,6 +2,7 @@
 
 Paths are bytes to the system, so what is not UTF-8 reaches the file all the same.
 
+>>> import io
 >>> list(read_paths(io.BytesIO(b"a.jpg" + bytes(1) + b"b.jpg"), null=True))
 ['a.jpg', 'b.jpg']
 """
@@ -17,8 +18,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sharpzo_mlx.errors import UserError
-
-__all__ = ["STDIN", "named_paths", "read_paths"]
 
 STDIN = Path("-")
 BLOCK = 1 << 16

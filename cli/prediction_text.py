@@ -1,7 +1,7 @@
 """Write predictions as text: lines to read, CSV with a row a label, or JSON Lines with an object an image.
 
->>> STYLES["csv"].header
-'path,label,probability,error,rejected\n'
+>>> print(STYLES["csv"].header, end="")
+path,label,probability,error,rejected
 """
 
 from __future__ import annotations
