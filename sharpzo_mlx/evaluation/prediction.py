@@ -129,7 +129,7 @@ def _label(
         yield _predict_batch(choice, batch)
     left_out = listing.describe_left_out()
     if not listing.count:
-        raise UserError("no image to predict: name at least one file" + (f"; left out: {left_out}" if left_out else ""))
+        raise UserError(f"no image to predict: {f'left out: {left_out}' if left_out else 'name at least one file'}")
     if left_out:
         notify(f"left out of folders: {left_out}")
 
