@@ -31,10 +31,11 @@ from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_unflatten
 
 from sharpzo_mlx.clip.checkpoint import save_model
-from sharpzo_mlx.clip.config import CLIPConfig, TextConfig, VisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.tower_config import TextConfig, VisionConfig
 from sharpzo_mlx.clip.vocabulary import BOS, END_OF_WORD, EOS, Vocabulary
 from sharpzo_mlx.demo import LIVING, MODEL_FOLDER
 from sharpzo_mlx.demo.painting import DRAWN_STYLES, UNSEEN_STYLES, paint

@@ -89,6 +89,17 @@ def open_painter(stream: TextIO | None = None) -> Iterator[Callable[[Record], No
     if not stream.isatty():
         yield Lines(stream).draw
         return
+    with make_progress(stream) as progress:
+        yield Bars(progress).draw
+
+
+def make_progress(stream: TextIO, *, results: bool = False) -> Progress:
+    """Return rich's bars on a terminal, with the columns that all commands have.
+
+    Args:
+        stream: the terminal.
+        results: whether results are written to stdout meanwhile, which is then left alone; the bars go away at the end.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -99,8 +110,7 @@ def open_painter(stream: TextIO | None = None) -> Iterator[Callable[[Record], No
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[words]}", markup=False),
     )
-    with Progress(*columns, console=Console(file=stream)) as progress:
-        yield Bars(progress).draw
+    return Progress(*columns, console=Console(file=stream), transient=results, redirect_stdout=not results)
 
 
 def describe_step(step: TuneStep) -> str:

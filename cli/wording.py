@@ -22,7 +22,7 @@ from sharpzo_mlx.report.head_words import describe_head, describe_words
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = ["aligned", "amount", "duration", "echo_json", "escape", "head", "percent", "points"]
+__all__ = ["aligned", "amount", "as_json", "duration", "echo_json", "escape", "head", "percent", "points"]
 
 
 def head(result: HeadResult) -> str:
@@ -31,13 +31,18 @@ def head(result: HeadResult) -> str:
 
 
 def echo_json(record: Mapping[str, Any]) -> None:
-    """Print one object on stdout; numbers that are not finite become null, as the JSON standard asks.
+    """Print one object on stdout, see `as_json`."""
+    click.echo(as_json(record))
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    """Return one object in a line for stdout; numbers that are not finite become null, as the JSON standard asks.
 
     What stdout's encoding may lack, and bytes of file names that are not UTF-8, are written as JSON's own escapes.
     """
     encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
     text = json.dumps(_finite(record), ensure_ascii=encoding != "utf-8")
-    click.echo(text.encode("utf-8", "backslashreplace").decode())
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _finite(value: Any) -> Any:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from sharpzo_mlx.errors import one_line
 
+from . import mobileclip
+
 if TYPE_CHECKING:
     from .quantisation import Quantisation
 
@@ -47,6 +49,8 @@ def write(source: str, *, dtype: str | None, quantise: Quantisation | None, lice
     if quantise:
         kept += f", the matrices of the {' and '.join(quantise.towers)} layers quantised to {quantise.bits} bits"
     terms = f"`{licence}`, as its card says" if licence else "not named by the checkpoint: ask its source"
+    if licence == mobileclip.LICENCE:
+        terms = f"`{licence}`. {mobileclip.TERMS}"
     return "\n".join(
         [
             "---",

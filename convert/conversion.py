@@ -11,10 +11,11 @@ PosixPath('m')
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -23,6 +24,7 @@ from sharpzo_mlx import reading
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD, WEIGHTS, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
@@ -30,7 +32,7 @@ from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
 
-from . import card, kinds, open_clip_config, open_clip_names, siglip_names, wrapped_names
+from . import apple_names, card, kinds, mobileclip, open_clip_config, open_clip_names, siglip_names, wrapped_names
 from .architectures import Told
 from .fidelity import Cosines, Model, compare_images, compare_texts
 from .output import fill, resolve
@@ -38,6 +40,7 @@ from .quantisation import Quantisation
 from .sources import NOTHING_TOLD, Source, find
 from .weights import DTYPES, LOGIT_SCALE, bring_to_layout, name_of, read_files
 
+Tensors: TypeAlias = dict[str, mx.array]
 FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 MAXIMUM_CARD = 2**20  # bytes of a card that is kept
 FIRST_TOKEN = "!"  # id 0, with which OpenAI and open_clip pad texts
@@ -108,11 +111,15 @@ def convert(
     folder = _choose_output(source, output, force=force)
     found = find(DEFAULT_MODEL if source is None else source, told=told, progress=progress)
     config, weights, ours = _model(found, None if dtype is None else DTYPES[dtype])
+    quantise = _spare_convolutions(config, quantise)
     tokenizer = _tokenizer(found, config)
     if not config.text.causal:  # its words see the padding
         config = replace(config, text=replace(config.text, pad_token_id=tokenizer.pad_id))
     plain = Model(config, weights)
     made = plain if quantise is None else _quantised(found, plain, quantise)
+    if terms := mobileclip.find_terms(config.vision, found.licence):
+        notify(terms)
+        found = replace(found, licence=mobileclip.LICENCE)
     with fill(folder) as unfinished:
         save_model(unfinished, made.config, made.weights, tokenizer.to_json(), _card(found, dtype, quantise, ours))
     towers = quantise.towers if quantise else ()
@@ -158,14 +165,18 @@ def _choose_output(source: str | Path | None, output: str | Path | None, *, forc
 def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str, mx.array], bool]:
     """Read the configuration and the weights, in our layout and of one dtype; tell whether the files are ours."""
     config = _config(found, found.config) if found.config is not None else None
-    given, ours = read_files(found.weights, dtype)
+    # what is folded is read at its own precision: rounded branches would not add up to the rounded sum
+    folded = mobileclip.may_be_one(found.weights[0]) if config is None else mobileclip.is_one(config.vision)
+    given, ours = read_files(found.weights, None if folded else dtype)
     given = _unwrap(given, found.weights[0])
+    if apple_names.has_apples_names(given):
+        given = _rename(found, given, apple_names.rename)
     if config is None:
         config = _config(found, _config_of_archive(found, given))
     if config.siglip:
         given = siglip_names.rename(given)
     elif open_clip_names.has_open_clip_names(given):
-        given = open_clip_names.rename(given)
+        given = _rename(found, given, open_clip_names.rename)
     if not config.siglip:
         _drop_bias(given, found.weights[0])
     if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
@@ -209,9 +220,17 @@ def _config(found: Source, described: dict[str, Any]) -> CLIPConfig:
     return config
 
 
-def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, Any]:
+def _rename(found: Source, given: Tensors, rename: Callable[[Tensors], Tensors]) -> Tensors:
     try:
-        return open_clip_config.config_from_shapes({name: array.shape for name, array in given.items()})
+        return rename(given)
+    except UserError as error:
+        raise UserError(f"{found.weights[0]}: {error}") from None
+
+
+def _config_of_archive(found: Source, given: dict[str, mx.array]) -> dict[str, Any]:
+    shapes = {name: array.shape for name, array in given.items()}
+    try:
+        return mobileclip.config_from_shapes(shapes) or open_clip_config.config_from_shapes(shapes)
     except UserError as error:
         raise UserError(f"{found.weights[0]}: {error}") from None
 
@@ -230,6 +249,14 @@ def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
     if not openai:
         notify(f"{found.folder}: no tokenizer; using CLIP's own vocabulary")
     return Tokenizer(replace(vocabulary, context_length=config.text.max_position_embeddings))
+
+
+def _spare_convolutions(config: CLIPConfig, quantise: Quantisation | None) -> Quantisation | None:
+    """Return the settings without the image tower where that is a FastViT, which has no transformer layers."""
+    if quantise is None or not quantise.vision or not isinstance(config.vision, FastViTConfig):
+        return quantise
+    notify("--quantize-vision: the image tower is a FastViT, whose convolutions are left alone")
+    return replace(quantise, vision=False)
 
 
 def _quantised(found: Source, plain: Model, quantise: Quantisation) -> Model:

@@ -16,11 +16,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sharpzo_mlx.clip.config import RESNET, SIGLIP
+from sharpzo_mlx.clip.config import SIGLIP
+from sharpzo_mlx.clip.tower_config import RESNET
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
-from . import siglip_config
+from . import mobileclip, siglip_config
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
@@ -165,7 +166,7 @@ def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Ma
     tower, words = str(vision.get("timm_model_name") or ""), str(text.get("hf_model_name") or "")
     if "multimodal_cfg" in model:
         raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
-    if tower:
+    if tower and tower not in mobileclip.TOWERS:
         kind = "FastViT" if tower.startswith("fastvit") else "timm"
         raise UserError(f"its image tower is the {kind} network {tower[:60]!r}, which is not supported; {SUPPORTED}")
     if words:
@@ -225,7 +226,10 @@ def _square(size: Any) -> int:
 
 
 def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
-    size, layers = _square(section.get("image_size", 224)), section.get("layers", 12)
+    timm = mobileclip.translate_vision(section) if section.get("timm_model_name") else {}
+    size, layers = _square(section.get("image_size", timm.get("image_size", 224))), section.get("layers", 12)
+    if timm:
+        return timm | {"image_size": size}
     width, head = _number(section, "width", 768), max(1, _number(section, "head_width", HEAD))
     if isinstance(layers, list):
         heads = width * POOLED // head

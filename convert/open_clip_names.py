@@ -14,6 +14,10 @@ from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
 
+from .conv_stem_names import STEM, rename_conv_stem
+from .fastvit_names import fold_fastvit
+
+TRUNK = "visual.trunk."  # an image tower of timm's
 _LAYER = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -58,6 +62,7 @@ def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     found: dict[str, mx.array] = {}
     plain = {name.removeprefix("text."): value for name, value in weights.items()}
     resnet = any(name.startswith("visual.layer1.") for name in plain)
+    found |= _rename_trunk(plain)
     for name, value in plain.items():
         if name.rpartition(".")[2] in _BUFFERS:
             continue
@@ -72,6 +77,15 @@ def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
         else:
             found[_TEXT.get(name, name)] = value
     return found
+
+
+def _rename_trunk(plain: dict[str, mx.array]) -> dict[str, mx.array]:
+    """Take an image tower of timm's out of `plain` and return it with our names, folded."""
+    names = [name for name in plain if name.startswith(TRUNK) and name.rpartition(".")[2] not in _BUFFERS]
+    trunk = {name.removeprefix(TRUNK): plain.pop(name) for name in names}
+    if any(name.startswith("stem.") for name in trunk):
+        return fold_fastvit(trunk)
+    return rename_conv_stem(trunk) if any(name.startswith(STEM) for name in trunk) else {}
 
 
 def _rename_block(value: mx.array, tower: str, layer: str, name: str) -> dict[str, mx.array]:

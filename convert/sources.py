@@ -20,7 +20,7 @@ from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 
-from . import architectures, hub, kinds, open_clip_config, torch_file, training, wrapped_names
+from . import architectures, hub, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
 from .small_files import (
@@ -92,6 +92,8 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
     name = catalog.resolve(str(source))
+    if refused := mobileclip.describe_hub_name(name):
+        raise UserError(f"{source}: {refused}")
     if not catalog.HUB_NAME.fullmatch(name):
         raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")
     folder = hub.fetch(name, files_to_download, progress=progress)
@@ -254,6 +256,8 @@ def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
             raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
         return True
     described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
+    if mobileclip.may_be_one(weights) and OPEN_CLIP_CONFIG not in here and not told.architecture:
+        return True
     if not described:
         raise UserError(
             f"{weights}: it is no TorchScript archive of OpenAI's, and no config.json or {OPEN_CLIP_CONFIG} beside "

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.folders import evaluate as evaluate
     from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
     from sharpzo_mlx.evaluation.prediction import predict as predict
+    from sharpzo_mlx.evaluation.prediction import predict_steps as predict_steps
     from sharpzo_mlx.evaluation.reports import Report as Report
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
@@ -49,6 +50,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "evaluate": "evaluation.folders",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
+    "predict_steps": "evaluation.prediction",
     "preset": "presets",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",

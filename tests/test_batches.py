@@ -14,9 +14,9 @@ from pretended_gpu import LARGE, SMALL, pretend_gpu
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip import batches, model
 from sharpzo_mlx.clip.batches import image_batch, pad_rows, read_behind, view_batch
-from sharpzo_mlx.clip.config import ResNetConfig, VisionConfig
 from sharpzo_mlx.clip.model import CLIPModel, normalise_on_device
 from sharpzo_mlx.clip.text import TextModel
+from sharpzo_mlx.clip.tower_config import ResNetConfig, VisionConfig
 from sharpzo_mlx.clip.vision import VisionModel
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet

@@ -88,7 +88,7 @@ def test_wrong_usage_is_one_line_and_2(words: list[str], expected: str, capsys: 
         (["tune", "x", "--output", ""], "--output"),
         (["evaluate", "", "x"], "RUN"),
         (["evaluate", "run", "x", ""], "FOLDER"),
-        (["predict", "run", ""], "IMAGE"),
+        (["predict", "run", ""], "PATH"),
         (["compare", ""], "DATASET"),
         (["compare", "x", "--shift", ""], "--shift"),
         (["report", ""], "RUN"),

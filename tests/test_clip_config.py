@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_mlx.clip.config import CLIPConfig, VisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fingerprint import fingerprint_of
+from sharpzo_mlx.clip.tower_config import VisionConfig
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD, PreprocessorConfig
 
@@ -188,3 +190,17 @@ def test_the_size_that_every_image_will_have() -> None:
 def test_unknown_preprocessing_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"^preprocessor_config\.json: {next(iter(wrong))}"):
         PreprocessorConfig.from_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("tower", "causal", "digest"),
+    [
+        ("clip_vision_model", True, "c33ca6d788e49a09"),
+        ("clip_vision_model", False, "b98e0cfa4328b2e7"),
+        ("clip_resnet_model", True, "c09b1348701b0024"),
+        ("clip_resnet_model", False, "af4f149a22ee837a"),
+    ],
+)
+def test_descriptions_keep_the_fingerprints_of_converted_folders(tower: str, causal: bool, digest: str) -> None:
+    described = SPARSE | {"vision_config": {"model_type": tower}, "text_config": {"causal": causal}}
+    assert fingerprint_of(CLIPConfig.from_dict(described), {}).startswith(digest)

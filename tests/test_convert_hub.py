@@ -264,3 +264,12 @@ def test_bars_are_drawn_only_when_asked_for(model: FakeHub) -> None:
     hub.fetch("owner/name", choose, progress=True)
     assert seen == [True, before]
     assert are_progress_bars_disabled() == before
+
+
+@pytest.mark.parametrize("name", ["apple/MobileCLIP-S0", "apple/MobileCLIP-S0-OpenCLIP", "mobileclip_s0"])
+def test_the_first_mobileclip_s0_is_refused_before_a_download(model: FakeHub, name: str) -> None:
+    model.trouble = trouble("the hub was asked")
+    with pytest.raises(UserError, match=f"^{name}: its text tower .* use MobileCLIP2-S0") as refused:
+        sources.find(name)
+    assert "\n" not in str(refused.value)
+    assert model.downloaded == []

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from open_clip_models import MODELS, TIMM
 
-from sharpzo_mlx.clip.config import ResNetConfig
+from sharpzo_mlx.clip.tower_config import ResNetConfig
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.convert.open_clip_config import config_from_shapes, translate_config
 from sharpzo_mlx.errors import UserError
@@ -48,7 +48,7 @@ def change(**sections: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "coca": (change(multimodal_cfg={"width": 512}), "CoCa"),
     "siglip": (change(vision_cfg={"timm_model_name": "vit_base_patch16_siglip_224"}), "SigLIP"),
-    "fastvit": (change(vision_cfg={"timm_model_name": "fastvit_mci1"}), "FastViT network 'fastvit_mci1'"),
+    "fastvit": (change(vision_cfg={"timm_model_name": "fastvit_sa12"}), "FastViT network 'fastvit_sa12'"),
     "eva": (change(vision_cfg={"timm_model_name": "eva02_base_patch16_clip_224"}), "'eva02_base"),
     "other words": (change(text_cfg={"hf_model_name": "roberta-base"}), "'roberta-base'"),
     "average": (change(vision_cfg={"pool_type": "avg"}), "vision_cfg.pool_type is 'avg'"),

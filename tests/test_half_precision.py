@@ -12,8 +12,9 @@ from mlx.utils import tree_flatten
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip.checkpoint import load_model, save_model
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.tower_config import ResNetConfig
 from sharpzo_mlx.features.extract import cache_name
 
 

@@ -15,7 +15,8 @@ from siglip_checkpoint import BIAS, CONFIG, as_hugging_face, random_weights, wri
 import sharpzo_mlx
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.clip.checkpoint import load_model, read_logit_bias
-from sharpzo_mlx.clip.config import CLIPConfig, SigLIPTextConfig
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.tower_config import SigLIPTextConfig
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.prediction import predict

@@ -18,11 +18,12 @@ from siglip_golden import GOLDEN, IDS, pixels
 from siglip_tokenizers import train_pairs
 
 from sharpzo_mlx.clip.checkpoint import load_model
-from sharpzo_mlx.clip.config import CLIPConfig, SigLIPTextConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.sentencepiece_file import read_sentencepiece
 from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
+from sharpzo_mlx.clip.tower_config import SigLIPTextConfig
 from sharpzo_mlx.convert import convert, siglip_config
 from sharpzo_mlx.convert.open_clip_config import translate_config
 from sharpzo_mlx.errors import UserError

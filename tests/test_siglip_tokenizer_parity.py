@@ -9,9 +9,9 @@ import pytest
 from hostile_strings import hostile_strings
 from siglip_tokenizers import corpus, train_pairs, train_unigram
 
-from sharpzo_mlx.clip.config import SigLIPTextConfig
 from sharpzo_mlx.clip.siglip_tokenizer import PairTokenizer, UnigramTokenizer, read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.tower_config import SigLIPTextConfig
 
 TEXT = SigLIPTextConfig(vocab_size=2000)
 SIGLIP_PIECES = [

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from sharpzo_mlx.clip.config import ResNetConfig, VisionConfig
 from sharpzo_mlx.clip.cpu_text import encode_ids
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.tower_config import ImageConfig, ResNetConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 IMAGE_BATCH = 32  # on the CPU
@@ -31,7 +32,7 @@ LENGTHS = 8  # texts on a GPU have a multiple of so many tokens
 T = TypeVar("T")
 
 
-def image_batch(tower: VisionConfig | ResNetConfig) -> int:
+def image_batch(tower: ImageConfig) -> int:
     """Return the number of images that pass an image tower at once on the default device."""
     if on_cpu():
         return IMAGE_BATCH
@@ -40,10 +41,12 @@ def image_batch(tower: VisionConfig | ResNetConfig) -> int:
     return min(MOST_IMAGES, max(1, (SMALL_GPU if small else LARGE_GPU) // _largest_array(tower)))
 
 
-def _largest_array(tower: VisionConfig | ResNetConfig) -> int:
-    """Return the numbers of one image in the widest layer: the MLP of a ViT, the first stage of a ResNet."""
+def _largest_array(tower: ImageConfig) -> int:
+    """Return the numbers of one image in the widest layer: the MLP of a ViT, the first stage of the others."""
     if isinstance(tower, ResNetConfig):
         return 4 * tower.width * (tower.image_size // 4) ** 2
+    if isinstance(tower, FastViTConfig):
+        return tower.positions * tower.mlp_ratio * tower.widths[0]
     return tower.positions * tower.intermediate_size
 
 

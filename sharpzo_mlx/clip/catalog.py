@@ -30,8 +30,8 @@ class Known:
         name: `owner/name`.
         alias: the short name in OpenAI's paper and code, or one that leaves out what is alike everywhere, or "".
         form: the library in whose layout its files are.
-        parameters: how many numbers the model has, with running statistics; rounded for MobileCLIP, whose paper
-            gives it so; None where that is not known here.
+        parameters: how many numbers the model has, with running statistics; those of MobileCLIP are
+            folded; None where that is not known here.
         licence: the licence of the weights, as the hub spells it; "" where their card has to be read.
     """
 
@@ -108,16 +108,15 @@ _SIGLIP = (
     Known("google/siglip-so400m-patch14-384", "siglip-so400m", HUGGING_FACE, 877_960_498, _APACHE),
 )
 _MOBILE = (
-    Known("timm/MobileCLIP2-S0-OpenCLIP", "mobileclip2-s0", OPEN_CLIP, 74_800_000, _APPLE),
-    Known("timm/MobileCLIP2-S2-OpenCLIP", "mobileclip2-s2", OPEN_CLIP, 99_100_000, _APPLE),
-    Known("timm/MobileCLIP2-B-OpenCLIP", "mobileclip2-b", OPEN_CLIP, 149_700_000, _APPLE),
-    Known("timm/MobileCLIP2-S3-OpenCLIP", "mobileclip2-s3", OPEN_CLIP, 248_700_000, _APPLE),
-    Known("timm/MobileCLIP2-S4-OpenCLIP", "mobileclip2-s4", OPEN_CLIP, 445_200_000, _APPLE),
-    Known("timm/MobileCLIP2-L-14-OpenCLIP", "mobileclip2-l14", OPEN_CLIP, 427_900_000, _APPLE),
-    Known("apple/MobileCLIP-S1-OpenCLIP", "mobileclip-s1", OPEN_CLIP, 84_900_000, _APPLE),
-    Known("apple/MobileCLIP-S2-OpenCLIP", "mobileclip-s2", OPEN_CLIP, 99_100_000, _APPLE),
-    Known("apple/MobileCLIP-B-OpenCLIP", "mobileclip-b", OPEN_CLIP, 149_700_000, _APPLE),
-    Known("apple/MobileCLIP-B-LT-OpenCLIP", "mobileclip-b-lt", OPEN_CLIP, 149_700_000, _APPLE),
+    Known("timm/MobileCLIP2-S0-OpenCLIP", "mobileclip2-s0", OPEN_CLIP, 74_782_145, _APPLE),
+    Known("timm/MobileCLIP2-S2-OpenCLIP", "mobileclip2-s2", OPEN_CLIP, 99_121_169, _APPLE),
+    Known("timm/MobileCLIP2-B-OpenCLIP", "mobileclip2-b", OPEN_CLIP, 149_777_537, _APPLE),
+    Known("timm/MobileCLIP2-S3-OpenCLIP", "mobileclip2-s3", OPEN_CLIP, 248_706_721, _APPLE),
+    Known("timm/MobileCLIP2-S4-OpenCLIP", "mobileclip2-s4", OPEN_CLIP, 445_192_065, _APPLE),
+    Known("apple/MobileCLIP-S1-OpenCLIP", "mobileclip-s1", OPEN_CLIP, 84_882_241, _APPLE),
+    Known("apple/MobileCLIP-S2-OpenCLIP", "mobileclip-s2", OPEN_CLIP, 99_121_169, _APPLE),
+    Known("apple/MobileCLIP-B-OpenCLIP", "mobileclip-b", OPEN_CLIP, 149_777_537, _APPLE),
+    Known("apple/MobileCLIP-B-LT-OpenCLIP", "mobileclip-b-lt", OPEN_CLIP, 149_777_537, _APPLE),
 )
 FAMILIES = {"CLIP": _CLIP, "SigLIP": _SIGLIP, "MobileCLIP, whose weights are for research only": _MOBILE}
 KNOWN = tuple(known for family in FAMILIES.values() for known in family)

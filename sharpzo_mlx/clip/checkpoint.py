@@ -21,13 +21,14 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.dtypes import STORED, computed_dtype, has_bfloat16
 from sharpzo_mlx.clip.fingerprint import fingerprint_of, fingerprint_of_file
 from sharpzo_mlx.clip.finite import all_finite
 from sharpzo_mlx.clip.model import TOWERS, CLIPModel
 from sharpzo_mlx.clip.safetensors_file import read_header, read_tensors
 from sharpzo_mlx.clip.shapes import compare_sizes
+from sharpzo_mlx.clip.tower_config import VisionConfig
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError, notify, one_line, shown
 from sharpzo_mlx.files import atomic_path, atomic_write
@@ -67,7 +68,7 @@ def load_model(folder: str | Path, towers: Sequence[str] = TOWERS, *, dtype: mx.
         towers: "text", "vision" or both; only these are built, and only their weights are read.
         dtype: the dtype to cast floating weights to. None keeps the file's dtype, except that half precision
             becomes float32 where `sharpzo_mlx.clip.dtypes` says so: on the CPU, which is an order of magnitude faster
-            there and no less exact; in a ResNet; and in bfloat16 on a GPU that has no such type.
+            there and no less exact; in a tower of convolutions; and in bfloat16 on a GPU that has no such type.
 
     Returns:
         The model, evaluated, for every thread; its layers are quantised where the file holds quantised weights.
@@ -190,10 +191,10 @@ def fingerprint(folder: str | Path) -> str:
 
 def image_precision(folder: Path, config: CLIPConfig) -> str:
     """Return the types of the weights that images are encoded with on this device, such as "float16+float32"."""
-    resnet = isinstance(config.vision, ResNetConfig)
+    convolutional = not isinstance(config.vision, VisionConfig)
     dtypes = read_header(folder / WEIGHTS).dtypes
     stored = {STORED.get(dtype) for name, dtype in dtypes.items() if name.startswith(TOWER_PREFIXES["vision"])}
-    computed = {str(computed_dtype(dtype, resnet=resnet)) for dtype in stored if dtype is not None}
+    computed = {str(computed_dtype(dtype, convolutional=convolutional)) for dtype in stored if dtype is not None}
     return "+".join(sorted(name.removeprefix("mlx.core.") for name in computed))
 
 
@@ -257,8 +258,8 @@ def _check_weights(path: Path, model: CLIPModel, weights: Mapping[str, mx.array]
 
 
 def _choose_dtype(name: str, weight: mx.array, config: CLIPConfig) -> mx.Dtype:
-    resnet = isinstance(config.vision, ResNetConfig) and name.startswith(TOWER_PREFIXES["vision"])
-    return computed_dtype(weight.dtype, resnet=resnet)
+    convolutional = not isinstance(config.vision, VisionConfig) and name.startswith(TOWER_PREFIXES["vision"])
+    return computed_dtype(weight.dtype, convolutional=convolutional)
 
 
 def _cast(weight: mx.array, dtype: mx.Dtype) -> mx.array:

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from sharpzo_mlx.clip.config_checks import MOST_OTHERS, check_range, check_towers
+from sharpzo_mlx.clip.fastvit_config import MOST_STAGES
 from sharpzo_mlx.clip.tower_config import (
-    ACTIVATIONS,
-    LEGACY_EOS,
-    RESNET,
-    ResNetConfig,
+    IMAGE_KINDS,
+    ImageConfig,
     SigLIPTextConfig,
     SigLIPVisionConfig,
     TextConfig,
@@ -27,25 +27,9 @@ from sharpzo_mlx.clip.tower_config import (
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 
-__all__ = [
-    "ACTIVATIONS",
-    "LEGACY_EOS",
-    "RESNET",
-    "CLIPConfig",
-    "ResNetConfig",
-    "SigLIPTextConfig",
-    "SigLIPVisionConfig",
-    "TextConfig",
-    "VisionConfig",
-]
 SIGLIP = "siglip"  # `model_type` of SigLIP, and of SigLIP 2 at fixed resolution
 TOWERS_ALONE = ("clip_vision_model", "clip_text_model", "siglip_vision_model", "siglip_text_model")
 UNUSED_OF_SIGLIP = ("causal", "bos_token_id", "eos_token_id")  # the files hold CLIP's; the tokenizer knows the end
-MOST = {"num_hidden_layers": 200, "layers": 200, "vocab_size": 2**20, "image_size": 1024}
-MOST |= {"max_position_embeddings": 2**13, "bos_token_id": 2**20, "eos_token_id": 2**20, "pad_token_id": 2**20}
-MOST_OTHERS = 2**16  # of widths and all other whole numbers: far above every CLIP, and far below any memory
-MOST_PATCHES = 2**14  # of an image
-SMALLEST_EPS = 1e-12
 BITS, GROUP_SIZES, MODES = (2, 3, 4, 5, 6, 8), (16, 32, 64, 128), ("affine", "mxfp4", "mxfp8", "nvfp4")
 
 
@@ -54,7 +38,7 @@ class CLIPConfig:
     """The configuration: both towers, the width of their joint space, image preprocessing and quantisation."""
 
     text: TextConfig
-    vision: VisionConfig | ResNetConfig
+    vision: ImageConfig
     projection_dim: int
     preprocessor: PreprocessorConfig
     quantization: dict[str, Any] | None = None
@@ -89,16 +73,16 @@ class CLIPConfig:
         else:
             preprocessor = PreprocessorConfig.from_dict(described) if described else PreprocessorConfig.for_size(size)
             projection = _value(given.get("projection_dim"), 512, "projection_dim")
-        config = cls(text, vision, projection, preprocessor, _quantization(given.get("quantization")))
-        _check(config)
-        return config
+        quantization = _quantization(given.get("quantization"))
+        check_towers(text, vision, projection, preprocessor.output_size)
+        return cls(text, vision, projection, preprocessor, quantization)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `config.json` that `from_dict` reads back to an equal configuration."""
         if self.siglip:
             return self._siglip_dict()
         text = {"model_type": "clip_text_model", "projection_dim": self.projection_dim} | asdict(self.text)
-        kind = RESNET if isinstance(self.vision, ResNetConfig) else "clip_vision_model"
+        kind = next(name for name, kind in IMAGE_KINDS.items() if type(self.vision) is kind)
         vision = {"model_type": kind, "projection_dim": self.projection_dim} | asdict(self.vision)
         if self.text.causal:  # CLIP's rule, for which its own files have no field
             del text["causal"]
@@ -154,7 +138,7 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section or {}
 
 
-Section = TypeVar("Section", TextConfig, SigLIPTextConfig, VisionConfig, SigLIPVisionConfig, ResNetConfig)
+Section = TypeVar("Section", bound=TextConfig | ImageConfig)
 
 
 def _read_text(given: Mapping[str, Any], siglip: bool) -> TextConfig:
@@ -164,14 +148,12 @@ def _read_text(given: Mapping[str, Any], siglip: bool) -> TextConfig:
     return _read(SigLIPTextConfig, used, "text_config")
 
 
-def _read_vision(given: Mapping[str, Any], siglip: bool) -> VisionConfig | ResNetConfig:
+def _read_vision(given: Mapping[str, Any], siglip: bool) -> ImageConfig:
     if siglip:
         if given.get("vision_use_head") not in (None, True):
             raise UserError("config.json: vision_config.vision_use_head is false; give a SigLIP with its pooling head")
         return _read(SigLIPVisionConfig, given, "vision_config")
-    if given.get("model_type") != RESNET:
-        return _read(VisionConfig, given, "vision_config")
-    return _read(ResNetConfig, given, "vision_config")
+    return _read(IMAGE_KINDS.get(str(given.get("model_type")), VisionConfig), given, "vision_config")
 
 
 def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
@@ -182,7 +164,7 @@ def _read(kind: type[Section], given: Mapping[str, Any], name: str) -> Section:
     return kind(**values)
 
 
-def _read_width(given: Mapping[str, Any], vision: VisionConfig | ResNetConfig) -> int:
+def _read_width(given: Mapping[str, Any], vision: ImageConfig) -> int:
     """Return the width of a SigLIP's features: its image tower's, to which the text tower's last product leads."""
     given = _section(given, "text_config")
     width: int = _value(given.get("projection_size"), vision.hidden_size, "text_config.projection_size")
@@ -207,8 +189,9 @@ def _value(given: Any, default: Any, name: str) -> Any:
     if given is None:
         return default
     if isinstance(default, tuple):
-        if not isinstance(given, (list, tuple)) or [type(item) for item in given] != [int] * len(default):
-            raise UserError(f"config.json: {name} is {shown(given)}; expected {len(default)} numbers such as {default}")
+        if not isinstance(given, (list, tuple)) or {type(item) for item in given[: MOST_STAGES + 1]} != {int}:
+            raise UserError(f"config.json: {name} is {shown(given)}; expected whole numbers such as {default}")
+        check_range(f"the length of {name}", len(given), 2, MOST_STAGES)
         return tuple(given)
     if isinstance(given, (list, tuple)) and given and all(item == given[0] for item in given):
         given = given[0]
@@ -234,61 +217,3 @@ def _quantization(given: Any, name: str = "quantization") -> dict[str, Any] | No
         elif not isinstance(value, bool):
             _quantization(value if name == "quantization" else [], f"quantization.{one_line(field)}")
     return dict(given)
-
-
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        expected = f"{least} or more" if value < least else f"{most} or less" if least < most else f"{most}"
-        raise UserError(f"config.json: {name} is {shown(value)}; it must be {expected}")
-
-
-def _check(config: CLIPConfig) -> None:
-    for name, tower in (("text_config", config.text), ("vision_config", config.vision)):
-        _check_tower(name, tower)
-    vision = config.vision
-    if isinstance(vision, ResNetConfig):
-        if vision.image_size < 32 or vision.width < 2 or vision.width % 2:
-            raise UserError(
-                f"config.json: vision_config has image_size {vision.image_size} and width {vision.width}; "
-                "a ResNet needs 32 pixels or more and an even width"
-            )
-    elif vision.patch_size > vision.image_size:
-        raise UserError(
-            f"config.json: vision_config.patch_size is {vision.patch_size}, more than image_size, {vision.image_size}"
-        )
-    if vision.positions > MOST_PATCHES + 1:
-        raise UserError(
-            f"config.json: vision_config cuts an image into {vision.positions - 1} patches, more than any CLIP"
-        )
-    _check_range("projection_dim", config.projection_dim, 1, MOST_OTHERS)
-    if not config.text.causal and config.text.pad_token_id >= config.text.vocab_size:
-        _check_range("text_config.pad_token_id", config.text.pad_token_id, 0, config.text.vocab_size - 1)
-    produced = config.preprocessor.output_size
-    if produced is not None and produced != (vision.image_size, vision.image_size):
-        raise UserError(
-            f"the preprocessor makes images of {produced[0]}x{produced[1]} pixels but the image tower takes "
-            f"{vision.image_size}x{vision.image_size}; correct crop_size or image_size"
-        )
-
-
-def _check_tower(name: str, tower: TextConfig | VisionConfig | ResNetConfig) -> None:
-    for field, value in asdict(tower).items():
-        if field.endswith("_eps"):
-            if not SMALLEST_EPS <= value < 1:
-                raise UserError(f"config.json: {name}.{field} is {value}; it must lie between 0 and 1, as 1e-5 does")
-        elif not isinstance(value, (str, bool)):
-            least = 0 if field.endswith("_id") or field == "num_hidden_layers" else 1
-            for number in value if isinstance(value, tuple) else (value,):
-                _check_range(f"{name}.{field}", number, least, MOST.get(field, MOST_OTHERS))
-    if not isinstance(tower, TextConfig):
-        _check_range(f"{name}.num_channels", tower.num_channels, 3, 3)
-        _check_range(f"{name}.hidden_size", tower.hidden_size, 1, MOST_OTHERS)
-    if tower.hidden_size % tower.num_attention_heads:
-        raise UserError(
-            f"config.json: {name}.hidden_size {tower.hidden_size} is not a multiple of its "
-            f"num_attention_heads {tower.num_attention_heads}"
-        )
-    if not isinstance(tower, ResNetConfig) and tower.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"config.json: {name}.hidden_act is {shown(tower.hidden_act)}; supported are {', '.join(ACTIVATIONS)}"
-        )

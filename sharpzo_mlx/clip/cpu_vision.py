@@ -14,6 +14,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, cpu_layer, take_tokens
+from sharpzo_mlx.clip.cpu_patches import CutPatches
 from sharpzo_mlx.clip.cpu_pool import CPUPool
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
@@ -35,17 +36,13 @@ class CPUVision:
         config, embeddings = tower.config, tower.embeddings
         self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)
-        self.patches = array(embeddings.patch_embedding.weight)  # [m, side, side, channels]
+        self.cut = CutPatches(embeddings.patch_embedding)
         self.positions, self.last = array(embeddings.position_embedding.weight), affine(tower.post_layernorm)
         if isinstance(tower, VisionModel):
-            self.start, self.first, self.pool = (
-                array(tower.embeddings.class_embedding),
-                affine(tower.pre_layrnorm),
-                None,
-            )
+            self.start, self.pool = array(tower.embeddings.class_embedding), None
+            self.first = affine(tower.pre_layrnorm) if "pre_layrnorm" in tower else None
             self.projection = affine(model.visual_projection)
         else:
-            self.positions = self.positions + array(tower.embeddings.patch_embedding.bias)
             self.pool = CPUPool(tower.head)
         self.layers = [cpu_layer(layer) for layer in tower.encoder.layers]
         layer = tower.encoder.layers[0]
@@ -69,9 +66,9 @@ class CPUVision:
     def _forward(self, pixels: Array) -> Array:
         if pixels.dtype == np.uint8:
             pixels = normalise(pixels, self.preprocessor)
-        p, tokens, m = len(pixels), len(self.positions), self.patches.shape[0]
+        p, (tokens, m) = len(pixels), self.positions.shape
         buffers = Buffers(p * tokens, m, self.layers[0].fc1.weight.shape[0])
-        patches = self._cut(pixels) @ self.patches.reshape(m, -1).T
+        patches = self.cut(pixels)
         features = self._read_start(buffers, patches) if self.pool is None else self._pool(buffers, patches, self.pool)
         features /= np.sqrt(np.einsum("ri,ri->r", features, features))[:, None]
         return features
@@ -82,7 +79,10 @@ class CPUVision:
         x = buffers.y.reshape(p, tokens, m)
         x[:, 0], x[:, 1:] = self.start, patches
         x += self.positions
-        self.first.norm(buffers.y, buffers.x)
+        if self.first:
+            self.first.norm(buffers.y, buffers.x)
+        else:
+            buffers.x, buffers.y = buffers.y, buffers.x
         for layer in self.layers[:-1]:
             self._run(layer, buffers, p)
         first = np.zeros(p, np.intp)
@@ -103,11 +103,3 @@ class CPUVision:
         """Apply a layer to all tokens of p images."""
         layer.attend(buffers, p, heads=self.heads, scale=self.scale)
         layer.finish(buffers.x, buffers, self.act)
-
-    def _cut(self, pixels: Array) -> Array:
-        """Cut images into patches, row by row: [p, H, W, c] -> [p, patches, side * side * c]."""
-        p, height, width, channels = pixels.shape
-        side = self.patches.shape[1]
-        height, width = height // side * side, width // side * side  # a rest that fills no patch is not seen
-        grid = pixels[:, :height, :width].reshape(p, height // side, side, width // side, side, channels).swapaxes(2, 3)
-        return np.ascontiguousarray(grid.reshape(p, -1, side * side * channels), np.float32)

@@ -1,11 +1,11 @@
 """Choose the type that stored weights are computed in on this device.
 
 Half precision becomes float32 where it would be slower or less exact than its own rounding: on the CPU; in bfloat16 on
-Apple's first two generations of chips, whose GPUs have no such type; and in a ResNet everywhere, because Metal's
-convolutions transform an image's squares in the weights' type (Winograd), which makes float16 about thirty times less
-exact than rounding to it. Every half number is a float32 number, so the cast itself changes nothing.
+Apple's first two generations of chips, whose GPUs have no such type; and in towers of convolutions everywhere, because
+Metal's convolutions transform an image's squares in the weights' type (Winograd), which makes float16 about thirty
+times less exact than rounding to it. Every half number is a float32 number, so the cast itself changes nothing.
 
->>> computed_dtype(mx.float32, resnet=True)
+>>> computed_dtype(mx.float32, convolutional=True)
 mlx.core.float32
 """
 
@@ -25,14 +25,14 @@ def has_bfloat16() -> bool:
     return not str(mx.device_info().get("architecture", "")).startswith(_WITHOUT_BFLOAT16)
 
 
-def computed_dtype(stored: mx.Dtype, *, resnet: bool) -> mx.Dtype:
+def computed_dtype(stored: mx.Dtype, *, convolutional: bool) -> mx.Dtype:
     """Return the type to compute weights in.
 
     Args:
         stored: the type of the weights in the file.
-        resnet: whether they belong to a ResNet.
+        convolutional: whether they belong to a ResNet or a FastViT.
     """
     if stored not in HALF:
         return stored
     lacks = stored == mx.bfloat16 and not has_bfloat16()
-    return mx.float32 if resnet or on_cpu() or lacks else stored
+    return mx.float32 if convolutional or on_cpu() or lacks else stored

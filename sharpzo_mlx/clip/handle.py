@@ -30,14 +30,15 @@ from sharpzo_mlx.clip.checkpoint import (
     read_logit_scale,
 )
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.cpu_fastvit import CPUFastViT
 from sharpzo_mlx.clip.cpu_vision import CPUVision
+from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.finite import check_rows
-from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.model import CLIPModel, ImageTower
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.text import TextModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
 from sharpzo_mlx.clip.vocabulary import read_json
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import default_model_folder, refuse_empty
@@ -65,7 +66,7 @@ class Clip:
         self.config: CLIPConfig = load_config(folder)
         self._text: CLIPModel | None = None
         self._vision: CLIPModel | None = None
-        self._cpu_vision: CPUVision | None = None
+        self._cpu_vision: CPUVision | CPUFastViT | None = None
         _check_sizes(self.config, folder)
 
     @cached_property
@@ -101,7 +102,7 @@ class Clip:
         """Return the text tower."""
         return self.text().text_model
 
-    def vision_model(self) -> VisionModel | PooledVisionModel | ResNetModel:
+    def vision_model(self) -> ImageTower:
         """Return the image tower."""
         return self.vision().vision_model
 
@@ -137,14 +138,14 @@ class Clip:
             pixels: [B, H, W, 3]: bytes of pictures in the model's input size, or normalised pixels.
 
         Returns:
-            Features [B, D], float32, unit norm, evaluated. On MLX's CPU device a ViT runs in NumPy, see
-            `clip.cpu_vision`.
+            Features [B, D], float32, unit norm, evaluated. On MLX's CPU device a ViT and a FastViT run in
+            NumPy, see `clip.cpu_vision` and `clip.cpu_fastvit`.
 
         Raises:
             UserError: the weights are damaged, or give a feature that is not finite.
         """
-        if on_cpu() and isinstance(self.vision_model(), VisionModel | PooledVisionModel):
-            self._cpu_vision = self._cpu_vision or CPUVision(self.vision())
+        if on_cpu() and not isinstance(self.vision_model(), ResNetModel):
+            self._cpu_vision = self._cpu_vision or _cpu_vision(self.vision())
             return self._check(mx.array(self._cpu_vision.image_features(np.asarray(pixels))))
         features = self.vision().image_features(mx.array(pixels))
         mx.eval(features)
@@ -216,6 +217,10 @@ class Clip:
 
     def _check(self, features: mx.array) -> mx.array:
         return check_rows(features, self.folder / WEIGHTS)
+
+
+def _cpu_vision(model: CLIPModel) -> CPUVision | CPUFastViT:
+    return CPUFastViT(model) if isinstance(model.vision_model, FastViTModel) else CPUVision(model)
 
 
 def _whole(batches: Iterable[Batch], paths: Sequence[Path | str]) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ import mlx.core as mx
 from mlx import nn
 
 from sharpzo_mlx.clip.activations import activation
-from sharpzo_mlx.clip.config import TextConfig, VisionConfig
+from sharpzo_mlx.clip.tower_config import TextConfig, VisionConfig
 
 Mask = mx.array | str | None
 

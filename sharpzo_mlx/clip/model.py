@@ -10,20 +10,25 @@ dtype: half precision would round the small differences of losses that tuning li
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig, SigLIPVisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fastvit import FastViTModel
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, ImageConfig, ResNetConfig, SigLIPVisionConfig
 from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
 from sharpzo_mlx.images.load import CHANNEL_STARTS, levels, normalise
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 TOWERS = ("text", "vision")
+ImageTower: TypeAlias = VisionModel | PooledVisionModel | ResNetModel | FastViTModel
 
 
 def unit_norm(features: mx.array) -> mx.array:
@@ -50,7 +55,7 @@ class CLIPModel(nn.Module):
     """
 
     text_model: TextModel
-    vision_model: VisionModel | PooledVisionModel | ResNetModel
+    vision_model: ImageTower
 
     def __init__(self, config: CLIPConfig, towers: Sequence[str] = TOWERS) -> None:
         super().__init__()
@@ -59,10 +64,10 @@ class CLIPModel(nn.Module):
             self.text_model = TextModel(config.text)
             self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=config.siglip)
         if "vision" in towers:
-            resnet = isinstance(config.vision, ResNetConfig)
-            self.vision_model = _vision_tower(config)
+            self.vision_model = _image_tower(config.vision)
             if not config.siglip:
-                self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=resnet)
+                bias = _projects_with_bias(config.vision)
+                self.visual_projection = nn.Linear(config.vision.hidden_size, config.projection_dim, bias=bias)
         self.logit_scale = mx.zeros(())
         if config.siglip:
             self.logit_bias = mx.zeros(())
@@ -94,8 +99,13 @@ class CLIPModel(nn.Module):
         return unit_norm(self.visual_projection(pooled) if "visual_projection" in self else pooled)
 
 
-def _vision_tower(config: CLIPConfig) -> VisionModel | PooledVisionModel | ResNetModel:
-    vision = config.vision
+def _image_tower(vision: ImageConfig) -> ImageTower:
+    if isinstance(vision, FastViTConfig):
+        return FastViTModel(vision)
     if isinstance(vision, SigLIPVisionConfig):
         return PooledVisionModel(vision)
     return ResNetModel(vision) if isinstance(vision, ResNetConfig) else VisionModel(vision)
+
+
+def _projects_with_bias(vision: ImageConfig) -> bool:
+    return isinstance(vision, ResNetConfig | FastViTConfig | ConvStemConfig)

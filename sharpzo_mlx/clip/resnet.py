@@ -14,7 +14,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import ResNetConfig
+from sharpzo_mlx.clip.tower_config import ResNetConfig
 
 EXPANSION = 4  # channels behind a block, as a multiple of those within
 

@@ -16,10 +16,14 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig, SigLIPVisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
+from sharpzo_mlx.clip.tower_config import ResNetConfig, SigLIPVisionConfig
 from sharpzo_mlx.errors import UserError
 
-LAYER = re.compile(r"(text_model\.encoder\.layers|vision_model\.(?:encoder\.layers|layer[1-4]))\.(\d{1,9})\.")
+LAYER = re.compile(
+    r"(text_model\.encoder\.layers|vision_model\.(?:encoder\.layers|layer[1-4]|stages\.\d\.blocks))\.(\d{1,9})\."
+)
 
 
 def compare_sizes(config: CLIPConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -56,6 +60,8 @@ def _sizes(config: CLIPConfig) -> list[tuple[str, int, str]]:
         ("text_config.hidden_size", text.hidden_size, "text_model.final_layer_norm.weight"),
         ("text_config.intermediate_size", text.intermediate_size, f"text_model.{layer}"),
     ]
+    if isinstance(vision, FastViTConfig):
+        return [*sizes, *_fastvit_sizes(vision)]
     if isinstance(vision, ResNetConfig):
         return [*sizes, ("vision_config.width", vision.width, "vision_model.bn3.weight")]
     pooled = isinstance(vision, SigLIPVisionConfig)
@@ -67,13 +73,21 @@ def _sizes(config: CLIPConfig) -> list[tuple[str, int, str]]:
     ]
 
 
+def _fastvit_sizes(vision: FastViTConfig) -> list[tuple[str, int, str]]:
+    mlp = "vision_model.stages.{}.blocks.0.mlp.{}.bias"
+    widths = enumerate(vision.widths)
+    middle = ("vision_config.mlp_ratio times widths[0]", vision.mlp_ratio * vision.widths[0], mlp.format(0, "fc1"))
+    return [middle, *((f"vision_config.widths[{i}]", width, mlp.format(i, "fc2")) for i, width in widths)]
+
+
 def _layers(config: CLIPConfig) -> list[tuple[str, int, str]]:
     """Return fields, the numbers of layers that they give, and the beginning of these layers' names."""
     vision = config.vision
     text = ("text_config.num_hidden_layers", config.text.num_hidden_layers, "text_model.encoder.layers")
-    if isinstance(vision, ResNetConfig):
+    if isinstance(vision, ResNetConfig | FastViTConfig):
+        name = "vision_model.stages.{0}.blocks" if isinstance(vision, FastViTConfig) else "vision_model.layer{1}"
         stages = enumerate(vision.layers)
-        return [text, *((f"vision_config.layers[{i}]", blocks, f"vision_model.layer{i + 1}") for i, blocks in stages)]
+        return [text, *((f"vision_config.layers[{i}]", blocks, name.format(i, i + 1)) for i, blocks in stages)]
     return [text, ("vision_config.num_hidden_layers", vision.num_hidden_layers, "vision_model.encoder.layers")]
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from sharpzo_mlx.clip.config import LEGACY_EOS, TextConfig
 from sharpzo_mlx.clip.layers import Encoder
+from sharpzo_mlx.clip.tower_config import LEGACY_EOS, TextConfig
 
 
 class TextEmbeddings(nn.Module):

@@ -18,7 +18,7 @@ import mlx.core as mx
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from sharpzo_mlx.clip.config import TextConfig
+from sharpzo_mlx.clip.tower_config import TextConfig
 from sharpzo_mlx.clip.vocabulary import Vocabulary, read_vocabulary
 from sharpzo_mlx.errors import UserError, shown
 

@@ -1,4 +1,4 @@
-"""The sizes of the towers: text, ViT, ResNet, and the two of a SigLIP.
+"""The sizes of the towers: text, ViT, ViT with a convolutional stem, ResNet, and the two of a SigLIP.
 
 The fields have the names of the checkpoints' own `config.json`, and their defaults are those of the library that wrote
 it. A SigLIP's towers have the fields of CLIP's with other defaults. They also end otherwise: its text tower has no mask
@@ -12,9 +12,14 @@ pooling (Zhai et al., "Sigmoid loss for language image pre-training", arXiv 2303
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from sharpzo_mlx.clip.fastvit_config import FASTVIT, FastViTConfig
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 RESNET = "clip_resnet_model"  # our `model_type` of a vision_config; Hugging Face has none for it
+CONV_STEM = "clip_vision_conv_stem_model"  # ours too
+STEM_PATCH = 16  # pixels of a patch's side that a convolutional stem cuts
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
 
@@ -83,6 +88,13 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class ConvStemConfig(VisionConfig):
+    """The sizes of a ViT whose patches three convolutions cut, as in MobileCLIP-B (`clip.conv_stem`)."""
+
+    patch_size: int = STEM_PATCH
+
+
+@dataclass(frozen=True)
 class SigLIPVisionConfig(VisionConfig):
     """The sizes of a SigLIP's image tower."""
 
@@ -116,3 +128,12 @@ class ResNetConfig:
     def positions(self) -> int:
         """How many tokens the pooling sees: the mean, and one for each pixel of the last stage (side: image / 32)."""
         return (self.image_size // 32) ** 2 + 1
+
+
+ImageConfig: TypeAlias = VisionConfig | ResNetConfig | FastViTConfig
+IMAGE_KINDS: dict[str, type[ImageConfig]] = {  # by the `model_type` of a CLIP's vision_config
+    "clip_vision_model": VisionConfig,
+    CONV_STEM: ConvStemConfig,
+    RESNET: ResNetConfig,
+    FASTVIT: FastViTConfig,
+}

@@ -14,18 +14,23 @@ import mlx.core as mx
 from mlx import nn
 
 from sharpzo_mlx.clip.attention_pool import AttentionPool
+from sharpzo_mlx.clip.conv_stem import ConvStem
 from sharpzo_mlx.clip.layers import Encoder
-from sharpzo_mlx.clip.tower_config import SigLIPVisionConfig, VisionConfig
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, SigLIPVisionConfig, VisionConfig
 
 
 class VisionEmbeddings(nn.Module):
-    """The class token, the patch convolution and the position table."""
+    """The class token, the patch convolution or the stem of convolutions in its place, and the position table."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         width, patch = config.hidden_size, config.patch_size
         self.class_embedding = mx.zeros((width,))
-        self.patch_embedding = nn.Conv2d(config.num_channels, width, patch, stride=patch, bias=False)
+        self.patch_embedding = (
+            ConvStem(config.num_channels, width)
+            if isinstance(config, ConvStemConfig)
+            else nn.Conv2d(config.num_channels, width, patch, stride=patch, bias=False)
+        )
         self.position_embedding = nn.Embedding(config.positions, width)
 
     def __call__(self, pixels: mx.array) -> mx.array:
@@ -46,7 +51,8 @@ class VisionModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = VisionEmbeddings(config)
-        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if not isinstance(config, ConvStemConfig):
+            self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -59,7 +65,8 @@ class VisionModel(nn.Module):
         Returns:
             [B, width] in the weights' dtype.
         """
-        x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+        x = self.embeddings(pixels)
+        x = self.encoder(self.pre_layrnorm(x) if "pre_layrnorm" in self else x)
         pooled: mx.array = self.post_layernorm(x[:, 0])
         return pooled
 

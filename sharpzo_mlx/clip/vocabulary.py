@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from sharpzo_mlx import reading
-from sharpzo_mlx.clip.config import MOST, TextConfig
+from sharpzo_mlx.clip.config_checks import MOST
 from sharpzo_mlx.clip.tokenizer_files import (
     AddedToken,
     BPEModel,
@@ -33,6 +33,7 @@ from sharpzo_mlx.clip.tokenizer_files import (
     TokenizerFile,
     read_record,
 )
+from sharpzo_mlx.clip.tower_config import TextConfig
 from sharpzo_mlx.errors import UserError, shown
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.datasets.image_set import nfc
@@ -22,6 +23,44 @@ from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 PLACEHOLDER, NESTED, SPECIAL, OUTPUT, HIDDEN = "in iCloud", "nested", "special", "output", "hidden"
 NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
 RECORDS = frozenset(("run.json", "comparison.json"))  # one of them lies in the folder of a run or comparison
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies directly inside a folder.
+
+    Attributes:
+        images: the images' names, in no order.
+        folders: the names of the folders that may hold images, in no order.
+        linked: how many links to folders there are, which are not among `folders`.
+        others: the number of other files by kind or suffix.
+        written: whether this program wrote the folder: a run or a comparison.
+    """
+
+    images: list[str]
+    folders: list[str]
+    linked: int
+    others: Counter[str]
+    written: bool
+
+
+def list_folder(folder: str | Path) -> Contents:
+    """List what lies directly inside a folder; raises what `entries` raises."""
+    images, folders, linked, written = [], [], 0, False
+    others: Counter[str] = Counter()
+    for entry in _all_entries(folder):
+        name = entry.name
+        written = written or name in RECORDS
+        if _is_folder(entry):
+            if _may_be_class(name) and entry.is_symlink():
+                linked += 1
+            elif _may_be_class(name):
+                folders.append(name)
+        elif (kind := _kind(entry)) is None:
+            images.append(name)
+        else:
+            others[kind] += 1
+    return Contents(images, folders, linked, others, written)
 
 
 def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
@@ -58,18 +97,13 @@ def class_images(folder: Path) -> tuple[list[str], Counter[str]]:
     places = [""]  # folders still to scan, below `folder`; all but the first end with a slash
     while places:
         place = places.pop()
-        for entry in _all_entries(folder / place):
-            name = entry.name
-            if name in RECORDS and place.count("/") < 2:
-                return [], Counter({OUTPUT: 1})
-            if _is_folder(entry):
-                if _may_be_class(name) and not entry.is_symlink():
-                    places.append(f"{place}{name}/")
-            elif (kind := _kind(entry)) is None:
-                found.append(place + name)
-                others[NESTED] += bool(place)
-            else:
-                others[kind] += 1
+        here = list_folder(folder / place)
+        if here.written and place.count("/") < 2:
+            return [], Counter({OUTPUT: 1})
+        places += [f"{place}{name}/" for name in here.folders]
+        found += [place + name for name in here.images]
+        others.update(here.others)
+        others[NESTED] += len(here.images) if place else 0
     found.sort(key=nfc)
     return found, others
 

@@ -13,8 +13,9 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from sharpzo_mlx.clip.checkpoint import TOKENIZER, save_model
-from sharpzo_mlx.clip.config import CLIPConfig, ResNetConfig, TextConfig, VisionConfig
+from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.clip.tower_config import ResNetConfig, TextConfig, VisionConfig
 from sharpzo_mlx.demo import MODEL_FOLDER
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.objective.backend import BackendName

@@ -1,16 +1,16 @@
-"""Label single images with a run.
+"""Label image files with a run: a few at once, or any number batch by batch.
 
 >>> predict("runs/photo-m-0", "new.jpg", top=2)[0].labels  # doctest: +SKIP
 (('dog', 0.91), ('horse', 0.05))
 >>> predict("runs/photo-siglip-0", "new.jpg", multi_label=True)[0].labels  # doctest: +SKIP
 (('dog', 0.83), ('ball', 0.62))
->>> predict("runs/photo-m-0", "screenshot.png", reject=0.05)[0].rejected  # doctest: +SKIP
-True
+>>> for batch in predict_steps("runs/photo-m-0", ["holiday/"], reject=0.05):  # doctest: +SKIP
+...     print([prediction.path for prediction in batch if prediction.rejected])
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +18,13 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.datasets.listing import ImageListing
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.digests import report_cloud_only
+from sharpzo_mlx.evaluation.labels import Choice, MultiLabel
+from sharpzo_mlx.features.streaming import Encoded, encode_stream
 from sharpzo_mlx.files import refuse_empty
-from sharpzo_mlx.heads.answers import Answers, choose_sets, make_answers
-from sharpzo_mlx.images.load import stream
-from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
-
-LIKELY = 0.5  # a label of its own probability is given from here on
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,11 @@ def predict(
     coverage: float | None = None,
     multi_label: bool = False,
 ) -> list[Prediction]:
-    """Return the most probable labels of image files.
+    """Return the most probable labels of image files; `predict_steps` labels more of them than fit in memory.
 
     Args:
         run: the run or its folder.
-        paths: one image file, or several.
+        paths: one image file or folder of images, or several.
         top: labels for each image, at most the number of classes.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate, between 0 and 1, at which images of the labelled kind may wrongly be called none of the
@@ -73,91 +70,78 @@ def predict(
             each image all labels of one half or more, whatever `top` says; an image without one is none of the classes.
 
     Returns:
-        One prediction for each path, in order.
+        One prediction for each file, in order; those of a folder by their names.
 
     Raises:
         UserError: no image is given, `top` is below 1, a rate is not between 0 and 1, one is given and the run has no
             head, or `multi_label` is given with a rate or for a CLIP.
     """
-    run = run if isinstance(run, Run) else Run.load(run)
     paths = [paths] if isinstance(paths, (str, Path)) else paths
-    if top < 1 or not paths:
-        raise UserError(f"top {top}: at least 1" if top < 1 else "no image to predict: name at least one file")
     refuse_empty(*paths)
-    choice = _MultiLabel.of(run, reject, coverage) if multi_label else _Choice.of(run, top, reject, coverage)
-    clip = open_model(run, clip)
-    report_cloud_only(map(Path, paths))
-    found: dict[int, Prediction] = {}
-    size = min(clip.image_batch, len(paths))
-    batches = stream(paths, clip.config.preprocessor, batch_size=size)
-    for batch, features in clip.encode_batches(batches, size):
-        for index, reason in batch.failed:
-            found[index] = Prediction(Path(paths[index]), (), reason)
-        if batch.indices:
-            answered = choice.answer(features)
-            for index, (labels, rejected) in zip(batch.indices, answered, strict=True):
-                found[index] = Prediction(Path(paths[index]), labels, rejected=rejected)
-    return [found[index] for index in range(len(paths))]
+    steps = predict_steps(run, paths, top=top, clip=clip, reject=reject, coverage=coverage, multi_label=multi_label)
+    return [prediction for batch in steps for prediction in batch]
 
 
-Answered = list[tuple[tuple[tuple[str, float], ...], bool]]
+def predict_steps(
+    run: Run | str | Path,
+    paths: Iterable[str | Path],
+    *,
+    top: int = 1,
+    clip: Clip | None = None,
+    reject: float | None = None,
+    coverage: float | None = None,
+    multi_label: bool = False,
+    recursive: bool = False,
+    skip: Callable[[Path], bool] | None = None,
+) -> Generator[list[Prediction], None, None]:
+    """Label any number of image files in bounded memory; the features come from the cache where they are there.
+
+    Args:
+        run: the run or its folder.
+        paths: image files and folders of images; may be a generator, of which some hundred files are taken ahead.
+        top: see `predict`, as for the other arguments.
+        clip: the checkpoint; None loads the one that the run names.
+        reject: the rate of wrong rejections.
+        coverage: the share of right sets of labels.
+        multi_label: labels that do not exclude each other.
+        recursive: whether folders inside folders are read too.
+        skip: says of a file whether it is passed over, such as one that was labelled before.
+
+    Yields:
+        The predictions of a batch, when it is done. All batches hold one for each file, in order. At the end a notice
+        says what was left out of folders.
+
+    Raises:
+        UserError: see `predict`; no image is among the paths, or a folder cannot be read.
+    """
+    if top < 1:
+        raise UserError(f"top {top}: at least 1")
+    run = run if isinstance(run, Run) else Run.load(run)
+    choice = MultiLabel.of(run, reject, coverage) if multi_label else Choice.of(run, top, reject, coverage)
+    listing = ImageListing(paths, recursive=recursive)
+    return _label(choice, open_model(run, clip), listing, skip or (lambda _: False))
 
 
-@dataclass(frozen=True)
-class _MultiLabel:
-    """Labels with a probability each; those that are likelier than not are given."""
-
-    prompt: Prompt
-
-    @classmethod
-    def of(cls, run: Run, reject: float | None, coverage: float | None) -> _MultiLabel:
-        if reject is not None or coverage is not None:
-            raise UserError(
-                "multi-label: goes without --reject and --set-coverage, whose rates are of one label an image"
-            )
-        if run.prompt.logit_bias is None:
-            raise UserError(
-                f"{run.folder}: multi-label needs the logit bias of a SigLIP, which this run's model, a CLIP, does not "
-                "have; tune on a SigLIP"
-            )
-        return cls(run.prompt)
-
-    def answer(self, embeddings: mx.array) -> Answered:
-        """Return for each image feature [N, D] its labels, and whether it is none of the classes."""
-        probabilities = np.array(self.prompt.own_probabilities(embeddings))
-        counts = (probabilities >= LIKELY).sum(axis=1).tolist()
-        rows = zip(probabilities, counts, strict=True)
-        return [(_top_labels(self.prompt, row, max(1, count)), count == 0) for row, count in rows]
+def _label(
+    choice: Choice | MultiLabel, clip: Clip, listing: ImageListing, skip: Callable[[Path], bool]
+) -> Generator[list[Prediction], None, None]:
+    for batch in encode_stream(clip, (path for path in listing if not skip(path))):
+        yield _predict_batch(choice, batch)
+    left_out = listing.describe_left_out()
+    if not listing.count:
+        raise UserError(f"no image to predict: {f'left out: {left_out}' if left_out else 'name at least one file'}")
+    if left_out:
+        notify(f"left out of folders: {left_out}")
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What was asked: how many labels, or sets of labels, and whether an image may be none of the classes."""
-
-    prompt: Prompt
-    top: int
-    rejecting: Answers | None  # None: no image is turned away
-    covering: Answers | None  # None: `top` labels
-
-    @classmethod
-    def of(cls, run: Run, top: int, reject: float | None, coverage: float | None) -> _Choice:
-        if reject is None and coverage is None:
-            return cls(run.prompt, top, None, None)
-        answers = make_answers(run.prompt, run.folder, reject, coverage)
-        for remark in answers.find_remarks(rejecting=reject is not None, covering=coverage is not None):
-            notify(f"{run.folder}: {remark}")
-        return cls(run.prompt, top, None if reject is None else answers, None if coverage is None else answers)
-
-    def answer(self, embeddings: mx.array) -> Answered:
-        """Return for each image feature [N, D] its labels, and whether it is none of the classes."""
-        probabilities = np.array(mx.softmax(self.prompt.logits(embeddings), axis=-1))
-        counts = np.full(len(probabilities), self.top)
-        if self.covering is not None:
-            counts = choose_sets(probabilities, self.covering.least).sum(axis=1)
-        rejected = np.zeros(len(probabilities), bool) if self.rejecting is None else self.rejecting.reject(embeddings)
-        rows = zip(probabilities, counts.tolist(), rejected.tolist(), strict=True)
-        return [(_top_labels(self.prompt, row, count), bad) for row, count, bad in rows]
-
-
-def _top_labels(prompt: Prompt, row: np.ndarray, count: int) -> tuple[tuple[str, float], ...]:
-    return tuple((prompt.class_names[k], float(row[k])) for k in np.argsort(-row, kind="stable")[:count])
+def _predict_batch(choice: Choice | MultiLabel, batch: Encoded) -> list[Prediction]:
+    rows = [feature for _, feature in batch if not isinstance(feature, str)]
+    answers = iter(choice.answer(mx.array(np.stack(rows))) if rows else ())
+    predictions = []
+    for path, feature in batch:
+        if isinstance(feature, str):
+            predictions.append(Prediction(path, (), feature))
+        else:
+            labels, rejected = next(answers)
+            predictions.append(Prediction(path, labels, rejected=rejected))
+    return predictions

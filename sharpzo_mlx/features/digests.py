@@ -25,17 +25,27 @@ THREADS = 8
 BEAT_SECONDS = 1.0  # the longest time between two records of progress
 
 
-def report_cloud_only(paths: Iterable[Path]) -> None:
-    """Give one notice about those of the files that are in the cloud only; does nothing except on macOS."""
+def report_cloud_only(paths: Iterable[Path], *, more: bool = False) -> bool:
+    """Give one notice about those of the files that are in the cloud only; does nothing except on macOS.
+
+    Args:
+        paths: the files.
+        more: whether other files follow, so that the number in the notice is the least.
+
+    Returns:
+        Whether there was a notice.
+    """
     if sys.platform != "darwin":
-        return
+        return False
     absent = (path for path in paths if _is_dataless(path))
     if (first := next(absent, None)) is not None:
-        count = 1 + sum(1 for _ in absent)
+        count = f"{'at least ' if more else ''}{1 + sum(1 for _ in absent)}"
         notify(
             f"{count} images are in the cloud only, such as {first}; each is downloaded when it is read, "
             "which takes time and needs the network"
         )
+        return True
+    return False
 
 
 def _is_dataless(path: Path) -> bool:

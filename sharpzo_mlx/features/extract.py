@@ -150,7 +150,7 @@ def encode_steps(
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
         copies = find_copies(missing, digests)
-        for fresh, unread in _encoded(clip, images.paths, list(copies), batch_size or clip.image_batch):
+        for fresh, unread in encode_files(clip, images.paths, list(copies), batch_size or clip.image_batch):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
             rows.update(give_to_copies(fresh, copies))
@@ -194,10 +194,19 @@ def give_to_copies(found: Mapping[int, T], copies: Mapping[int, list[int]]) -> d
     return {index: one for first, one in found.items() for index in copies[first]}
 
 
-def _encoded(
+def encode_files(
     clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Yield, for each batch, the features and the reasons of failure by position in `paths`.
+    """Encode some of the files, without the cache.
+
+    Args:
+        clip: the checkpoint.
+        paths: files.
+        missing: the positions of those to encode.
+        batch_size: images that pass the tower at once.
+
+    Yields:
+        For each batch the features [D] and the reasons of failure, by position in `paths`.
 
     The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
     positions: what is left after a stop is encoded in the same batches as without the stop.
