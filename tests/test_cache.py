@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -188,3 +189,12 @@ def test_two_processes_write_at_once() -> None:
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     given = {bytes([who, n] * 16): np.full(6, n, np.float32) for who in (1, 2) for n in range(40)}
     assert kept(given) == 80
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    """A terabyte that takes no room on the disk."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(OSError, match="File too large"):
+        digest(path)

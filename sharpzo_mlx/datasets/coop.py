@@ -17,7 +17,7 @@ from typing import Any
 from sharpzo_mlx.datasets import aircraft
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import plain_name
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.reading import is_encodable, read_json, reason
 
 PATTERN = "split_zhou_*.json"
@@ -117,7 +117,8 @@ def _classes(file: Path, parts: dict[str, list[Entry]]) -> dict[int, str]:
         for path, label, name in entries:
             if classes.setdefault(label, name) != name:
                 raise UserError(
-                    f"{file}: label {label} is both {classes[label]!r} and {name!r} ({path}); correct the file"
+                    f"{file}: label {label} is both {shown(classes[label])} and {shown(name)} ({one_line(path, 200)}); "
+                    "correct the file"
                 )
     return classes
 
@@ -127,4 +128,6 @@ def _image_root(file: Path, first: str) -> Path:
     for root in (file.parent, *inside):
         if os.path.isfile(root / first):
             return root
-    raise UserError(f"{file}: its image {first} is neither beside it nor in a folder beside it; add the images")
+    raise UserError(
+        f"{file}: its image {one_line(first, 200)} is neither beside it nor in a folder beside it; add the images"
+    )

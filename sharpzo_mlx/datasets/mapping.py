@@ -18,7 +18,7 @@ import numpy as np
 
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc, take_paths
 from sharpzo_mlx.datasets.names import same_name
-from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.errors import UserError, notify, shown
 from sharpzo_mlx.reading import parse_json, read_text, reason
 
 FORM = "write JSON {folder: class or [classes]}"
@@ -85,7 +85,7 @@ def _names(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:40]!r} is no class and no list of classes")
+        raise ValueError(f"{shown(value)} is no class and no list of classes")
     return [part.strip() for part in value.split(";") if part.strip()]
 
 
@@ -95,10 +95,10 @@ def _find(name: str, file: Path, classes: Sequence[str], folders: Sequence[str])
         for index, known in enumerate(zip(folders, classes, strict=True)):
             if spelling in map(same_name, known):
                 return index
-    raise UserError(f"{file}: {name!r} is not a tuned class; give a class by its folder or its name")
+    raise UserError(f"{file}: {shown(name)} is not a tuned class; give a class by its folder or its name")
 
 
 def _report(file: Path, left: Sequence[str]) -> None:
     if left:
-        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-        notify(f"left out, because {file} gives them no class: {shown}")
+        named = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        notify(f"left out, because {file} gives them no class: {named}")

@@ -10,7 +10,9 @@ and if the cache cannot be used at all, or stays locked, a notice says so and wo
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import sqlite3
 import threading
 import time
@@ -25,6 +27,7 @@ import numpy as np
 
 from sharpzo_mlx.errors import notify, why
 from sharpzo_mlx.files import cache_folder, open_regular
+from sharpzo_mlx.images.decoding_memory import BYTES
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
 TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
@@ -47,8 +50,10 @@ def make_key(*parts: str) -> str:
 
 
 def digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file, as 32 bytes; OSError if the file cannot be read."""
+    """Return the SHA-256 of a file, as 32 bytes; OSError if it cannot be read or is larger than any image may be."""
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         found = hashlib.sha256()
         while block := file.read(1 << 20):
             found.update(block)
