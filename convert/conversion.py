@@ -120,7 +120,7 @@ def convert(
     if terms := mobileclip.find_terms(config.vision, found.licence):
         notify(terms)
         found = replace(found, licence=mobileclip.LICENCE)
-    with fill(folder) as unfinished:
+    with fill(folder, force=force) as unfinished:
         save_model(unfinished, made.config, made.weights, tokenizer.to_json(), _card(found, dtype, quantise, ours))
     towers = quantise.towers if quantise else ()
     parameters = _count_parameters(plain)

@@ -11,6 +11,7 @@ aside first. What a killed conversion leaves, the next one to the same place rem
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -72,11 +73,15 @@ def _is_ours(folder: Path) -> bool:
 
 
 @contextmanager
-def fill(folder: Path) -> Iterator[Path]:
+def fill(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; rename it to `folder` when the block succeeds, else remove it.
 
+    Args:
+        folder: what `resolve` returned.
+        force: replace a model folder that is there by then.
+
     Raises:
-        UserError: the disk is full, or the folder cannot be written to.
+        UserError: the disk is full, the folder cannot be written to, or another conversion was sooner.
     """
     made = missing_folders(folder.parent)
     try:
@@ -92,7 +97,7 @@ def fill(folder: Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         unfinished.chmod(0o777 & ~mask)
-        _swap(unfinished, folder.absolute())
+        _swap(unfinished, folder.absolute(), force=force)
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file cannot be written
         if is_gpu_error(error):
             raise
@@ -146,16 +151,20 @@ def _clear_up_one(leftover: Path, folder: Path) -> None:
         os.close(handle)
 
 
-def _swap(unfinished: Path, folder: Path) -> None:
+def _swap(unfinished: Path, folder: Path, *, force: bool) -> None:
     """Bring the new folder to its place, and the old one under a hidden name, which is removed.
 
     Raises:
-        UserError: a folder that is not ours has come there meanwhile.
+        UserError: a folder that may not be replaced has come there meanwhile.
     """
     if not folder.exists() or not any(folder.iterdir()):
-        unfinished.replace(folder)
-        return
-    if _list_files(folder) and not _is_ours(folder):
+        try:
+            unfinished.replace(folder)
+            return
+        except OSError as error:  # a rename replaces an empty folder only
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    if _list_files(folder) and not (force and _is_ours(folder)):
         raise UserError(f"{folder}: another folder has come there meanwhile; choose another --output")
     if exchange(unfinished, folder):
         return  # what has the hidden name now is removed as an unfinished folder is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +22,11 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the tests' own products pass where NumPy takes Accelerate's flags for its own (runtime/products.py)."""
+    """Let Ctrl-C reach the processes of tests, and products pass where NumPy takes Accelerate's flags for its own.
+
+    A shell's background jobs begin with Ctrl-C ignored; see `runtime/products.py` for the flags.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     newest = tuple(int(part) for part in version("numpy").split(".")[:3] if part.isdigit())
     if sys.platform == "darwin" and newest < (2, 3, 1):
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in matmul:RuntimeWarning")

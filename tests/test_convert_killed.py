@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def count(event, given):
             os.kill(os.getpid(), signal.SIGKILL)
 
 def make():
-    with output.fill(output.resolve(place / "o", force=True)) as folder:
+    with output.fill(output.resolve(place / "o", force=True), force=True) as folder:
         for path in sorted(new.iterdir(), key=lambda path: path.name == CONFIG):
             (folder / path.name).write_bytes(path.read_bytes())
 
@@ -172,3 +173,20 @@ def test_a_folder_that_came_meanwhile_is_not_replaced(models: tuple[Path, Path],
         make()
     assert os.listdir(tmp_path) == ["o"]
     assert (tmp_path / "o" / "holiday.jpg").read_text() == "precious"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_of_two_conversions_the_sooner_stays_unless_forced(
+    force: bool, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def make(model: Path, *, meanwhile: Path | None = None) -> None:
+        with output.fill(output.resolve(tmp_path / "o", force=force), force=force) as folder:
+            for path in model.iterdir():
+                (folder / path.name).write_bytes(path.read_bytes())
+            if meanwhile is not None:
+                make(meanwhile)
+
+    with nullcontext() if force else pytest.raises(UserError, match="another folder has come there meanwhile"):
+        make(models[0], meanwhile=models[1])
+    assert os.listdir(tmp_path) == ["o"]
+    assert fingerprint(tmp_path / "o") == fingerprint(models[0 if force else 1])
