@@ -13,6 +13,7 @@ from hf_checkpoint import write_checkpoint
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from odd_json import VALUES, fields_replaced
+from split_files import make_split
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip.checkpoint import load_config
@@ -147,11 +148,7 @@ def test_a_cell_of_a_comparison(tmp_path: Path) -> None:
 
 
 def test_a_split_file(photos: Path, tmp_path: Path) -> None:
-    data = shutil.copytree(photos, tmp_path / "data")
-    names = ("barn owl", "cat", "dog")
-    entries = [[f"{name}/{number}.png", label, name] for label, name in enumerate(names) for number in range(12)]
-    path = data / "split_zhou_photos.json"
-    path.write_text(json.dumps({"train": entries[::2], "val": entries[1::4], "test": entries[3::4]}))
+    path = make_split(photos, tmp_path / "data")
 
     def use() -> None:
         for part in read_split_file(path).values():

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mutations import mutate_bytes, mutate_json, mutate_safetensors, mutations
+from split_files import SPLIT_NAMES, make_split
 from tiny_settings import SMALL
 
 import sharpzo_mlx as sz
@@ -140,12 +141,8 @@ def test_settings(run: Path) -> None:
 
 
 def test_a_split_file(photos: Path, tmp_path: Path) -> None:
-    data = shutil.copytree(photos, tmp_path / "data")
-    names = ("barn owl", "cat", "dog")
-    entries = [[f"{name}/{number}.png", label, name] for label, name in enumerate(names) for number in range(12)]
-    path = data / "split_zhou_photos.json"
-    path.write_text(json.dumps({"train": entries[::2], "val": entries[1::4], "test": entries[3::4]}))
-    assert read_split_file(path)["train"].class_names == names
+    path = make_split(photos, tmp_path / "data")
+    assert read_split_file(path)["train"].class_names == SPLIT_NAMES
     assert (
         survive(path, mutations(path, mutate_json, seed=SEED, count=2 * COUNT), lambda: read_split_file(path)) > COUNT
     )
