@@ -121,18 +121,14 @@ def count_query(objective: Objective) -> Counts:
 
 
 def count_waits(objective: Objective, classes: int, *, generations: int) -> float:
-    """Return the waits of a generation of stage 1 (one of two is counted), or else of a step of stage 2."""
+    """Return the waits of a generation of stage 1 (the second), or else of a step of stage 2."""
     settings: dict[str, object] = {"generations": generations, "steps": 0 if generations else 2}
     config = TuneConfig(head="none", **settings)  # type: ignore[arg-type]
     search = Search(config, objective, _problem(objective, classes).validate)
-    waits = Waits()
-    for number, _ in enumerate(search.steps()):
-        if number == 1:
-            break
-        waits.count = 0
-        counting = waits.counting()
-        counting.__enter__()
-    counting.__exit__(None, None, None)
+    waits, steps = Waits(), search.steps()
+    next(steps)  # makes what the first alone needs
+    with waits.counting():
+        next(steps)
     return waits.count
 
 

@@ -207,13 +207,13 @@ class Clip:
         """
         texts = [texts] if isinstance(texts, str) else texts
         with bounded_cache():
-            return self._join(encode_texts(self.text(), self.tokenizer, texts) if texts else [])
+            return self._check(self._join(encode_texts(self.text(), self.tokenizer, texts) if texts else []))
 
     def _join(self, rows: list[mx.array]) -> mx.array:
         """Return batches of features as one array, evaluated, so that every thread may use it."""
         features = mx.concatenate(rows) if rows else mx.zeros((0, self.config.projection_dim))
         mx.eval(features)
-        return self._check(features)
+        return features
 
     def _check(self, features: mx.array) -> mx.array:
         return check_rows(features, self.folder / WEIGHTS)
