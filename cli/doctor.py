@@ -117,7 +117,7 @@ class Drawing:
         from sharpzo_mlx.doctor.steps import Started
 
         if not isinstance(record, Started):
-            words = f"{record.outcome:<8} {record.name:<24} {wording.duration(record.seconds):>10}  {record.words}"
+            words = f"{record.outcome:<14} {record.name:<24} {wording.duration(record.seconds):>10}  {record.words}"
             print(f"\r\033[K{words}" if self._live else words, file=self._stream, flush=True)
         elif self._live:
             print(f"{record.number} of {record.of}: {record.name} ...", end="", file=self._stream, flush=True)
