@@ -146,7 +146,7 @@ def vanishing(killing: Killing, place: Path, mounted: bool, tries: int) -> list[
 def cache(killing: Killing, place: Path, mounted: bool, tries: int) -> list[str]:
     """Let only the cache be full or read-only: the result is the same, with one notice."""
     faults: list[str] = []
-    shutil.rmtree(killing.case)
+    shutil.rmtree(killing.case, ignore_errors=True)  # `vanishing` may have moved it away
     killing.case, killing.cache = killing.work / "case", place / "cache"
     for name in COMMANDS if mounted else ():
         killing.begin(name)
