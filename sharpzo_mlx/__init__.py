@@ -32,6 +32,11 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
+    from sharpzo_mlx.review.label_check import LabelCheck as LabelCheck
+    from sharpzo_mlx.review.label_check import check_labels as check_labels
+    from sharpzo_mlx.review.page import write_page as write_page
+    from sharpzo_mlx.review.suggestions import Suggestions as Suggestions
+    from sharpzo_mlx.review.suggestions import suggest as suggest
     from sharpzo_mlx.runs.run import Run as Run
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
@@ -40,20 +45,25 @@ startup.prepare()
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
+    "LabelCheck": "review.label_check",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
+    "Suggestions": "review.suggestions",
     "TuneConfig": "config",
     "UserError": "errors",
+    "check_labels": "review.label_check",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "suggest": "review.suggestions",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
+    "write_page": "review.page",
     "write_report": "report.page",
 }
 _WITHOUT_MLX = ("config", "errors", "presets")

@@ -122,30 +122,33 @@ class LabelCheck:
     by_folder: bool
 
 
-def check_labels(source: Clip | Run | str | Path, dataset: str | Path, *, odds: float = ODDS) -> LabelCheck:
+def check_labels(
+    source: Clip | Run | str | Path, dataset: str | Path, *, odds: float = ODDS, clip: Clip | None = None
+) -> LabelCheck:
     """Check the labels of a data set.
 
     Args:
         source: a checkpoint, or a run or its folder: then its checkpoint and its templates.
         dataset: a folder of class folders, or of `train/`, `val/` and `test/` with such folders.
         odds: how many times as probable as the label another class must be.
+        clip: the checkpoint of the run; None loads the one that the run names.
 
     Raises:
         UserError: the data set cannot be used, or `odds` is below 1.
     """
-    for event in check_labels_steps(source, dataset, odds=odds):
+    for event in check_labels_steps(source, dataset, odds=odds, clip=clip):
         if isinstance(event, LabelCheck):
             return event
     raise AssertionError("check_labels_steps ends with the check")
 
 
 def check_labels_steps(
-    source: Clip | Run | str | Path, dataset: str | Path, *, odds: float = ODDS
+    source: Clip | Run | str | Path, dataset: str | Path, *, odds: float = ODDS, clip: Clip | None = None
 ) -> Iterator[EncodeProgress | LabelCheck]:
     """Do what `check_labels` does; yield the progress of encoding, and the check at the end."""
     if not odds >= 1:
         raise UserError(f"odds {odds:g}: at least 1")
-    clip, templates = _open(source)
+    clip, templates = _open(source, clip)
     labelled = read_labelled(dataset)
     features = yield from encode_steps(clip, labelled.images)
     labelled, features = _without_unread(labelled, features)
@@ -164,11 +167,11 @@ def check_labels_steps(
     )
 
 
-def _open(source: Clip | Run | str | Path) -> tuple[Clip, tuple[str, ...]]:
+def _open(source: Clip | Run | str | Path, clip: Clip | None) -> tuple[Clip, tuple[str, ...]]:
     if isinstance(source, Clip):
         return source, (PLAIN,)
     run = source if isinstance(source, Run) else Run.load(source)
-    return open_model(run), run.record.templates or (run.config.template or PLAIN,)
+    return open_model(run, clip), run.record.templates or (run.config.template or PLAIN,)
 
 
 def _without_unread(labelled: LabelledFolder, features: Features) -> tuple[LabelledFolder, Features]:

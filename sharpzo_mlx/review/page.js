@@ -18,6 +18,7 @@ function keep() {
   try { localStorage.setItem(KEY, JSON.stringify(state)); stored = true; } catch { stored = false; }
 }
 const has = (index) => Object.prototype.hasOwnProperty.call(state.decided, index);
+const stays = (item, label) => !data.none && label === item.given;
 const nameOf = (label) => label === null ? "none of them" : data.classes[label].name;
 
 function isolated(text) {
@@ -34,7 +35,7 @@ function show(index) {
   });
   const verdict = card.querySelector(".verdict");
   verdict.textContent = "";
-  if (decided) verdict.append(label === item.given ? "label stays: " : "label: ", isolated(nameOf(label)));
+  if (decided) verdict.append(stays(item, label) ? "label stays: " : "label: ", isolated(nameOf(label)));
 }
 function say(...words) { status.replaceChildren(...words); }
 function count() {
@@ -77,7 +78,7 @@ function plan(folder) {
   data.items.forEach((item, index) => {
     if (item.folder !== folder || !has(index)) return;
     const label = state.decided[index];
-    if (label === item.given) return; // the file is where it belongs
+    if (stays(item, label)) return; // the file is where it belongs
     labels.push({ path: item.path, label: label === null ? null : data.classes[label].folder });
   });
   return { format: "sharpzo-mlx plan 1", folder: data.folders[folder].path, labels };
@@ -120,7 +121,7 @@ const KEYS = {
   k: () => go(state.at - 1), ArrowUp: () => go(state.at - 1), ArrowLeft: () => go(state.at - 1),
   Home: () => go(0), End: () => go(cards.length - 1),
   Enter: () => decide(state.at, data.items[state.at].suggested), " ": () => decide(state.at, data.items[state.at].suggested),
-  x: () => data.none && decide(state.at, null), u: undo, s: save, "/": openFinder,
+  x: () => data.none && decide(state.at, null), o: () => !data.none && decide(state.at, data.items[state.at].given), u: undo, s: save, "/": openFinder,
 };
 document.addEventListener("keydown", (event) => {
   if (finder.open || event.ctrlKey || event.metaKey || event.altKey || !cards.length) return;
@@ -148,6 +149,7 @@ typed.addEventListener("input", find);
 typed.addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
+  event.stopPropagation(); // or the next image would be accepted too
   const first = matches.querySelector("button");
   if (first) first.click();
 });

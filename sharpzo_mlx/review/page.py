@@ -1,9 +1,9 @@
 """One HTML page on which a person accepts or corrects labels by keyboard, and which saves a plan for `sort --plan`.
 
-The page needs nothing else: pictures are small JPEGs inside it, its policy lets it fetch nothing, and decisions are kept
-by the browser until the plan is saved. A plan is JSON: `{"format": "sharpzo-mlx plan 1", "folder": "/photos", "labels":
-[{"path": "a.jpg", "label": "cat"}, {"path": "b.jpg", "label": null}]}`; null is none of the classes. Only images whose
-label was decided are in it, and of checked labels only those that change.
+The page needs nothing else: pictures are small JPEGs inside it, its policy lets it fetch nothing, and the browser keeps
+what was decided. A plan is JSON: `{"format": "sharpzo-mlx plan 1", "folder": "/photos", "labels": [{"path": "a.jpg",
+"label": "cat"}, {"path": "b.jpg", "label": null}]}`; null is none of the classes. Only images whose label was decided
+are in it, and of checked labels only those that change.
 
 >>> write_page(suggest("runs/pets-clip-0", "new/"), "review.html")  # doctest: +SKIP
 PosixPath('review.html')
@@ -107,7 +107,7 @@ def write_page(found: Suggestions | LabelCheck, path: str | Path) -> Path:
     place = check_page_path(path)
     page = _of_check(found) if isinstance(found, LabelCheck) else _of_suggestions(found)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["share"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["share"] = lambda share: f"{100 * share:.1f}\u00a0%"
     template = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8"))
     atomic_write(place, template.render(page=page))
     return place

@@ -2,8 +2,8 @@
 
 Two files of equal content are copies. Two pictures are near-copies (recompressed, resized, brightened, a little
 cropped) if the cosine of their features less the mean of all is at least 0.94 and their brightness on 16 x 16 fields
-correlates by 0.93 or more. Either alone would also name different pictures of one subject (docs/results/labels.md). A mirrored
-picture is not found.
+correlates by 0.93 or more. Either alone would also name different pictures of one subject (docs/results/labels.md).
+A mirrored picture is not found.
 
 >>> find_twins(features, paths)[0].same_content  # doctest: +SKIP
 True
