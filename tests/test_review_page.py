@@ -51,7 +51,7 @@ def make_suggestions(folder: Path, names: Sequence[str]) -> Suggestions:
 
 def make_check(folder: Path) -> LabelCheck:
     """Two suspects of train, one of test; each is called "cat" and looks like the third class."""
-    suspects = []
+    suspects: list[Suspect] = []
     for split, name in (("train", "a.png"), ("train", "<b>.png"), ("test", "c.png")):
         path = make_image(folder / split / "cat" / name, len(suspects))
         near = make_image(folder / "train" / "x" / "near.png", 9)

@@ -26,7 +26,8 @@ Rows = npt.NDArray[np.float32]
 SHARPNESS = 4.0  # of the similarity: the factor of cosines in the exponent
 MOST = 4096  # images that are compared with one another; of more, the uncertain half and an even draw of the rest
 BLOCK = 2048  # known images that are compared at once
-LEAST = 1e-6  # value that a choice must add
+FLOOR = 0.01  # uncertainty that every image has at least: where all are certain, the choices are still spread
+LEAST = 1e-5  # share of all uncertainty that a choice must add, more than rounding does
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def choose_covering(
     """
     rows = _spread(uncertainty)
     centred = centre(features)
-    near, weights = centred[rows], uncertainty[rows].astype(np.float32)
+    near, weights = centred[rows], np.maximum(uncertainty[rows], FLOOR).astype(np.float32)
     covered = _cover(near, _less_mean(known, features)) if len(known) else np.zeros(len(rows), np.float32)
     with host_products():
         similar = _similarity(near @ near.T)
@@ -64,7 +65,7 @@ def choose_covering(
     while len(chosen) < min(count, len(rows)):
         gains = np.array([weights @ np.maximum(column - covered, 0) for column in similar])
         best = int(gains.argmax())
-        if gains[best] <= LEAST:
+        if gains[best] <= LEAST * weights.sum():
             break
         chosen.append(Covering(int(rows[best]), float(gains[best])))
         covered = np.maximum(covered, similar[best])
