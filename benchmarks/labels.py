@@ -212,7 +212,7 @@ def measure(given: argparse.Namespace, clip: sz.Clip, folder: Path) -> Iterator[
             for rate in given.rates:
                 if ("check", one.name, str(rate), "None", str(seed)) not in done:
                     yield measure_check(one, rate, seed)
-            for rule in RULES if one.name != "caltech101" else ():
+            for rule in given.rules if one.name != "caltech101" else ():
                 if ("suggest", one.name, "None", rule, str(seed)) not in done:
                     yield measure_suggest(one, rule, seed)
 
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--testbed", type=Path, required=True)
     parser.add_argument("--features", type=Path, nargs="*", default=[])
     parser.add_argument("--rates", type=float, nargs="*", default=[0.1, 0.02])
+    parser.add_argument("--rules", nargs="*", choices=RULES, default=RULES)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("labels.jsonl"))
     given = parser.parse_args()
