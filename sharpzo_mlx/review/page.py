@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import atomic_write, check_place, expand
@@ -85,9 +84,9 @@ class _Page:
     cards: list[_Card]
     twins: list[tuple[_Picture, _Picture, str]]
     policy: str
-    style: Markup
-    script: Markup
-    data: Markup
+    style: str  # of this package, like the script: they and the embedded data are not escaped
+    script: str
+    data: str
 
 
 def write_page(found: Suggestions | LabelCheck, path: str | Path) -> Path:
@@ -221,9 +220,9 @@ def _make_page(
         cards=cards,
         twins=list(twins),
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(embed({"key": key, **content})),
+        style=style,
+        script=script,
+        data=embed({"key": key, **content}),
     )
 
 
