@@ -1,8 +1,8 @@
 """Let concurrent requests pass a model together: what waits becomes one batch, which one thread works on.
 
 While the thread works, further items gather for the next batch; an idle one waits some milliseconds for company. An
-item that nobody waits for any more is left out. If a batch fails, each of its items is tried by itself, so that only the one
-that is at fault fails.
+item that nobody waits for any more is left out. If a batch fails, each of its items is tried by itself, so that only
+the one that is at fault fails.
 
 >>> await Batcher(label, size=32, gather_seconds=0.005).ask([picture])  # doctest: +SKIP
 """

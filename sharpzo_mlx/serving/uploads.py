@@ -137,9 +137,7 @@ async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes, limits: Limi
             form.parser.write(chunk)
         form.parser.finalize()
     except FormParserError as error:
-        raise HTTPException(
-            400, "the form is damaged: send multipart/form-data as `curl -F image=@FILE` does"
-        ) from error
+        raise HTTPException(400, "the form is damaged: send files as `curl -F image=@FILE` does") from error
     if not form.ended:
         raise HTTPException(400, "the form is cut short: its last boundary is missing")
     if not form.uploads:
