@@ -42,7 +42,7 @@ class Guard:
 
     Args:
         app: the application.
-        hosts: names by which the server may be called beside the loopback's, with a port or for its own port.
+        hosts: names by which the server may be called beside the loopback's: as they are, and with its own port.
         token: what every request must bear; None for none.
         any_address: whether it may be called by any IP address; a name that an attacker holds is no address.
     """
@@ -51,7 +51,7 @@ class Guard:
         self, app: ASGIApp, *, hosts: Iterable[str] = (), token: str | None = None, any_address: bool = False
     ) -> None:
         self._app, self._token, self._any_address = app, token, any_address
-        self._hosts = LOOPBACK | {host.lower() for host in hosts}
+        self._whole = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
@@ -75,8 +75,8 @@ class Guard:
         host = given[0].lower() if len(given) == 1 else ""
         name, port = _split_port(host)
         own = (scope.get("server") or (None, None))[1]
-        known = name in self._hosts or (self._any_address and _is_address(name))
-        if host and (host in self._hosts or (known and port == own)):
+        known = name in LOOPBACK | self._whole or (self._any_address and _is_address(name))
+        if host and (host in self._whole or (known and port == own)):
             return None
         return 421, "Host: not a name of this server; call it by the address that was printed, or see --allow-host"
 
