@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+import sharpzo_mlx as sz
 from sharpzo_mlx.serving import app
 from sharpzo_mlx.serving.connections import make_protocol
 from sharpzo_mlx.serving.limits import Limits
@@ -72,11 +73,11 @@ def form(files: Sequence[tuple[str | bytes, bytes]]) -> bytes:
 
 
 @contextmanager
-def serving(run: Path, *, limits: Limits | None = None, application: Any = None, **settings: Any) -> Iterator[Served]:
-    """Serve a run, or another application, in a thread until the block ends."""
+def serving(run: Path | sz.Run, *, limits: Limits | None = None, **settings: Any) -> Iterator[Served]:
+    """Serve a run in a thread until the block ends."""
     limits = limits or Limits()
     config = uvicorn.Config(
-        application or app(run, limits=limits, **settings),
+        app(run, limits=limits, **settings),
         port=0,
         http=make_protocol(limits.quiet_seconds),
         ws="none",

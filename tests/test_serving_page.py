@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium import Page, browsing
+from PIL import Image
 from served import Served, serving
 
 import sharpzo_mlx as sz
@@ -106,6 +108,18 @@ def test_the_keyboard_reaches_everything_and_clear_clears(page: Page, photos: Pa
     assert cards(page) == []
     assert page.run("document.activeElement.id") == "files"
     assert page.run("document.getElementById('clear').hidden")
+
+
+def test_an_image_of_another_kind_is_none_of_them(page: Page, finished_run: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 2, (20, 20, 3), np.uint8) * 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    found = sz.predict(finished_run, tmp_path, reject=0.05)
+    foreign = next(prediction for prediction in found if prediction.rejected)
+    page.choose("#files", foreign.path)
+    page.wait_for(DONE.format(1))
+    assert f"none of them (best guess: {foreign.labels[0][0]})" in cards(page)[0]
+    assert "none of them" in page.run("document.getElementById('status').textContent")
 
 
 def test_without_the_box_no_image_is_turned_away(page: Page, photos: Path) -> None:

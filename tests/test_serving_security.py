@@ -155,7 +155,7 @@ def test_class_names_are_no_markup(finished_run: Path, tmp_path: Path) -> None:
     plain = sz.Run.load(finished_run)
     run = sz.Run(finished_run, plain.config, dataclasses.replace(plain.record, class_names=names))
     run.__dict__["prompt"] = dataclasses.replace(plain.prompt, class_names=names)
-    with serving(run) as server:  # type: ignore[arg-type]
+    with serving(run) as server:
         page = server.get("/").body.decode()
         assert "<script>alert" not in page
         assert "<bdi>&lt;script&gt;alert(1)&lt;/script&gt;</bdi>" in page
