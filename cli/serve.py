@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def serve_command(
     def show(address: str) -> None:
         click.echo(f"serving {wording.escape(str(run_folder))}; Ctrl-C ends it\n{wording.escape(address)}")
         if opens:
-            webbrowser.open(address)
+            # a browser in the terminal does not return before it has read the page
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     clip = None if model is None else handle.load(model)
     serve(run_folder, port=port, host=host, clip=clip, hosts=hosts, ready=show)

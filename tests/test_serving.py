@@ -172,6 +172,33 @@ def test_a_body_of_another_kind_is_refused_in_one_line(server: Served, kind: str
     assert "\n" not in reply.json["error"]
 
 
+def test_damaged_forms_are_answered_and_nothing_else(server: Served, images: list[Path]) -> None:
+    """Bytes that are changed, cut out, doubled or put in, with the length right and wrong boundaries among them."""
+    rng = np.random.default_rng(5)
+    whole = form([("a.png", images[0].read_bytes()[:400]), ('b";x="y.png', b"text"), ("c", b"")])
+    found = set()
+    for _ in range(150):
+        body = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            start = int(rng.integers(0, len(body)))
+            end = start + int(rng.integers(0, 40))
+            kind = rng.integers(0, 4)
+            if kind == 0:
+                body[start] = int(rng.integers(0, 256))
+            elif kind == 1:
+                del body[start:end]
+            elif kind == 2:
+                body[start:start] = body[start:end]
+            else:
+                body[start:start] = [b"\r\n", b"--a-boundary", b"\0", b'"', b"--"][rng.integers(0, 5)]
+        reply = server.ask("POST", "/predict", bytes(body), form_headers())
+        assert reply.status in (200, 400, 413, 422), bytes(body)
+        assert isinstance(reply.json, dict)
+        found.add(reply.status)
+    assert {400, 422} <= found
+    assert server.get("/health").json["under_way"] == 0
+
+
 def test_compressed_bodies_and_other_methods_are_refused(server: Served) -> None:
     headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
     assert server.ask("POST", "/predict", b"x", headers).status == 415

@@ -13,7 +13,7 @@ from importlib import util
 from pathlib import Path
 
 import pytest
-from served import Served, serving
+from served import Reply, Served, serving
 
 from sharpzo_mlx.cli import main
 
@@ -229,13 +229,14 @@ def test_without_the_extra_one_line_says_what_to_install(
 
 
 def test_the_page_is_opened_where_asked(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What opens it here ends the server too."""
-    opened: list[str] = []
+    """What opens it here reads it, as a browser in the terminal does, and presses Ctrl-C."""
+    opened: list[Reply] = []
 
     def open_page(address: str) -> None:
-        opened.append(address)
-        raise KeyboardInterrupt
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", address)
+        opened.append(Served(int(found[1])).get("/"))  # type: ignore[index]
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("webbrowser.open", open_page)
-    assert main.run(["serve", str(finished_run), "--port", "0", "--open"]) == 130
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", opened[0])
+    assert main.run(["serve", str(finished_run), "--port", "0", "--open"]) == 0
+    assert b"Drop images here" in opened[0].body

@@ -23,7 +23,7 @@ class Limits:
         gather_seconds: the time that an idle model waits for more images to pass together.
         quiet_seconds: the longest silence while headers or a body arrive.
         body_seconds: the longest time that a body may take.
-        connections: open at one time.
+        connections: open at one time; a Mac's shell allows a process 256 open files.
     """
 
     file_bytes: int = 50_000_000
@@ -35,4 +35,4 @@ class Limits:
     gather_seconds: float = 0.005
     quiet_seconds: float = 15.0
     body_seconds: float = 300.0
-    connections: int = 512
+    connections: int = 200

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from sharpzo_mlx.serving.limits import Limits
 
@@ -201,6 +201,3 @@ class _Form:
 
     def _finish(self) -> None:
         self.ended = True
-
-
-__all__ = ["ClientDisconnect", "Held", "Room", "Upload", "read_uploads"]
