@@ -98,3 +98,9 @@ def serving(run: Path | sz.Run, *, limits: Limits | None = None, **settings: Any
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+def as_numbers(labels: object) -> dict[str, float]:
+    """Return the probabilities of a record's labels."""
+    assert isinstance(labels, list)
+    return {one["label"]: one["probability"] for one in labels}
