@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.review.suggestions import Suggestions as Suggestions
     from sharpzo_mlx.review.suggestions import suggest as suggest
     from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.serving.server import serve as serve
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -60,6 +61,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "serve": "serving.server",
     "suggest": "review.suggestions",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
