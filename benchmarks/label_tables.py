@@ -55,9 +55,7 @@ def _check_table(lines: Sequence[Line], rate: float) -> str:
 
 
 def _suggest_table(lines: Sequence[Line]) -> str:
-    rows = [
-        "| set | rule | labels for 95 % | " + " | ".join(f"after {n} batches" for n in LOOKS) + " | full (labels) |"
-    ]
+    rows = ["| set | rule | labels for 95 % | " + " | ".join(f"batch {n}" for n in LOOKS) + " | full (labels) |"]
     rows.append("|---" * (len(LOOKS) + 4) + "|")
     for name in dict.fromkeys(line["set"] for line in lines):
         for rule in dict.fromkeys(line["rule"] for line in lines if line["set"] == name):
