@@ -144,7 +144,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
 def _tidy_finished(run: Run) -> None:
     """Remove what a process left that was killed at its very end; refuse a run that has lost its prompt."""
     remove_checkpoints(run.folder)
-    if not (run.folder / PROMPT).is_file():
+    if not run.prompt_path.is_file():
         raise UserError(f"{run.folder}: finished, but its {PROMPT} is missing; choose another --output to tune again")
 
 
