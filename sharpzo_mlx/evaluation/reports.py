@@ -212,10 +212,11 @@ def keep_evaluations(run: Run, report: Report) -> None:
     entries: dict[tuple[bool, object], EvaluationEntry | ForeignEntry] = {}
     for entry in read_entries(run):
         entries[isinstance(entry, ForeignEntry), identify(entry.path)] = entry
+    version = run.record.version
     results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
     for result in results:
         path = expand(result.path).resolve()
-        entry = replace(result.to_entry(path), version=run.record.version and run.record.version.number)
+        entry = replace(result.to_entry(path), version=version.number if version else None)
         entries[isinstance(result, ForeignResult), identify(path)] = entry
     text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:

@@ -253,7 +253,9 @@ class GaussianFit:
         change = loss / np.maximum(1 - loss * leverage, LEAST_RATIO)
         along = (x * deviations) @ self._inverse
         freedom = self._freedom - (0.0 if self._flat else 1.0) * ~alone
-        return _Without(x, deviations, moved, leverage, change, along, x**2 @ self._inverse + change * along**2, freedom)
+        return _Without(
+            x, deviations, moved, leverage, change, along, x**2 @ self._inverse + change * along**2, freedom
+        )
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def add_named_classes(fitted: FittedHead, words: mx.array, known: Sequence[int])
         known: for each of the K classes its position among all.
 
     Returns:
-        The same classifier with M more columns. Its left-out accuracies are those of the same images, among all classes.
+        The same classifier with M more columns. Its left-out accuracies are on the same images, among all classes.
     """
     text, places = np.array(words, np.float64), np.asarray(known)
     named = np.setdiff1d(np.arange(len(text)), places)

@@ -60,12 +60,17 @@ def keep_version(run: Run, version: Version, labelled: LabelledImages | None) ->
     """
     place, staged = version_folder(run.folder, version.number), run.folder / HISTORY / _STAGED
     run.check_place()
-    staged.mkdir(parents=True)
-    if labelled is not None:
-        labelled.write(staged / LABELLED)
-    write_prompt(staged / PROMPT, run.prompt)
-    Run(staged, run.config, replace(run.record, version=version), run.current_results).save()
-    os.replace(staged, place)
+    try:
+        staged.mkdir(parents=True)
+        if labelled is not None:
+            labelled.write(staged / LABELLED)
+        write_prompt(staged / PROMPT, run.prompt)
+        Run(staged, run.config, replace(run.record, version=version), run.current_results).save()
+        os.replace(staged, place)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        remove_empty([run.folder / HISTORY])
+        raise
 
 
 def switch_to(run: Run, number: int) -> Run:
