@@ -167,7 +167,8 @@ def _keep_new(folder: Path, found: Features, labelled: LabelledImages, earlier: 
         )
     if counts["twice"]:
         notify(f"{folder}: {counts['twice']} of {total} images are there more than once and count once")
-    if lost := sorted(set(found.labels.tolist()) - set(found.labels[kept].tolist())):
+    lost = sorted(set(found.labels.tolist()) - set(found.labels[kept].tolist()))
+    if kept and lost:
         notify(f"{folder}: no new image in {_list([found.folders[label] for label in lost])}")
     return found.take(kept)
 

@@ -28,7 +28,7 @@ PENALTIES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9)  # times the mean
 
 
 @host_products()
-def predict_means(texts: Array, means: Array, new: Array, root: Array) -> Array:
+def predict_means(texts: Array, means: Array, new: Array, root: Array, penalties: Sequence[float] = PENALTIES) -> Array:
     """Predict the means of classes from their words by those of other classes.
 
     Args:
@@ -36,6 +36,7 @@ def predict_means(texts: Array, means: Array, new: Array, root: Array) -> Array:
         means: their means [K, E].
         new: class features of the others [M, D].
         root: [E, F]; an error is as long as the error times it.
+        penalties: those that are tried.
 
     Returns:
         [M, E].
@@ -45,7 +46,7 @@ def predict_means(texts: Array, means: Array, new: Array, root: Array) -> Array:
     products = x @ x.T
     unit = max(float(np.trace(products)) / len(x), FLAT)
     best, chosen = np.inf, np.zeros_like(means)
-    for penalty in PENALTIES:
+    for penalty in penalties:
         smoother = np.linalg.inv(products + penalty * unit * np.eye(len(x)))
         slopes = smoother @ (means - level)
         leverage = (products * smoother).sum(axis=1) + 1 / len(x)  # the intercept's part
@@ -74,13 +75,16 @@ class _Columns:
     means: Array
 
 
-def add_named_classes(fitted: FittedHead, words: mx.array, known: Sequence[int]) -> FittedHead:
+def add_named_classes(
+    fitted: FittedHead, words: mx.array, known: Sequence[int], penalties: Sequence[float] = PENALTIES
+) -> FittedHead:
     """Return a head of more classes than have images.
 
     Args:
         fitted: the head of the K classes with images, before words are tuned beside it.
         words: class features of the plain words of all classes [K + M, D].
         known: for each of the K classes its position among all.
+        penalties: of the regression, of which the best is taken.
 
     Returns:
         The same classifier with M more columns. Its left-out accuracies are on the same images, among all classes.
@@ -90,7 +94,7 @@ def add_named_classes(fitted: FittedHead, words: mx.array, known: Sequence[int])
     if not len(named):
         return fitted
     order = np.argsort(np.concatenate([places, named]))  # from (with images, without) to the classes' own order
-    columns = _make_columns(fitted, text[named])
+    columns = _make_columns(fitted, text[named], penalties)
     rest = Linear(
         np.concatenate([fitted.rest.weights, columns.rest.weights])[order],
         np.concatenate([fitted.rest.bias, columns.rest.bias])[order],
@@ -109,11 +113,11 @@ def add_named_classes(fitted: FittedHead, words: mx.array, known: Sequence[int])
 
 
 @host_products()
-def _make_columns(fitted: FittedHead, text: Array) -> _Columns:
+def _make_columns(fitted: FittedHead, text: Array, penalties: Sequence[float]) -> _Columns:
     gaussians, head = fitted.gaussians, fitted.head
     root = gaussians.root
     deviations = text - fitted.words.mean(axis=0)
-    means = predict_means(fitted.words, gaussians.means, text, root)  # their origin is the mean of all classes
+    means = predict_means(fitted.words, gaussians.means, text, root, penalties)  # from the mean of all classes
     weights, by_text = (means @ root) @ root.T, (deviations @ root) @ root.T
     allowance = float(gaussians.allowances.mean())
     bias = allowance - 0.5 * (weights * means).sum(axis=1) - weights @ gaussians.mean
