@@ -62,7 +62,9 @@ def add_command(
     elif chosen == "back":
         _go_back(run_folder, back, as_json=as_json)
     else:
-        _show_addition(_add(run_folder, folders, classes, model), as_json=as_json)
+        before = Run.load(run_folder)
+        run = _add(run_folder, folders, classes, model)
+        _show_addition(run, changed=run.record.version != before.record.version, as_json=as_json)
 
 
 def _add(run_folder: Path, folders: Sequence[Path], classes: Sequence[str], model: Path | None) -> Run:
@@ -74,11 +76,15 @@ def _add(run_folder: Path, folders: Sequence[Path], classes: Sequence[str], mode
     return progress.follow(add_steps(run_folder, folders, classes=classes, clip=clip))
 
 
-def _show_addition(run: Run, *, as_json: bool) -> None:
-    version = run.record.version
-    assert version is not None, "something was added"
+def _show_addition(run: Run, *, changed: bool, as_json: bool) -> None:
+    from sharpzo_mlx.runs.history import present_version
+
+    version = present_version(run)
     if as_json:
-        wording.echo_json({"run": str(run.folder), **version.to_json()})
+        wording.echo_json({"run": str(run.folder), "changed": changed, **version.to_json()})
+        return
+    if not changed:
+        click.echo(wording.escape(f"{run.folder}: still version {version.number}, nothing was new"))
         return
     click.echo(wording.escape(f"version {version.number}: {version.describe()}, {wording.duration(version.seconds)}"))
     if version.accuracies:

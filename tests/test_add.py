@@ -106,8 +106,8 @@ def test_test_images_are_left_out_and_known_ones_count_once(
         folder = again / run.record.class_folders[label]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(dataset / path, folder / f"{number}.png")
-    with pytest.raises(sz.UserError, match="nothing to add, none of its images is new"):
-        sz.add(run, again)
+    assert sz.add(run, again).record == run.record
+    assert "nothing to add, so it stays as it is" in caplog.text
     assert "12 of 24 images are in the run's test split and are left out" in caplog.text
     assert "12 of 24 images are in the run already" in caplog.text
     paint_class(again / "cat", seed=70, count=1)
@@ -157,9 +157,9 @@ def test_a_run_without_kept_features_reads_its_images_again(run: sz.Run, more: P
 def test_added_images_are_known_to_later_additions_and_to_evaluate(
     run: sz.Run, more: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sz.add(run, more)
-    with pytest.raises(sz.UserError, match="nothing to add"):
-        sz.add(run.folder, more)
+    added = sz.add(run, more)
+    assert sz.add(run.folder, more, classes=["Fox"]).record == added.record
+    assert "has this class already, 'fox'" in caplog.text
     report = sz.evaluate(run.folder, more)
     assert report.folders[0].seen == 12
     entry = json.loads((run.folder / "evaluations.json").read_text())[0]

@@ -20,6 +20,7 @@ from sharpzo_mlx.adding.refit import append_images, compare_classes, compare_hea
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.datasets.templates import PLAIN
+from sharpzo_mlx.errors import notify
 from sharpzo_mlx.features.extract import Features, relay
 from sharpzo_mlx.features.views import VIEWS, encode_views_steps
 from sharpzo_mlx.heads.fit import FittedHead
@@ -73,6 +74,10 @@ class Adding:
         check_lengths(self.clip.tokenizer, (run.prompt.template, *run.record.templates), self.names)
         labelled = yield from read_old_images(self.clip, run)
         new = yield from read_new_images(self.clip, run, labelled, self.folders, self.names)
+        if new.nothing:
+            notify(f"{run.folder}: nothing to add, so it stays as it is")
+            yield Done(run)
+            return
         words = self._find_words(new.features)
         if run.config.head == "none":
             fitted = self._without_head(labelled, new, words)

@@ -48,6 +48,11 @@ class NewImages:
     classes: tuple[str, ...]
     named: tuple[str, ...]
 
+    @property
+    def nothing(self) -> bool:
+        """Whether neither an image nor a class is new to the run."""
+        return not (len(self.features.labels) or self.classes or self.named)
+
 
 class _Classes:
     """The classes of a run, to which new ones are added at the end."""
@@ -104,11 +109,11 @@ def read_new_images(
         names: classes to add by name alone.
 
     Raises:
-        UserError: a folder cannot be read, a name is a class of the run already, or nothing is new.
+        UserError: a folder cannot be read, or a name is empty.
     """
     classes = _Classes(run.record.class_names, run.record.class_folders)
     sets = [read_folder(folder) for folder in folders]  # all of them before the first image is opened
-    _check_names(classes, names)
+    names = _keep_new_names(run, classes, names)
     parts: list[Features] = []
     for folder, images in zip(folders, sets, strict=True):
         found = yield from encode_split(clip, images, "added")
@@ -117,8 +122,6 @@ def read_new_images(
         found = _keep_new(folder, found, labelled, earlier)
         labels = [classes.find_or_add(found.class_names[k], found.folders[k]) for k in found.labels.tolist()]
         parts.append(replace(found, labels=np.array(labels, np.int32)))
-    if folders and not any(len(part.labels) for part in parts) and not names:
-        raise UserError(f"{_list(folders)}: nothing to add, none of its images is new to {run.folder}")
     with_images = classes.added
     for name in names:
         if classes.find(name, nfc(name)) is not None:
@@ -128,15 +131,17 @@ def read_new_images(
     return NewImages(_join(clip, parts, classes), with_images, classes.added[len(with_images) :])
 
 
-def _check_names(classes: _Classes, names: Sequence[str]) -> None:
-    for place, name in enumerate(names):
-        if not name.strip():
+def _keep_new_names(run: Run, classes: _Classes, names: Sequence[str]) -> list[str]:
+    """Return the names that the run has not; a notice names the others."""
+    kept: dict[str, str] = {}
+    for name in names:
+        if not name:
             raise UserError("--class is empty: name a class, such as 'red panda'")
-        label = classes.find(name, nfc(name))
-        if label is not None:
-            raise UserError(f"--class {name!r}: the run has this class already, {classes.names[label]!r}; leave it out")
-        if same_name(name) in map(same_name, names[:place]):
-            raise UserError(f"--class {name!r}: is there twice; keep one")
+        if (label := classes.find(name, nfc(name))) is not None:
+            notify(f"--class {name}: {run.folder} has this class already, {classes.names[label]!r}")
+        else:
+            kept.setdefault(same_name(name), name)
+    return list(kept.values())
 
 
 def clean_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def add_steps(
         clip: the checkpoint; None loads the one that the run names.
 
     Yields:
-        Encoding for each batch of images, and Done.
+        Encoding for each batch of images, and Done; where nothing is new, a notice says so and the run stays as it is.
 
     Raises:
         UserError: what was given cannot be used; the run is as it was.

@@ -32,8 +32,8 @@ from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 from sharpzo_mlx.report.plots import as_svg, choose_classes, draw_all, save_png
 from sharpzo_mlx.runs.checkpoint import CHECKPOINTS
-from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.labelled import LABELLED
+from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.settings_file import SETTINGS
 from sharpzo_mlx.runs.step_log import STEPS, StepRecord, read_steps
