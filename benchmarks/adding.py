@@ -6,9 +6,9 @@ Each seed draws 16 training and 4 validation images a class, and the rest for th
 - classes: a run without some of the classes gets these with all their labelled images;
 - names: the same run gets these classes by name alone.
 
-A class without images has no Gaussian of its own. It can get one at the mean of all classes ("words alone"), or at a mean
-that its words predict, which is what `add` does, or the same with half of the prediction's squared error made good to
-it, as the error of a class mean is.
+A class without images has no Gaussian of its own. It can get one at the mean of all classes ("words alone"), or at a
+mean that its words predict, which is what `add` does, or the same with half of the prediction's squared error made good
+to it, as the error of a class mean is.
 
     python benchmarks/adding.py --model m --testbed ../shared/testbed --output adding.jsonl
     python benchmarks/adding.py --features ../shared/testbed/real-clip/caltech61.npz --output features.jsonl
