@@ -78,6 +78,9 @@ class Adding:
             notify(f"{run.folder}: nothing to add, so it stays as it is")
             yield Done(run)
             return
+        if new.named:
+            names = ", ".join(new.named)
+            notify(f"{names}: by name alone, so no image tells how well it is found; add a few images of it to know")
         words = self._find_words(new.features)
         if run.config.head == "none":
             fitted = self._without_head(labelled, new, words)
