@@ -53,10 +53,10 @@ def test_adding_equals_fitting_all_images_at_once(
             folder = everything / split / run.record.class_folders[label]
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(dataset / path, folder / Path(path).name)
-    for path in sorted(more.glob("*/*.png")):
-        folder = everything / "train" / path.parent.name
+    for image in sorted(more.glob("*/*.png")):
+        folder = everything / "train" / image.parent.name
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder / f"more-{path.name}")
+        shutil.copy(image, folder / f"more-{image.name}")
     anew = sz.tune(model, everything, sz.TuneConfig(shots=20, views=0, steps=0), output=tmp_path / "anew", report=False)
     places = [anew.prompt.class_names.index(name) for name in added.prompt.class_names]
     x = mx.array(np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32))

@@ -73,9 +73,8 @@ def _run_and_more(case: Path, bases: Path) -> None:
     for name, colour in (("cat", (190, 70, 50)), ("fox", (220, 140, 30))):
         (case / "more" / name).mkdir(parents=True)
         for number in range(3):
-            Image.new("RGB", (16, 12), tuple(value + 5 * number for value in colour)).save(  # type: ignore[arg-type]
-                case / "more" / name / f"{number}.png"
-            )
+            shade = tuple(value + 5 * number for value in colour)
+            Image.new("RGB", (16, 12), shade).save(case / "more" / name / f"{number}.png")
 
 
 def _tuned(case: Path, _: str) -> object:
