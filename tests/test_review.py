@@ -226,6 +226,8 @@ def test_suggest_refuses_and_a_run_whose_images_are_gone(
     folder = shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "dataset": str(tmp_path / "gone")}))
+    assert sz.suggest(folder, album, 2).known == 24  # the run has kept their features
+    (folder / "labelled.safetensors").unlink()
     assert sz.suggest(folder, album, 2).known == 0
     assert "images of the run are gone" in caplog.text
 

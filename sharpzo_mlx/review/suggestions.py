@@ -27,6 +27,8 @@ from sharpzo_mlx.features.streaming import encode_stream
 from sharpzo_mlx.files import identify
 from sharpzo_mlx.heads.answers import REJECTION, make_answers
 from sharpzo_mlx.review.covering import choose_covering
+from sharpzo_mlx.runs.history import labelled_path
+from sharpzo_mlx.runs.labelled import LabelledImages
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 
@@ -127,8 +129,7 @@ def suggest_steps(
         raise UserError(f"count {count}: at least 1")
     run = run if isinstance(run, Run) else Run.load(run)
     place, clip = checked_folder(folder), open_model(run, clip)
-    labelled = _labelled_images(run)
-    used = {identify(path) for path in labelled.paths}
+    used = {identify(path) for path in _labelled_paths(run)}
     listing = ImageListing([place], recursive=recursive)
     paths: list[Path] = []
     rows: list[np.ndarray] = []
@@ -142,7 +143,7 @@ def suggest_steps(
                 rows.append(feature)
         yield Looked(len(paths) + len(failed))
     _report(place, listing, failed, images=len(paths))
-    known = np.array(finish(encode_steps(clip, labelled, whole=False)).embeddings)
+    known = _known_features(clip, run)
     yield Suggestions(
         folder=place,
         items=_choose(run, paths, np.stack(rows), known, count),
@@ -153,16 +154,22 @@ def suggest_steps(
     )
 
 
-def _labelled_images(run: Run) -> ImageSet:
-    """Return the images that the run learned from, as far as they are still there; a notice counts the others."""
-    root, drawn = Path(run.record.dataset), run.record.images
-    listed = [(root / path, label) for rows in (drawn.train, drawn.val) for path, label in rows]
-    there = [(path, label) for path, label in listed if path.is_file()]
+def _labelled_paths(run: Run) -> list[Path]:
+    return [Path(run.record.dataset) / path for path, _ in run.record.images.labelled()]
+
+
+def _known_features(clip: Clip, run: Run) -> np.ndarray:
+    """Return the features of the images that the run learned from: those that it kept, else of those still there."""
+    if labelled_path(run).is_file():
+        return LabelledImages.read(labelled_path(run), len(run.record.class_names)).images.embeddings
+    listed = _labelled_paths(run)
+    there = tuple(path for path in listed if path.is_file())
     if len(there) < len(listed):
-        gone = len(listed) - len(there)
-        notify(f"{root}: {gone} of {len(listed)} images of the run are gone; images like them may be suggested")
+        gone = f"{len(listed) - len(there)} of {len(listed)} images of the run are gone"
+        notify(f"{run.record.dataset}: {gone}; images like them may be suggested")
     names = run.record.class_names
-    return ImageSet(tuple(path for path, _ in there), tuple(label for _, label in there), names, names)
+    images = ImageSet(there, (0,) * len(there), names, names)
+    return np.array(finish(encode_steps(clip, images, whole=False)).embeddings)
 
 
 def _report(folder: Path, listing: ImageListing, failed: list[tuple[Path, str]], *, images: int) -> None:
