@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.prediction import predict as predict
     from sharpzo_mlx.evaluation.prediction import predict_steps as predict_steps
     from sharpzo_mlx.evaluation.reports import Report as Report
+    from sharpzo_mlx.exporting.formats import export as export
+    from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -40,6 +42,7 @@ startup.prepare()
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
+    "ExportOptions": "exporting.options",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
@@ -48,6 +51,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "UserError": "errors",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
+    "export": "exporting.formats",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
@@ -56,7 +60,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",
 }
-_WITHOUT_MLX = ("config", "errors", "presets")
+_WITHOUT_MLX = ("config", "errors", "exporting.options", "presets")
 __all__ = list(_MODULES)
 
 
