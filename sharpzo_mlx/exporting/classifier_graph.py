@@ -78,9 +78,14 @@ def classify(ops: Operations, features: Value, record: ClassifierRecord) -> Answ
 
 
 def _measure(ops: Operations, features: Value, head: HeadRecord) -> Value:
-    """Return the guard's distance of image features of unit norm, [N, D] -> [N, 1]."""
-    white = ops.matmul(features, head.whitening)
-    squares = (head.means * head.means).sum(axis=1)
-    cross = ops.matmul(white, np.ascontiguousarray(-2 * head.means.T))
+    """Return the guard's distance of image features of unit norm, [N, D] -> [N, 1].
+
+    The origin is the mean of the class means: far from it, the squares below would cancel.
+    """
+    origin = head.means.mean(axis=0)
+    means = head.means - origin
+    white = ops.add(ops.matmul(features, head.whitening), -origin)
+    squares = (means * means).sum(axis=1)
+    cross = ops.matmul(white, np.ascontiguousarray(-2 * means.T))
     summed = ops.add(ops.add(cross, squares), ops.sum_last(ops.multiply(white, white)))
     return ops.square_root(ops.activate(ops.least(summed), "relu"))

