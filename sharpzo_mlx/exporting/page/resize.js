@@ -99,20 +99,18 @@ export function prepare(rgb, height, width, preprocessing) {
   const [high, broad] = preprocessing.size;
   const rows = keptPart(tall, high);
   const columns = keptPart(wide, broad);
-  const filter = preprocessing.filter;
-  let part = rgb;
-  const across = weigh(width, wide, columns.start, columns.count, filter);
-  const down = weigh(height, tall, rows.start, rows.count, filter);
-  if (wide === width) part = copyColumns(part, height, width, columns);
-  else part = resizeColumns(part, height, width, across);
-  if (tall === height) part = part.subarray(rows.start * columns.count * 3, (rows.start + rows.count) * columns.count * 3);
-  else part = resizeRows(part, columns.count, down);
-  const out = new Uint8Array(high * broad * 3);
-  for (let row = 0; row < rows.count; row++) {
-    const line = part.subarray(row * columns.count * 3, (row + 1) * columns.count * 3);
-    out.set(line, ((rows.before + row) * broad + columns.before) * 3);
-  }
-  return out;
+  const across = weigh(width, wide, columns.start, columns.count, preprocessing.filter);
+  const down = weigh(height, tall, rows.start, rows.count, preprocessing.filter);
+  const toColumns = (part, lines) => (wide === width ? copyColumns(part, lines, width, columns) : resizeColumns(part, lines, width, across));
+  const toRows = (part, line) => (tall === height ? copyRows(part, line, rows) : resizeRows(part, line, down));
+  // rounding depends on which pass is first: that of the rows where they become fewer by more than twice as many
+  const rowsFirst = tall < height && height - tall > 2 * (width - wide);
+  const part = rowsFirst ? toColumns(toRows(rgb, width), rows.count) : toRows(toColumns(rgb, height), columns.count);
+  return layInto(part, rows, columns, high, broad);
+}
+
+function copyRows(rgb, width, { start, count }) {
+  return rgb.subarray(start * width * 3, (start + count) * width * 3);
 }
 
 function copyColumns(rgb, rows, width, { start, count }) {
@@ -120,6 +118,16 @@ function copyColumns(rgb, rows, width, { start, count }) {
   for (let row = 0; row < rows; row++) {
     const from = (row * width + start) * 3;
     out.set(rgb.subarray(from, from + count * 3), row * count * 3);
+  }
+  return out;
+}
+
+// Lays a picture into the middle of a black one.
+function layInto(part, rows, columns, high, broad) {
+  const out = new Uint8Array(high * broad * 3);
+  for (let row = 0; row < rows.count; row++) {
+    const line = part.subarray(row * columns.count * 3, (row + 1) * columns.count * 3);
+    out.set(line, ((rows.before + row) * broad + columns.before) * 3);
   }
   return out;
 }
