@@ -79,7 +79,7 @@ def _draw(name: str, shape: tuple[int, ...], draw: np.random.Generator) -> np.nd
         found = 1 + 0.2 * normal
     else:
         found = 0.3 * normal
-    return found.astype(np.float32)
+    return np.asarray(found, np.float32)
 
 
 def tune(model: Path, photos: Path, output: Path, **settings: Any) -> sz.Run:
@@ -96,4 +96,5 @@ def draw_pictures(run: sz.Run) -> np.ndarray:
     known = colours[draw.integers(0, 3, PICTURES // 2)][:, None, None, :]
     known = known + draw.integers(-40, 40, (PICTURES // 2, side, side, 3))
     foreign = draw.integers(0, 256, (PICTURES - len(known), side, side, 3)) * draw.choice([0.2, 1.0], (1, 1, 1, 3))
-    return np.clip(np.concatenate([known, foreign]), 0, 255).astype(np.uint8)
+    pictures: np.ndarray = np.clip(np.concatenate([known, foreign]), 0, 255).astype(np.uint8)
+    return pictures

@@ -35,7 +35,9 @@ def answer_in_numpy(folder: Path, features: np.ndarray) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["head", "words"])
-def run(request: pytest.FixtureRequest, finished_run: Path, tiny_model: Path, photos: Path, tmp_path_factory: Any) -> sz.Run:
+def run(
+    request: pytest.FixtureRequest, finished_run: Path, tiny_model: Path, photos: Path, tmp_path_factory: Any
+) -> sz.Run:
     if request.param == "head":
         return sz.Run.load(finished_run)
     return tune(tiny_model, photos, tmp_path_factory.mktemp("words") / "run", head="none")
@@ -101,7 +103,13 @@ def test_two_hundred_pictures(run: sz.Run, tmp_path: Path) -> None:
 def test_every_field_is_described(run: sz.Run, tmp_path: Path) -> None:
     about = json.loads((sz.export(run, "bundle", tmp_path / "b").path / "classifier.json").read_text())
     words = REFERENCE.read_text(encoding="utf-8")
-    for name in (*about, *about["preprocessing"], *(about["guard"] or {}), *(about["rejection"] or {}), *about["model"]):
+    for name in (
+        *about,
+        *about["preprocessing"],
+        *(about["guard"] or {}),
+        *(about["rejection"] or {}),
+        *about["model"],
+    ):
         assert f"`{name}`" in words, name
     assert about["licence"] is None
     assert str(run.folder) not in json.dumps(about)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.exporting import formats, onnx_model, output
+from sharpzo_mlx.exporting import onnx_model, output
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
@@ -72,9 +74,13 @@ def test_what_a_format_lacks(finished_run: Path, here: Path, refused: Refused, w
 
 
 def test_python_names_what_is_unknown(finished_run: Path, here: Path) -> None:
-    for to, options in (("tiff", {}), ("onnx", {"dtype": "int8"}), ("onnx", {"pixels": "bytes"})):
+    for to, options in (
+        ("tiff", sz.ExportOptions()),
+        ("onnx", sz.ExportOptions(dtype="int8")),
+        ("onnx", sz.ExportOptions(pixels="bytes")),
+    ):
         with pytest.raises(sz.UserError, match="must be one of"):
-            sz.export(finished_run, to, "x", options=sz.ExportOptions(**options))
+            sz.export(finished_run, to, "x", options=options)
     with pytest.raises(sz.UserError, match="an empty path"):
         sz.export(finished_run, "bundle", "")
     assert names(here) == []
@@ -130,19 +136,29 @@ def test_a_stopped_export_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, sz.UserError)) as caught:
         sz.export(finished_run, "onnx", Path("new", "x.onnx"))
     if isinstance(stop, OSError):
-        assert str(caught.value) == f"{here / 'new' / 'x.onnx'}: cannot be written (no space left on device); choose another --output"
+        assert (
+            str(caught.value)
+            == f"{here / 'new' / 'x.onnx'}: cannot be written (no space left on device); choose another --output"
+        )
     assert names(here) == []
 
 
 def test_a_place_that_is_taken_meanwhile(here: Path) -> None:
-    with pytest.raises(sz.UserError, match="exists"), output.make_folder(here / "x") as folder:
-        (folder / "ours").touch()
-        (here / "x").write_text("theirs")
-    with pytest.raises(sz.UserError, match="exists"), output.make_file(here / "x") as path:
-        path.write_text("ours")
-        path.with_name("x.data").write_text("ours")
-    assert names(here) == ["x"]
-    assert (here / "x").read_text() == "theirs"
+    def make_folder() -> None:
+        with output.make_folder(here / "x") as folder:
+            (folder / "ours").touch()
+            (here / "x").write_text("theirs")
+
+    def make_file() -> None:
+        with output.make_file(here / "x") as path:
+            path.write_text("ours")
+            path.with_name("x.data").write_text("ours")
+
+    for make in (make_folder, make_file):
+        with pytest.raises(sz.UserError, match="exists"):
+            make()
+        assert names(here) == ["x"]
+        assert (here / "x").read_text() == "theirs"
 
 
 def test_leftovers_of_killed_exports_go(here: Path) -> None:
@@ -162,7 +178,7 @@ def test_a_folder_that_cannot_be_written_to(
     def closed(*_: Any, **__: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(output.tempfile, "mkdtemp", closed)
+    monkeypatch.setattr(tempfile, "mkdtemp", closed)
     line = refused("export", finished_run, "--to", "bundle", "--output", "x")
     assert line.endswith("x: cannot be written (permission denied); choose another --output")
     assert names(here) == []
@@ -181,7 +197,9 @@ def test_a_licence_for_research_has_to_be_accepted(finished_run: Path, here: Pat
 
 
 @pytest.mark.parametrize("name", ["cc-by-nc-4.0", "cc-by-nc-sa-4.0", "something-noncommercial"])
-def test_other_licences_that_do_not_allow_every_use(finished_run: Path, here: Path, refused: Refused, name: str) -> None:
+def test_other_licences_that_do_not_allow_every_use(
+    finished_run: Path, here: Path, refused: Refused, name: str
+) -> None:
     run, model = licensed(finished_run, here, f"license: {name}")
     assert "--accept-licence" in refused("export", run, "--to", "bundle", "--model", model)
     assert names(here) == ["licensed"]
@@ -194,7 +212,9 @@ def test_a_licence_without_changed_copies_forbids(finished_run: Path, here: Path
     assert names(here) == ["licensed"]
 
 
-@pytest.mark.parametrize(("card", "noticed"), [("license: mit", False), ("license: other", True), ("tags: [clip]", True)])
+@pytest.mark.parametrize(
+    ("card", "noticed"), [("license: mit", False), ("license: other", True), ("tags: [clip]", True)]
+)
 def test_a_licence_that_is_not_named_is_noticed(
     finished_run: Path, here: Path, capsys: Capture, card: str, noticed: bool
 ) -> None:
@@ -206,7 +226,7 @@ def test_a_licence_that_is_not_named_is_noticed(
 def test_without_the_package_the_extra_is_named(
     finished_run: Path, here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda *_: None)
+    monkeypatch.setattr(util, "find_spec", lambda *_: None)
     for to in ("onnx", "web"):
         assert 'pip install "sharpzo-mlx[onnx]"' in refused("export", finished_run, "--to", to)
     assert main.run(["export", str(finished_run), "--to", "bundle"]) == 0

@@ -60,7 +60,9 @@ def assert_equal(found: Answer, expected: Answer, tolerance: float) -> None:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def run(request: pytest.FixtureRequest, photos: Path, tiny_tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> sz.Run:
+def run(
+    request: pytest.FixtureRequest, photos: Path, tiny_tokenizer: str, tmp_path_factory: pytest.TempPathFactory
+) -> sz.Run:
     folder = tmp_path_factory.mktemp("exported")
     return tune(write_model(folder / "m", request.param, tiny_tokenizer), photos, folder / "run")
 

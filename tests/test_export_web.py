@@ -166,7 +166,9 @@ def draw_files(run: sz.Run, folder: Path) -> list[Path]:
 def test_page_names_nothing_elsewhere(finished_run: Path, stand_in: Path, tmp_path: Path) -> None:
     page = sz.export(finished_run, "web", tmp_path / "page", options=sz.ExportOptions(runtime=stand_in)).path
     own = [path for path in page.iterdir() if path.suffix in (".js", ".html", ".css", ".json")]
-    assert {"index.html", "app.js", "classifier.js", "resize.js", "style.css", "classifier.json"} == {p.name for p in own}
+    assert {"index.html", "app.js", "classifier.js", "resize.js", "style.css", "classifier.json"} == {
+        p.name for p in own
+    }
     for path in own:
         assert "://" not in path.read_text(encoding="utf-8"), path.name
     assert "MIT License" in (page / web.NOTICE).read_text()
@@ -189,16 +191,19 @@ def test_runtime_from_an_archive(stand_in: Path, tmp_path: Path) -> None:
     assert not (tmp_path.parent / "outside").exists()
     (tmp_path / "none.tgz").write_bytes(b"no archive")
     (stand_in / web_runtime.FILES[1]).unlink()
-    for name, words in (("part.tgz", "lacks"), ("none.tgz", "no archive"), ("absent.tgz", "cannot be read"), ("runtime", "lacks")):
+    for name, words in (
+        ("part.tgz", "lacks"),
+        ("none.tgz", "no archive"),
+        ("absent.tgz", "cannot be read"),
+        ("runtime", "lacks"),
+    ):
         with pytest.raises(sz.UserError, match=rf"{name}: {words}.*npm pack"):
             web_runtime.find(tmp_path / name)
 
 
-def test_without_npm_and_without_a_runtime(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_npm_and_without_a_runtime(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(sz.UserError, match="npm is not here.*--runtime"):
+    with pytest.raises(sz.UserError, match=r"npm is not here.*--runtime"):
         sz.export(finished_run, "web", tmp_path / "page")
     assert list(tmp_path.iterdir()) == []
 

@@ -53,6 +53,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluation": "a run and folders -> Report; predictions",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "exporting": "a run -> files of other programs",
     },
     "doors": {
         "": "the public names",

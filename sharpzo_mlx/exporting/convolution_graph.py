@@ -1,4 +1,4 @@
-"""The convolutional image towers in `Operations`: CLIP's ResNet and MobileCLIP's FastViT, pixels to one vector an image.
+"""The convolutional image towers in `Operations`: CLIP's ResNet and MobileCLIP's FastViT, one vector an image.
 
 The networks are those of `clip.resnet` and `clip.fastvit`. Batch norms become part of the convolutions before them, and
 layer scales part of the linear layers before them. Linear layers of the channels are convolutions of one pixel.
@@ -78,7 +78,7 @@ def pooled_fastvit(ops: Operations, pixels: Value, config: FastViTConfig, weight
     x = ops.convolve(pixels, first, stem["first.bias"], stride=2, padding=first.shape[1] // 2, groups=1)
     x = _depthwise(ops, ops.activate(x, "gelu"), stem.at("spatial"), stride=2)
     x = ops.activate(_pointwise(ops, ops.activate(x, "gelu"), stem.at("pointwise")), "gelu")
-    side = -(-(-(-config.image_size // 2)) // 2)
+    side = -(-config.image_size // 4)
     for stage in range(len(config.layers)):
         side = -(-side // 2) if stage else side
         x = _stage(ops, x, config, weights.at(f"stages.{stage}"), stage=stage, side=side)

@@ -114,7 +114,7 @@ def _write_answers(ops: OnnxOperations, features: str, record: ClassifierRecord)
         helper.make_tensor_value_info("name", TensorProto.STRING, ["N"]),
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(record.names)]),
     ]
-    if record.head is not None:
+    if record.head is not None and answer.distance is not None:
         distance = ops.reshape(answer.distance, (-1,))
         ops.run("Greater", distance, ops.constant(np.array(record.head.farthest, np.float32)), name="rejected")
         answers.append(helper.make_tensor_value_info("rejected", TensorProto.BOOL, ["N"]))

@@ -74,9 +74,7 @@ class OnnxOperations:
         inputs = [x, self.constant(kernel.transpose(0, 3, 1, 2), halved=True)]
         inputs += [] if bias is None else [self.constant(bias)]
         side = list(kernel.shape[1:3])
-        return self.run(
-            "Conv", *inputs, kernel_shape=side, strides=[stride, stride], pads=[padding] * 4, group=groups
-        )
+        return self.run("Conv", *inputs, kernel_shape=side, strides=[stride, stride], pads=[padding] * 4, group=groups)
 
     def average_pool(self, x: str, size: int) -> str:
         """See `Operations`."""

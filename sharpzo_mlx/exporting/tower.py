@@ -75,14 +75,18 @@ def read_tower(clip: Clip) -> Tower:
     Raises:
         UserError: the weights are damaged.
     """
-    model = clip.vision()
-    arrays = {name: _as_array(array) for name, array in tree_flatten(model.parameters())}
+    return Tower(clip.config.vision, Weights(flatten_weights(clip.vision())))
+
+
+def flatten_weights(model: nn.Module) -> dict[str, Array]:
+    """Return a network's arrays by their names, those of quantised layers dequantised."""
+    arrays = {name: _as_array(array) for name, array in dict(tree_flatten(model.parameters())).items()}
     for path, module in model.named_modules():
         if isinstance(module, nn.QuantizedLinear):
             for part in ("scales", "biases"):
                 arrays.pop(f"{path}.{part}", None)
             arrays[f"{path}.weight"] = _dequantise(module)
-    return Tower(clip.config.vision, Weights(arrays))
+    return arrays
 
 
 def _dequantise(module: nn.QuantizedLinear) -> Array:

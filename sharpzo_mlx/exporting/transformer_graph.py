@@ -104,7 +104,9 @@ def _pool(ops: Operations, x: Value, config: SigLIPVisionConfig, weights: Weight
     scores = ops.matmul(_probe(attention, weights["probe"], heads), ops.transpose(keys, (0, 2, 3, 1)))
     mixed = ops.matmul(ops.softmax(scores), ops.transpose(values, (0, 2, 1, 3)))  # [N, heads, 1, m / heads]
     pooled = linear(ops, ops.reshape(mixed, (-1, width)), attention.at("out_proj"))
-    return ops.add(pooled, _mlp(ops, norm(ops, pooled, weights.at("layernorm"), config.layer_norm_eps), config, weights))
+    return ops.add(
+        pooled, _mlp(ops, norm(ops, pooled, weights.at("layernorm"), config.layer_norm_eps), config, weights)
+    )
 
 
 def _probe(attention: Weights, probe: Array, heads: int) -> Array:

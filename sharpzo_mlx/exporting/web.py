@@ -42,7 +42,9 @@ def check(record: ClassifierRecord) -> None:
         UserError: the model resizes by nearest neighbours, which is no sum of pixels.
     """
     if record.preprocessor.resample == Resampling.NEAREST:
-        raise UserError("--to web: the model resizes images by nearest neighbours, which the page cannot; use --to onnx")
+        raise UserError(
+            "--to web: the model resizes images by nearest neighbours, which the page cannot; use --to onnx"
+        )
 
 
 def write_page(folder: Path, record: ClassifierRecord, runtime: WebRuntime) -> None:
@@ -59,5 +61,7 @@ def write_page(folder: Path, record: ClassifierRecord, runtime: WebRuntime) -> N
     write_words(folder, record)
     for name, content in runtime.files.items():
         (folder / name).write_bytes(content)
-    heading = f"{PACKAGE} {runtime.version}, in the files ort*\n\nMIT License\n\nCopyright (c) Microsoft Corporation\n\n"
+    heading = (
+        f"{PACKAGE} {runtime.version}, in the files ort*\n\nMIT License\n\nCopyright (c) Microsoft Corporation\n\n"
+    )
     (folder / NOTICE).write_text(heading + MIT, encoding="utf-8")
