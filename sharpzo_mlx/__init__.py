@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
     from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.serving.server import serve as serve
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -56,6 +57,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "serve": "serving.server",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",

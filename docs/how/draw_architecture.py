@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
         "exporting": "a run -> files of other programs",
+        "serving": "a run -> a page and an HTTP API",
     },
     "doors": {
         "": "the public names",
