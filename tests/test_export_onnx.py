@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -22,6 +24,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 Answer = dict[str, np.ndarray]
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "export.md"
 
 
 def run_graph(path: Path, given: np.ndarray) -> Answer:
@@ -183,3 +186,19 @@ def test_without_onnxruntime_nothing_is_compared(
         assert sz.export(finished_run, "onnx", tmp_path / "x.onnx").checked is None
     assert any("not compared" in line for line in caplog.messages)
     assert (tmp_path / "x.onnx").is_file()
+
+
+def test_python_of_the_guide_answers_as_predict(finished_run: Path, photos: Path, tmp_path: Path) -> None:
+    run, image = sz.Run.load(finished_run), photos / "dog" / "3.png"
+    path = sz.export(run, "onnx", tmp_path / "x.onnx").path
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (snippet,) = [block for block in blocks if "InferenceSession" in block]
+    for written, here in (("224", "16"), ("new.jpg", str(image)), ("pets.onnx", str(path))):
+        assert written in snippet
+        snippet = snippet.replace(written, here)
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "guide", "exec"), names)
+    (expected,) = sz.predict(run, image, top=3, reject=0.05)
+    found = dict(zip(run.prompt.class_names, names["probabilities"][0].tolist(), strict=True))
+    assert found == pytest.approx(dict(expected.labels), abs=1e-5)
+    assert (names["name"][0], bool(names["rejected"][0])) == (expected.labels[0][0], expected.rejected)
