@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "suggest": ("suggest:suggest_command", "Say which unlabelled images to label next."),
     "check": ("check:check_command", "Find labels that look wrong, and copies, in a data set."),
     "add": ("add:add_command", "Add images or classes to a run, without a new search."),
+    "export": ("export:export_command", "Write a run's classifier as ONNX, plain files or a web page."),
     "serve": ("serve:serve_command", "Label images on a page, and over HTTP."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),

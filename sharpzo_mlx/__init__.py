@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.prediction import predict as predict
     from sharpzo_mlx.evaluation.prediction import predict_steps as predict_steps
     from sharpzo_mlx.evaluation.reports import Report as Report
+    from sharpzo_mlx.exporting.formats import export as export
+    from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -50,6 +52,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
     "LabelCheck": "review.label_check",
+    "ExportOptions": "exporting.options",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
@@ -62,6 +65,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "check_labels": "review.label_check",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
+    "export": "exporting.formats",
     "go_back": "adding.pipeline",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
@@ -74,7 +78,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "write_page": "review.page",
     "write_report": "report.page",
 }
-_WITHOUT_MLX = ("config", "errors", "presets")
+_WITHOUT_MLX = ("config", "errors", "exporting.options", "presets")
 __all__ = list(_MODULES)
 
 
