@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
     from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.sorting.plan import SortPlan as SortPlan
+    from sharpzo_mlx.sorting.plan import read_sort_plan as read_sort_plan
+    from sharpzo_mlx.sorting.plan import sort_plan as sort_plan
+    from sharpzo_mlx.sorting.undo import undo_sort as undo_sort
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -44,6 +48,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
+    "SortPlan": "sorting.plan",
     "TuneConfig": "config",
     "UserError": "errors",
     "compare": "comparison.runner",
@@ -52,8 +57,11 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "read_sort_plan": "sorting.plan",
+    "sort_plan": "sorting.plan",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
+    "undo_sort": "sorting.undo",
     "write_report": "report.page",
 }
 _WITHOUT_MLX = ("config", "errors", "presets")

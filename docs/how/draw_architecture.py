@@ -51,6 +51,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "use of a run": {
         "evaluation": "a run and folders -> Report; predictions",
+        "sorting": "labels -> files in folders, and back",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
     },
