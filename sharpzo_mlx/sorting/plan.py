@@ -10,12 +10,13 @@ Counter({'cat': 33, 'dog': 20, 'unsorted': 5})
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.datasets.listing import ImageListing
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.prediction import predict_steps
 from sharpzo_mlx.features.extract import finish
 from sharpzo_mlx.files import expand, identify, is_inside, refuse_empty
@@ -23,6 +24,7 @@ from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.sorting.apply import apply_steps
 from sharpzo_mlx.sorting.items import MODES, Failure, Item, Mode, Order, Sorted
 from sharpzo_mlx.sorting.plan_file import read_plan, write_plan
+from sharpzo_mlx.sorting.sidecars import EDITS, MOVIE, XMP
 from sharpzo_mlx.sorting.survey import Survey, survey
 
 
@@ -111,8 +113,9 @@ def plan_steps(
     skip = make_skip(source, target, recursive=recursive) if mode != "tag" else None
     items: list[Item] = []
     unread: list[Failure] = []
-    batches = predict_steps(run, [source], clip=clip, reject=reject, recursive=recursive, skip=skip)
-    for batch in batches:
+    listing = ImageListing([source], recursive=recursive)
+    paths = (path for path in listing if skip is None or not skip(path))
+    for batch in predict_steps(run, _refuse_none(paths, source, listing), clip=clip, reject=reject):
         for one in batch:
             path = one.path.relative_to(source).as_posix()
             if one.error is not None:
@@ -120,7 +123,26 @@ def plan_steps(
             else:
                 items.append(Item(path, None if one.rejected else one.labels[0][0]))
         yield len(items) + len(unread)
+    if left_out := _describe_left_out(listing):
+        notify(f"left out of folders: {left_out}")
     return SortPlan(Order(source, target, mode, tuple(items), xmp_by_stem=xmp_by_stem), tuple(unread))
+
+
+def _refuse_none(paths: Iterator[Path], folder: Path, listing: ImageListing) -> Iterator[Path]:
+    """Yield the paths, or refuse a folder without one."""
+    count = 0
+    for count, path in enumerate(paths, start=1):  # noqa: B007
+        yield path
+    if not count:
+        left_out = _describe_left_out(listing)
+        raise UserError(f"{folder}: no image to sort{f'; left out: {left_out}' if left_out else ''}")
+
+
+def _describe_left_out(listing: ImageListing) -> str:
+    """Return what is left out of a folder but for the kinds of sidecars, which travel with their images."""
+    for kind in (XMP, EDITS, MOVIE):
+        listing.left_out.pop(kind, None)
+    return listing.describe_left_out()
 
 
 def read_sort_plan(
