@@ -31,8 +31,10 @@ from sharpzo_mlx.sorting.plan import read_sort_plan  # noqa: E402
 from sharpzo_mlx.sorting.undo import undo_sort  # noqa: E402
 
 WAYS = ("copy", "move", "tag", "link", "symlink", "in place", "other disk")
-CODE = str(HERE.parent / "sharpzo_mlx" / "sorting") + os.sep
+SORTING = str(HERE.parent / "sharpzo_mlx" / "sorting") + os.sep
 RENAMES = str(HERE.parent / "sharpzo_mlx" / "runtime" / "renames.py")
+ALL = (SORTING, RENAMES)
+TOUCHING = (RENAMES, *(f"{SORTING}{name}.py" for name in ("transfer", "copying", "tags", "taking_back")))
 SHARED = Path("/dev/shm")
 
 
@@ -45,11 +47,11 @@ def other_disk(place: Path) -> Path | None:
 class Lines:
     """A tracer that counts the lines of the sorting that are run, and at one of them ends the process."""
 
-    def __init__(self, last: int) -> None:
-        self.seen, self.last = 0, last
+    def __init__(self, last: int, where: tuple[str, ...]) -> None:
+        self.seen, self.last, self.where = 0, last, where
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        return self._count if frame.f_code.co_filename.startswith((CODE, RENAMES)) else None
+        return self._count if frame.f_code.co_filename.startswith(self.where) else None
 
     def _count(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
@@ -59,20 +61,23 @@ class Lines:
         return self._count
 
 
-def run(action: Callable[[], object], *, line: int = 0, after: float = 0.0) -> tuple[bool, int]:
+def run(
+    action: Callable[[], object], *, line: int = 0, after: float = 0.0, where: tuple[str, ...] = ALL
+) -> tuple[bool, int]:
     """Run an action in a child; return whether it came to its end, and the lines that were run.
 
     Args:
         action: what to do.
         line: the line at which the child is killed; 0 for none.
         after: seconds after which it is killed; 0 for never.
+        where: how the paths of the files begin whose lines count.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         code = 1
         try:
-            lines = Lines(line)
+            lines = Lines(line, where)
             sys.settrace(lines)
             action()
             sys.settrace(None)
@@ -109,6 +114,7 @@ class Case:
         if way in ("in place", "tag"):
             self.into = self.folder
         self.plan = make_plan(work / "plan.json", self.folder, paths, self.rng)
+        self.lines: dict[tuple[str, ...], int] = {}
         self.mode: Any = {"in place": "move", "other disk": "move"}.get(way, way)
 
     def apply(self) -> None:
@@ -124,11 +130,12 @@ class Case:
     def look(self) -> dict[str, str]:
         return snapshot(self.folder, self.into)
 
-    def kill(self, action: Callable[[], None], lines: int, seconds: float) -> bool:
+    def kill(self, action: Callable[[], None], seconds: float) -> bool:
         """Run an action that is killed at a random line or time; return whether it was."""
-        if self.rng.random() < 0.7:
-            return not run(action, line=self.rng.randrange(1, lines + 1))[0]
-        return not run(action, after=self.rng.uniform(0.0005, seconds))[0]
+        if self.rng.random() < 0.2:
+            return not run(action, after=self.rng.uniform(0.0005, seconds))[0]
+        where = self.rng.choice(list(self.lines))
+        return not run(action, line=self.rng.randrange(1, self.lines[where] + 1), where=where)[0]
 
 
 def try_case(way: str, seed: str) -> tuple[int, list[str]]:
@@ -147,10 +154,11 @@ def try_case(way: str, seed: str) -> tuple[int, list[str]]:
 def _kill(case: Case, whole: Case) -> tuple[int, list[str]]:
     before, faults, killed = case.look(), [], 0
     began = time.monotonic()
-    _, lines = run(whole.apply)
+    case.lines = {ALL: run(whole.apply)[1], TOUCHING: run(whole.undo, where=TOUCHING)[1]}
+    run(whole.apply)
     seconds = time.monotonic() - began
     for _ in range(case.rng.choice((1, 1, 2))):
-        killed += case.kill(case.apply, lines, seconds)
+        killed += case.kill(case.apply, seconds)
         lost = set(before.values()) - set(case.look().values())
         if case.mode != "tag" and any(not one.startswith("link to") for one in lost):
             faults.append("a file was lost by the kill")
@@ -159,7 +167,7 @@ def _kill(case: Case, whole: Case) -> tuple[int, list[str]]:
         if _plain(case) != _plain(whole):
             faults.append("going on ended otherwise than a sorting that nobody killed")
     for _ in range(case.rng.choice((0, 1, 2))):
-        killed += case.kill(case.undo, lines, seconds)
+        killed += case.kill(case.undo, seconds)
     run(case.undo)
     after = case.look()
     faults += [f"{path!r}: {before.get(path)} became {after.get(path)}" for path in before.keys() | after.keys()

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -26,7 +27,9 @@ from sharpzo_mlx.files import naming
 from sharpzo_mlx.runs.json_record import JsonRecord, PathText, Text
 from sharpzo_mlx.sorting.copying import sync
 from sharpzo_mlx.sorting.items import KEPT, Mode
+from sharpzo_mlx.sorting.transfer import place_new
 
+NEW = ".new-"
 FORMAT = "sharpzo-mlx sort journal 1"
 
 
@@ -104,22 +107,16 @@ class Journal:
     def begin(cls, into: Path, folder: Path, mode: Mode) -> Journal:
         """Begin a journal in a folder, whose `.sharpzo-sort` is there; OSError if it cannot be written."""
         header = Header(FORMAT, secrets.token_hex(4), mode, os.path.abspath(folder), os.path.abspath(into), now())
-        stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-        number = 1
-        while True:
-            path = into / KEPT / f"{stamp}{f'-{number}' if number > 1 else ''}.jsonl"
-            try:
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                break
-            except FileExistsError:
-                number += 1
-        journal = cls(path, header, handle, 0)
+        part = into / KEPT / f"{NEW}{header.key}"  # so that no journal is without its first line
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        journal = cls(part, header, handle, 0)
         try:
             journal.write(header.to_json())
-            sync(path.parent)
+            journal.path = _give_name(part)
+            sync(part.parent)
         except BaseException:
             os.close(handle)
-            path.unlink()
+            part.unlink(missing_ok=True)
             raise
         return journal
 
@@ -162,13 +159,26 @@ class Journal:
         self.size += len(line)
 
 
+def _give_name(part: Path) -> Path:
+    """Give a new journal the time as its name, and return its path."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    for number in count(1):
+        path = part.with_name(f"{stamp}{f'-{number}' if number > 1 else ''}.jsonl")
+        try:
+            place_new(part, path)
+            return path
+        except FileExistsError:
+            continue
+    raise AssertionError("numbers do not end")
+
+
 @contextmanager
 def locked(into: Path) -> Iterator[None]:
     """Keep other sortings out of a folder, whose `.sharpzo-sort` is made if it is missing, and removed if empty.
 
     Raises:
         UserError: another process sorts there.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be made or written to.
     """
     place = into / KEPT
     place.mkdir(parents=True, exist_ok=True)
@@ -180,6 +190,8 @@ def locked(into: Path) -> Iterator[None]:
             raise UserError(f"{into}: another sort is at work there; wait for its end") from None
         except OSError:  # a disk without locks; nothing is overwritten all the same
             pass
+        for part in place.glob(f"{NEW}*"):  # of a journal whose sorting was killed before it began
+            part.unlink()
         yield
     finally:
         with suppress(OSError):
