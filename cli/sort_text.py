@@ -69,9 +69,8 @@ def describe_result(plan: SortPlan, state: Sorted) -> str:
     """Return what was done, and how to undo it."""
     numbered = f" ({state.numbered} numbered)" if state.numbered else ""
     parts = [f"{state.done} of {state.total} images {DONE[plan.order.mode]}{numbered}"]
-    parts += [
-        f"{count} {words}" for count, words in ((state.sidecars, "sidecars"), (state.there, "there already")) if count
-    ]
+    counts = ((state.sidecars, "sidecars"), (state.there, "there already"))
+    parts += [f"{count} {words}" for count, words in counts if count]
     if left := len(state.failures) + len(plan.unread):
         parts.append(f"{left} stay as they are")
     lines = [f"{_where(plan.order)}: {', '.join(parts)}"]

@@ -1,7 +1,7 @@
 """Kill sortings and their undoing at random lines and times (SIGKILL): in the end the tree is as it was, by hash.
 
-A case is a random tree and a plan in one of seven ways. Its sorting is killed once or twice and in half of the cases gone
-on with to its end, which must then be that of a sorting that nobody killed; then it is undone, with kills in between.
+A case is a random tree and a plan in one of seven ways. Its sorting is killed once or twice and in half of the cases
+gone on with to its end, which must be that of a sorting that nobody killed. Then it is undone, with kills in between.
 
 usage: python tests/sort_kills.py --count 200 --seed 1
 """

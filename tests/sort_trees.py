@@ -40,8 +40,8 @@ def _make_image(path: Path, folder: Path, made: list[str], rng: random.Random) -
         path.symlink_to(os.path.relpath(folder / rng.choice(made), path.parent))
     elif made and kind < 0.2:
         os.link(folder / rng.choice(made), path, follow_symlinks=False)
-    elif made and kind < 0.3:
-        path.write_bytes((folder / rng.choice(made)).read_bytes())
+    elif made and kind < 0.3 and (folder / made[-1]).exists():  # a link's second name may lead nowhere
+        path.write_bytes((folder / made[-1]).read_bytes())
     else:
         path.write_bytes(rng.randbytes(rng.choice([1, 300, 200_000])))
         os.utime(path, (1_600_000_000, 1_600_000_000))
