@@ -17,7 +17,7 @@ from typing import Any
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
-from sharpzo_mlx.reading import parse_json, reason
+from sharpzo_mlx.reading import decode_text, parse_json, reason
 from sharpzo_mlx.runs.json_record import checked
 from sharpzo_mlx.sorting.items import KEPT
 from sharpzo_mlx.sorting.journal import FORMAT, Header, Step
@@ -73,13 +73,13 @@ def read_story(path: Path) -> Story:
     """
     try:
         lines = _whole_lines(path)
-        first = next(lines, None)
+        first = parse_json(next(lines, "null"))
         if not isinstance(first, dict) or first.get("format") != FORMAT:
             raise ValueError("it does not begin as one")
         story = Story(path, checked(Header, first))
-        for number, record in enumerate(lines, start=2):
+        for number, line in enumerate(lines, start=2):
             try:
-                _take(story, record)
+                _take(story, parse_json(line))
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
     except (OSError, ValueError) as error:
@@ -120,10 +120,10 @@ def _take(story: Story, record: Any) -> None:
         raise ValueError("says nothing that is known")
 
 
-def _whole_lines(path: Path) -> Iterator[Any]:
+def _whole_lines(path: Path) -> Iterator[str]:
     with open_regular(path) as file:
         while (line := file.readline(LONGEST)).endswith(b"\n"):
-            yield parse_json(line.decode("ascii"))
+            yield decode_text(line)
         if len(line) == LONGEST:
             raise ValueError(f"a line of more than {LONGEST} bytes")
 
