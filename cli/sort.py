@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REJECT_HELP = "Images unlike the labelled ones go to unsorted/; about this share of the labelled kind does too."
 LINK_HELP = "Make hard links: a second name of the same file, which takes no room."
-NAMED_MOST = 5  # files that are named, of those that stay as they are
+NAMED_MOST = 3  # files that are named, of those that stay as they are
 
 
 @cloup.command("sort", show_constraints=False)

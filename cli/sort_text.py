@@ -18,16 +18,15 @@ if TYPE_CHECKING:
     from sharpzo_mlx.sorting.survey import Survey
     from sharpzo_mlx.sorting.undo import Undone
 
-MOST_CLASSES = 7  # rows of the table
-RENAMED_MOST = 2
-WIDTH = 79
+MOST_CLASSES = 6  # rows of the table
+RENAMED_MOST = 1
 HOW = {
     "copy": "copy", "move": "move", "link": "link (hard links)", "symlink": "link (symbolic links)", "tag": "tag",
 }  # fmt: skip
 
 
 def describe_plan(plan: SortPlan, found: Survey) -> str:
-    """Return a plan in at most 23 lines of 79 characters, but for long folder names."""
+    """Return a plan for a terminal of 24 lines and 80 columns, where folder names are not too long."""
     order, images = plan.order, len(plan.order.items)
     into = "XMP sidecars" if order.mode == "tag" else f"{order.into}/"
     verb = f"{HOW[order.mode]} {images - found.there - found.unlabelled - len(found.failures)} of {images} images"
@@ -49,7 +48,7 @@ def _class_table(found: Survey) -> list[str]:
 
 def _remarks(plan: SortPlan, found: Survey) -> list[str]:
     renamed = list(found.renamed.items())
-    lines = [f"the class {_shorten(label)} goes to {_shorten(name)}/" for label, name in renamed[:RENAMED_MOST]]
+    lines = [f"the class {_shorten(label, 26)} goes to {_shorten(name, 26)}/" for label, name in renamed[:RENAMED_MOST]]
     if len(renamed) > RENAMED_MOST:
         lines.append(f"{len(renamed) - RENAMED_MOST} more classes get names that every disk can hold")
     counts = (
@@ -93,4 +92,5 @@ def _where(order: Order) -> str:
 
 def _shorten(text: str, most: int = 36) -> str:
     """Return a path with its beginning left out if it is long; names are at the end."""
+    text = wording.escape(text)
     return text if len(text) <= most else f"...{text[-most + 3 :]}"

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import sharpzo_mlx as sz
 WAYS: list[Any] = ["copy", "move", "link", "symlink"]
 
 
-def plan_of(folder: Path, labels: dict[str, str | None], into: Path | None, mode: Any = "copy") -> sz.SortPlan:
+def plan_of(folder: Path, labels: Mapping[str, str | None], into: Path | None, mode: Any = "copy") -> sz.SortPlan:
     """Return the plan of a plan file with these labels."""
     file = folder.parent / f"plan-{random.random()}.json"
     entries = [{"path": path, "label": label} for path, label in labels.items()]
@@ -125,14 +126,14 @@ def test_names_of_classes_become_folders_that_every_disk_can_hold(tmp_path: Path
 def test_a_folder_that_stands_for_the_class_is_used(tmp_path: Path) -> None:
     photos = write(tmp_path / "p", barn_owl___1__jpg="1", n01440764___2__jpg="2", classnames__txt="n01440764 tench")
     (photos / "classnames.txt").write_text("n01440764 tench\nbarn_owl barn owl\n")
-    labels: dict[str, str | None] = {"barn_owl/1.jpg": "tench", "n01440764/2.jpg": "barn owl"}
+    labels = {"barn_owl/1.jpg": "tench", "n01440764/2.jpg": "barn owl"}
     plan_of(photos, labels, photos, "move").apply()
     assert set(files(photos)) == {"barn_owl/2.jpg", "n01440764/1.jpg", "classnames.txt"}
 
 
 def test_images_change_places_inside_their_split(tmp_path: Path) -> None:
     photos = write(tmp_path / "p", train___cat___1__jpg="1", train___dog___2__jpg="2", val___cat___3__jpg="3")
-    labels: dict[str, str | None] = {"train/cat/1.jpg": "dog", "val/cat/3.jpg": "cat"}
+    labels = {"train/cat/1.jpg": "dog", "val/cat/3.jpg": "cat"}
     done = plan_of(photos, labels, photos, "move").apply()
     assert (done.done, done.there) == (1, 1)
     assert set(files(photos)) == {"train/dog/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg"}
@@ -146,9 +147,8 @@ def test_odd_names_and_links_are_sorted_and_undone(tmp_path: Path, mode: Any, se
     paths = make_tree(folder, rng, 30)
     make_tree(into / "cat", rng, 6)
     before = snapshot(folder, into)
-    plan = sz.read_sort_plan(
-        make_plan(tmp_path / "plan.json", folder, paths, rng), None if mode == "tag" else into, mode=mode
-    )
+    file = make_plan(tmp_path / "plan.json", folder, paths, rng)
+    plan = sz.read_sort_plan(file, None if mode == "tag" else into, mode=mode)
     done = plan.apply()
     assert done.done > 5
     assert done.done + done.there + len(done.failures) + (

@@ -93,7 +93,7 @@ def test_the_sorted_folder_may_have_been_moved(sort: Any, tmp_path: Path) -> Non
 
 
 def test_a_half_written_last_line_is_left_out(sort: Any) -> None:
-    photos, into, journal = sort("move")
+    photos, _, journal = sort("move")
     with open(journal, "a") as file:
         file.write('{"group": 9, "steps": [{"act": "mo')
     assert sz.undo_sort(journal).kept == ()
@@ -113,7 +113,7 @@ def test_a_half_written_last_line_is_left_out(sort: Any) -> None:
     ],
 )
 def test_a_journal_with_a_wrong_line_is_refused(sort: Any, line: str, words: str) -> None:
-    photos, into, journal = sort("copy")
+    _, into, journal = sort("copy")
     before = files(into)
     header, *_ = Path(journal).read_text().splitlines()
     Path(journal).write_text(f"{header}\n{line}\n")

@@ -51,8 +51,9 @@ def apply_steps(order: Order) -> Generator[Sorted, None, Sorted]:
     state = Sorted(total=len(order.items))
     made = missing_folders(order.into)
     try:
-        with locked(order.into):
-            recover(order.into)
+        with locked(order.into) as alone:
+            if alone:
+                recover(order.into)
             with _Work(order, state) as work:
                 for item in order.items:
                     work.sort(item)

@@ -173,8 +173,11 @@ def _give_name(part: Path) -> Path:
 
 
 @contextmanager
-def locked(into: Path) -> Iterator[None]:
+def locked(into: Path) -> Iterator[bool]:
     """Keep other sortings out of a folder, whose `.sharpzo-sort` is made if it is missing, and removed if empty.
+
+    Yields:
+        Whether no other process is at work there; False on a disk without locks, where nobody knows.
 
     Raises:
         UserError: another process sorts there.
@@ -184,16 +187,24 @@ def locked(into: Path) -> Iterator[None]:
     place.mkdir(parents=True, exist_ok=True)
     handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{into}: another sort is at work there; wait for its end") from None
-        except OSError:  # a disk without locks; nothing is overwritten all the same
-            pass
-        for part in place.glob(f"{NEW}*"):  # of a journal whose sorting was killed before it began
+        alone = _lock(handle, into)
+        for part in place.glob(f"{NEW}*") if alone else ():  # of a journal whose sorting was killed before it began
             part.unlink()
-        yield
+        try:
+            yield alone
+        finally:
+            if alone:
+                with suppress(OSError):
+                    place.rmdir()
     finally:
-        with suppress(OSError):
-            place.rmdir()
         os.close(handle)
+
+
+def _lock(handle: int, into: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{into}: another sort is at work there; wait for its end") from None
+    except OSError:  # a disk without locks; nothing is overwritten all the same
+        return False
+    return True

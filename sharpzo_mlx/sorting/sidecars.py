@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,37 +67,54 @@ class Sidecars:
             names = sorted(os.listdir(self._folder / place))
         except OSError:
             return {}
-        images, by_stem = {}, defaultdict(list)
-        for name in names:
-            stem, ending = os.path.splitext(name)
-            if ending.lower() in IMAGE_SUFFIXES or self._is_sorted(place, name):
-                images[fold(name)] = name
-                by_stem[fold(stem)].append(name)
+        images = [name for name in names if self._is_image(place, name)]
+        by_name, by_stem = (
+            _Spellings((name, name) for name in images),
+            _Spellings((_stem(name), name) for name in images),
+        )
         found: dict[str, list[Sidecar]] = defaultdict(list)
         for name in names:
-            for owner, sidecar in self._owners(place, name, images, by_stem):
+            for owner, sidecar in self._owners(place, name, by_name, by_stem):
                 found[owner].append(sidecar)
         return found
 
-    def _owners(
-        self, place: str, name: str, images: dict[str, str], by_stem: dict[str, list[str]]
-    ) -> list[tuple[str, Sidecar]]:
+    def _owners(self, place: str, name: str, by_name: _Spellings, by_stem: _Spellings) -> list[tuple[str, Sidecar]]:
         stem, ending = os.path.splitext(name)
         kind = ending.lower()
         if kind not in (XMP, EDITS, MOVIE) or name.startswith(".") or self._is_sorted(place, name):
             return []
         if not os.path.isfile(self._folder / place / name):
             return []
-        if kind == XMP and fold(stem) in images:
+        if kind == XMP and (own := by_name.find(stem)):
             inner, dot = os.path.splitext(stem)
-            owner = images[fold(stem)]
-            return [(owner, Sidecar(name, inner, dot + ending, (owner,)))]
-        owners = by_stem.get(fold(stem), [])
+            return [(owner, Sidecar(name, inner, dot + ending, tuple(own))) for owner in own]
+        owners = by_stem.find(stem)
         if kind == EDITS and not owners and (apple := _APPLE.fullmatch(fold(stem))):
             base = apple[1] + apple[2]
-            owners = by_stem.get(base, []) or by_stem.get(f"{apple[1]}e{apple[2]}", [])
+            owners = by_stem.find(base) or by_stem.find(f"{apple[1]}e{apple[2]}")
         sidecar = Sidecar(name, stem, ending, tuple(owners))
         return [(owner, sidecar) for owner in owners if self._is_sorted(place, owner)]
 
+    def _is_image(self, place: str, name: str) -> bool:
+        return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES or self._is_sorted(place, name)
+
     def _is_sorted(self, place: str, name: str) -> bool:
         return (f"{place}/{name}" if place else name) in self._paths
+
+
+class _Spellings:
+    """Names by a key that is found as it is written, or else without regard to case and the forms of Unicode."""
+
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        self._exact: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, list[str]] = defaultdict(list)
+        for key, name in names:
+            self._exact[key].append(name)
+            self._folded[fold(key)].append(name)
+
+    def find(self, key: str) -> list[str]:
+        return self._exact.get(key) or self._folded.get(fold(key), [])
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from sharpzo_mlx.runtime.renames import exchange, rename_new
@@ -139,10 +138,10 @@ def replace_known(path: Path, old: bytes, part: Path) -> bool:
 
 def remove_part(part: Path) -> bool:
     """Remove a part if it is there; return whether it was."""
-    with suppress(FileNotFoundError):
-        part.unlink()
-        return True
-    return False
+    if not os.path.lexists(part):  # on a read-only disk, unlink names that first
+        return False
+    part.unlink()
+    return True
 
 
 def _state(path: Path) -> tuple[int, int, int]:
