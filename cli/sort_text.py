@@ -38,11 +38,16 @@ def describe_plan(plan: SortPlan, found: Survey) -> str:
 
 
 def _class_table(found: Survey) -> list[str]:
-    ranked = sorted(found.classes.items(), key=lambda one: (one[0] == UNSORTED, -one[1], one[0]))
-    shown = ranked if len(ranked) <= MOST_CLASSES else ranked[: MOST_CLASSES - 1]
+    """Return the largest classes, how many others there are, and at the end the images without a class."""
+    classes = {name: count for name, count in found.classes.items() if name != UNSORTED}
+    ranked = sorted(classes.items(), key=lambda one: (-one[1], one[0]))
+    most = MOST_CLASSES - (UNSORTED in found.classes)
+    shown = ranked if len(ranked) <= most else ranked[: most - 1]
     rows = [(_shorten(name, 60), str(count)) for name, count in shown]
     if rest := ranked[len(shown) :]:
         rows.append((f"{len(rest)} more", str(sum(count for _, count in rest))))
+    if UNSORTED in found.classes:
+        rows.append((UNSORTED, str(found.classes[UNSORTED])))
     return ["  " + line for line in wording.aligned([("class", "images"), *rows]).splitlines()]
 
 
@@ -52,13 +57,13 @@ def _remarks(plan: SortPlan, found: Survey) -> list[str]:
     if len(renamed) > RENAMED_MOST:
         lines.append(f"{len(renamed) - RENAMED_MOST} more classes get names that every disk can hold")
     counts = (
-        (found.there, "there already, passed over"),
-        (found.numbered, "numbered, because another file has their name"),
-        (found.sidecars, "sidecars travel along"),
-        (found.unlabelled, "none of the classes, not tagged"),
-        (len(plan.unread) + len(found.failures), "stay as they are, see the notes"),
+        (found.there, "passed over, there already"),
+        (found.numbered, "numbered, another file has the name"),
+        (found.sidecars, "sidecars that travel along"),
+        (found.unlabelled, "not tagged, none of the classes"),
+        (len(plan.unread) + len(found.failures), "left as they are, see the notes"),
     )
-    lines += [f"{count} {words}" for count, words in counts if count]
+    lines += [f"{words}: {count}" for count, words in counts if count]
     if plan.order.in_place and UNSORTED in found.classes:
         lines.append(f"{UNSORTED}/ would be a class of its own here: move it away before you tune")
     return lines
@@ -71,7 +76,7 @@ def describe_result(plan: SortPlan, state: Sorted) -> str:
     counts = ((state.sidecars, "sidecars"), (state.there, "there already"))
     parts += [f"{count} {words}" for count, words in counts if count]
     if left := len(state.failures) + len(plan.unread):
-        parts.append(f"{left} stay as they are")
+        parts.append(f"{left} left as they are")
     lines = [f"{_where(plan.order)}: {', '.join(parts)}"]
     if state.journal:
         lines.append(f"undo: sharpzo-mlx sort --undo {shlex.quote(state.journal)}")

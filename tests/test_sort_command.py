@@ -46,7 +46,7 @@ def test_the_plan_is_printed_and_nothing_is_touched(
     assert not (tmp_path / "s").exists()
     assert out.startswith(f"copy 5 of 5 images: {new}/ -> {tmp_path}/s/\n")
     assert out.endswith("nothing was touched; the same command with --apply does it\n")
-    assert "1 sidecars travel along" in out
+    assert "sidecars that travel along: 1" in out
     assert "note: broken.png: " in err
     assert "1 folders inside (--recursive reads them)" in err
     assert ".xmp" not in err
@@ -57,7 +57,7 @@ def test_images_are_sorted_as_predict_labels_them_and_put_back(
 ) -> None:
     before = sorted(path.relative_to(new) for path in new.rglob("*"))
     out, _ = printed(capsys, finished_run, new, "--into", tmp_path / "s", "--recursive", "--move", "--apply")
-    assert "7 of 7 images moved, 1 sidecars, 1 stay as they are" in out
+    assert "7 of 7 images moved, 1 sidecars, 1 left as they are" in out
     labels = {one.path.name: one.labels[0][0] for one in sz.predict(finished_run, [*(tmp_path / "s").rglob("*.png")])}
     placed = {path.name: path.parent.name for path in (tmp_path / "s").rglob("*.png")}
     assert placed == labels
