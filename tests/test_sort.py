@@ -163,5 +163,33 @@ def test_odd_names_and_links_are_sorted_and_undone(tmp_path: Path, mode: Any, se
     assert parts_left(folder, into) == []
 
 
+@pytest.mark.parametrize("mode", WAYS)
+def test_what_is_no_file_stays(tmp_path: Path, mode: Any) -> None:
+    photos = write(tmp_path / "p", a__jpg="1", folder__jpg___b__jpg="2")
+    os.mkfifo(photos / "pipe.jpg")
+    labels = dict.fromkeys(("a.jpg", "folder.jpg", "pipe.jpg", "gone.jpg"), "cat")
+    done = plan_of(photos, labels, tmp_path / "s", mode).apply()
+    assert (done.done, [one.path for one in done.failures]) == (1, ["folder.jpg", "gone.jpg", "pipe.jpg"])
+    assert set(files(tmp_path / "s")) == {"cat/a.jpg"}
+    assert (photos / "folder.jpg" / "b.jpg").exists()
+    assert (photos / "pipe.jpg").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's own call")
+def test_a_disk_that_can_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def clone(copy: int, call: int, source: int) -> int:
+        calls.append(call)
+        os.write(copy, os.pread(source, 100, 0))
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", clone)
+    photos = write(tmp_path / "p", a__jpg="1")
+    plan_of(photos, {"a.jpg": "cat"}, tmp_path / "s").apply()
+    assert files(tmp_path / "s") == {"cat/a.jpg": "1"}
+    assert calls == [0x40049409]
+
+
 def test_labels_of_the_trees_need_safe_folders() -> None:
     assert {"AC/DC", "..", "nul", None} <= set(LABELS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sort_trees import XMP
 from test_sort import files, plan_of, write
 
 import sharpzo_mlx as sz
@@ -120,6 +123,27 @@ def test_a_journal_with_a_wrong_line_is_refused(sort: Any, line: str, words: str
     with pytest.raises(sz.UserError, match=words):
         sz.undo_sort(journal)
     assert files(into) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "tag"])
+def test_a_damaged_journal_loses_nothing(tmp_path: Path, mode: Any) -> None:
+    for seed in range(50):
+        rng = random.Random(seed)
+        place = tmp_path / str(seed)
+        photos = write(place / "p", a__jpg=f"{seed} 1", a__xmp=XMP.decode() % seed, b__jpg=f"{seed} 2", c__jpg="")
+        contents = set(files(photos).values())
+        into = None if mode == "tag" else place / "s"
+        journal = plan_of(photos, {"a.jpg": "cat", "b.jpg": "dog", "c.jpg": None}, into, mode).apply().journal
+        assert journal is not None
+        damaged = bytearray(Path(journal).read_bytes())
+        for _ in range(rng.choice((1, 2, 8))):
+            damaged[rng.randrange(len(damaged))] = rng.choice((rng.randrange(256), 0x22, 0x2E, 0x2F, 0x30))
+        Path(journal).write_bytes(damaged)
+        with suppress(sz.UserError):
+            sz.undo_sort(journal)
+        left = set(files(tmp_path).values())
+        assert {f"{seed} 1", f"{seed} 2", ""} <= left
+        assert mode == "tag" or contents <= left
 
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:

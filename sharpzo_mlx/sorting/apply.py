@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
@@ -147,12 +148,13 @@ class _Work:
 
     def _make_step(self, file: Transfer) -> Step:
         source = self._order.folder / file.source
-        step = Step(file.act, file.source, file.target)
+        if not (file.act == "move" and source.is_symlink()) and not stat.S_ISREG(source.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(source))
         if file.act == "symlink":
             return Step(file.act, file.source, file.target, words=os.path.abspath(source))
         if file.act == "move":
             if not source.is_symlink():
-                return step
+                return Step(file.act, file.source, file.target)
             words = transfer.moved_link(source, self._order.into / file.target)
             return Step(file.act, file.source, file.target, words=words, before=os.readlink(source))
         inode = source.stat().st_ino if file.act == "link" else None

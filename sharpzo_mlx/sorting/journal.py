@@ -46,7 +46,7 @@ class Step(JsonRecord):
         words: what a symbolic link says, at its new place.
         before: what a moved symbolic link said at its old place.
         old: the content of a tagged sidecar before, in base64; None if there was none.
-        mtime_ns: the time of that content.
+        old_sha256, mtime_ns: the digest and the time of that content.
     """
 
     act: Literal["copy", "move", "link", "symlink", "tag"]
@@ -57,6 +57,7 @@ class Step(JsonRecord):
     words: PathText | None = None
     before: PathText | None = None
     old: str | None = None
+    old_sha256: Text | None = None
     mtime_ns: int | None = None
 
 

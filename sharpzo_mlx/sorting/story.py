@@ -10,6 +10,7 @@ what it announces was not begun.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,8 @@ def read_story(path: Path) -> Story:
         if not isinstance(first, dict) or first.get("format") != FORMAT:
             raise ValueError("it does not begin as one")
         story = Story(path, checked(Header, first))
+        if not re.fullmatch("[0-9a-f]{8}", story.header.key):
+            raise ValueError("its key is none")
         for number, line in enumerate(lines, start=2):
             try:
                 _take(story, parse_json(line))

@@ -10,6 +10,7 @@ which darktable and digiKam read, or `a.xmp` on request, as Lightroom has it bes
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import os
 from contextlib import suppress
@@ -56,10 +57,11 @@ def make_tag(order: Order, sidecars: Sidecars, item: Item) -> tuple[Step, bytes]
         raise ValueError(f"its sidecar {target} stays as it is: {error}") from None
     if new == old:
         return None
-    before = None if old is None else base64.b64encode(old).decode()
-    time = None if old is None else path.stat().st_mtime_ns
-    digest = hashlib.sha256(new).hexdigest()
-    return Step("tag", item.path, target, sha256=digest, old=before, mtime_ns=time), new
+    step = Step("tag", item.path, target, sha256=hashlib.sha256(new).hexdigest())
+    if old is not None:
+        before, digest = base64.b64encode(old).decode(), hashlib.sha256(old).hexdigest()
+        step = dataclasses.replace(step, old=before, old_sha256=digest, mtime_ns=path.stat().st_mtime_ns)
+    return step, new
 
 
 def write_tag(step: Step, new: bytes, target: Path, part: Path) -> None:

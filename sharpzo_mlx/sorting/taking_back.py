@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ Took = bool | str
 CHANGED = "was changed since"
 NO_ORIGINAL = "its original is gone"
 NEW_FILE = "a new file has its old name"
+DAMAGED = "was not kept whole in the journal"
 GONE = "is gone, moved or removed since"
 
 
@@ -134,6 +136,8 @@ def _undo_tag(step: Step, target: Path, part: Path) -> Took:
             return waiting
         if target.is_symlink() or digest_file(target) != step.sha256:
             return CHANGED
+        if old is not None and hashlib.sha256(old).hexdigest() != step.old_sha256:
+            return DAMAGED
     except (OSError, binascii.Error) as error:
         return f"cannot be read ({error})"
     if old is None:

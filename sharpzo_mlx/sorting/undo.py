@@ -78,6 +78,8 @@ def undo_steps(journal: str | Path) -> Generator[tuple[int, int], None, Undone]:
     story = read_story(Path(journal))
     if not (story.into / KEPT).is_dir():
         raise UserError(f"{story.into}: the folder of the journal's files is gone; put it back there first")
+    if not story.folder.is_dir() and not story.folder.parent.is_dir():
+        raise UserError(f"{story.folder}: is gone, and so is the folder around it; make it, and undo again")
     if story.undone:
         return Undone(0, (), story.undone)
     try:
