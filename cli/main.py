@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
     "sort": ("sort:sort_command", "Put images into folders by their labels, with a way back."),
+    "serve": ("serve:serve_command", "Label images on a page, and over HTTP."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
     from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.serving.server import serve as serve
     from sharpzo_mlx.sorting.plan import SortPlan as SortPlan
     from sharpzo_mlx.sorting.plan import read_sort_plan as read_sort_plan
     from sharpzo_mlx.sorting.plan import sort_plan as sort_plan
@@ -58,6 +59,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
     "read_sort_plan": "sorting.plan",
+    "serve": "serving.server",
     "sort_plan": "sorting.plan",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",

@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "sorting": "labels -> files in folders, and back",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "serving": "a run -> a page and an HTTP API",
     },
     "doors": {
         "": "the public names",
