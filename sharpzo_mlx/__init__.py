@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx.runtime import startup
 
 if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
+    from sharpzo_mlx.adding.pipeline import add as add
+    from sharpzo_mlx.adding.pipeline import add_steps as add_steps
+    from sharpzo_mlx.adding.pipeline import go_back as go_back
     from sharpzo_mlx.clip.handle import Clip as Clip
     from sharpzo_mlx.clip.handle import load as load
     from sharpzo_mlx.comparison.record import Comparison as Comparison
@@ -32,6 +35,11 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
+    from sharpzo_mlx.review.label_check import LabelCheck as LabelCheck
+    from sharpzo_mlx.review.label_check import check_labels as check_labels
+    from sharpzo_mlx.review.page import write_page as write_page
+    from sharpzo_mlx.review.suggestions import Suggestions as Suggestions
+    from sharpzo_mlx.review.suggestions import suggest as suggest
     from sharpzo_mlx.runs.run import Run as Run
     from sharpzo_mlx.serving.server import serve as serve
     from sharpzo_mlx.sorting.plan import SortPlan as SortPlan
@@ -45,15 +53,21 @@ startup.prepare()
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
+    "LabelCheck": "review.label_check",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
     "SortPlan": "sorting.plan",
+    "Suggestions": "review.suggestions",
     "TuneConfig": "config",
     "UserError": "errors",
+    "add": "adding.pipeline",
+    "add_steps": "adding.pipeline",
+    "check_labels": "review.label_check",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
+    "go_back": "adding.pipeline",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
@@ -61,9 +75,11 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "read_sort_plan": "sorting.plan",
     "serve": "serving.server",
     "sort_plan": "sorting.plan",
+    "suggest": "review.suggestions",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
     "undo_sort": "sorting.undo",
+    "write_page": "review.page",
     "write_report": "report.page",
 }
 _WITHOUT_MLX = ("config", "errors", "presets")

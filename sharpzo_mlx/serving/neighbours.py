@@ -101,7 +101,7 @@ class Neighbours:
 
 def _labelled_images(run: Run) -> ImageSet:
     record = run.record
-    rows = [(Path(record.dataset, path), label) for path, label in (*record.images.train, *record.images.val)]
+    rows = [(Path(record.dataset, path), label) for path, label in record.images.labelled()]
     there = [(path, label) for path, label in rows if path.is_file() and is_inside(path, record.dataset)]
     return ImageSet(
         tuple(path for path, _ in there), tuple(label for _, label in there), record.class_names, record.class_folders
