@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
+    "sort": ("sort:sort_command", "Put images into folders by their labels, with a way back."),
     "suggest": ("suggest:suggest_command", "Say which unlabelled images to label next."),
     "check": ("check:check_command", "Find labels that look wrong, and copies, in a data set."),
     "add": ("add:add_command", "Add images or classes to a run, without a new search."),

@@ -44,6 +44,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.review.suggestions import suggest as suggest
     from sharpzo_mlx.runs.run import Run as Run
     from sharpzo_mlx.serving.server import serve as serve
+    from sharpzo_mlx.sorting.plan import SortPlan as SortPlan
+    from sharpzo_mlx.sorting.plan import read_sort_plan as read_sort_plan
+    from sharpzo_mlx.sorting.plan import sort_plan as sort_plan
+    from sharpzo_mlx.sorting.undo import undo_sort as undo_sort
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -57,6 +61,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
+    "SortPlan": "sorting.plan",
     "Suggestions": "review.suggestions",
     "TuneConfig": "config",
     "UserError": "errors",
@@ -71,10 +76,13 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "read_sort_plan": "sorting.plan",
     "serve": "serving.server",
+    "sort_plan": "sorting.plan",
     "suggest": "review.suggestions",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
+    "undo_sort": "sorting.undo",
     "write_page": "review.page",
     "write_report": "report.page",
 }
