@@ -43,27 +43,28 @@ class Depthwise:
         self.shifts = self._find_shifts()
 
     @host_products()
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
         """[c, 4, 4, Y, X, p] -> [channels, 4, 4, Y', X', p] in float32; sets what is outside of x's images to zero."""
         clear(x, self.side)
         x = x if self.stride == 1 else _widen(x)
         tiles, repeats = x.shape[3:], len(self.weight) // len(x)
-        out = np.empty((len(self.weight), TILE, TILE, *tiles), np.float32)
+        out = np.empty((len(self.weight), TILE, TILE, *tiles), np.float32) if out is None else out
         numbers = self.reach**2 * tiles[0] * tiles[1] * tiles[2]
         step = max(1, CACHED // numbers)
         seen = np.zeros((min(step, len(x)), self.reach, self.reach, *tiles), np.float32)
         bands = np.zeros((len(seen), repeats, TILE, TILE, self.reach, self.reach), np.float32)
+        shifts = [(here.into(tiles), there.into(tiles)) for here, there in self.shifts]
         for start in range(0, len(x), step):
             part = x[start : start + step]
             n = len(part)
-            for here, there in self.shifts:
-                seen[:n][here.into(tiles)] = part[there.into(tiles)]
+            for here, there in shifts:
+                seen[:n][here] = part[there]
             kernels = self.weight[start * repeats : (start + n) * repeats]
             self._diagonals(bands[:n])[:] = kernels.reshape(n, repeats, 1, 1, *kernels.shape[1:])
             result = out[start * repeats : (start + n) * repeats].reshape(n, repeats * TILE**2, -1)
             np.matmul(bands[:n].reshape(n, repeats * TILE**2, -1), seen[:n].reshape(n, self.reach**2, -1), out=result)
-        if self.bias is not None:
-            out += self.bias.reshape(-1, 1, 1, 1, 1, 1)
+            if self.bias is not None:
+                result.reshape(n * repeats, -1)[:] += self.bias[start * repeats : (start + n) * repeats, None]
         return out
 
     def _find_shifts(self) -> list[tuple[_Range, _Range]]:
@@ -97,7 +98,9 @@ class _Range:
 
     def into(self, tiles: tuple[int, ...]) -> tuple[slice, ...]:
         """Return the index of an array [n, row, column, Y, X, p]."""
-        y, x = (slice(max(0, way), count + min(0, way)) for way, count in zip((self.down, self.right), tiles, strict=False))
+        y, x = (
+            slice(max(0, way), count + min(0, way)) for way, count in zip((self.down, self.right), tiles, strict=False)
+        )
         return slice(None), self.rows, self.columns, y, x
 
 
@@ -114,9 +117,9 @@ class Pointwise:
     bias: Array | None
 
     @host_products()
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
         """[in, ...] -> [out, ...]."""
-        y: Array = self.weight @ x.reshape(len(x), -1)
+        y: Array = np.matmul(self.weight, x.reshape(len(x), -1), out=out)
         if self.bias is not None:
             y += self.bias[:, None]
         return y.reshape(-1, *x.shape[1:])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.clip.model import CLIPModel
 
 IMAGES = 8  # of one piece of work at most: enough for long products where an image is small
-HIDDEN = 1 << 18  # numbers of an MLP's middle at once: a megabyte, so that they stay in the cache
+HIDDEN = 1 << 17  # numbers of an MLP's middle at once: half a megabyte, so that they stay in the cache
 _gelu = in_place(gelu)
 
 
@@ -102,9 +102,13 @@ class _Stage:
     def __call__(self, x: Array) -> Array:
         x = self.down(x) if self.down else x
         x = self.positions(x) if self.positions else x
+        spare = np.empty_like(x)  # new memory for every result would take a tenth of the time
         for mixer, mlp in zip(self.mixers, self.mlps, strict=True):
-            x = mixer(x)
-            mlp.add(x)
+            if isinstance(mixer, _Attention):
+                mixer.add(x)
+            else:
+                x, spare = mixer(x, spare), x
+            mlp.add(x, spare)
         return x
 
 
@@ -144,12 +148,15 @@ class _MLP:
         self.fc2 = Pointwise(second.weight * scale[:, None], second.bias * scale)
 
     @host_products()
-    def add(self, x: Array) -> None:
-        """Add the MLP's result to x [c, 4, 4, Y, X, p], a few pixels at a time."""
-        seen, flat = self.spatial(x).reshape(len(x), -1), x.reshape(len(x), -1)
-        for part in chunks(flat.shape[1], HIDDEN // len(self.fc1.weight)):
-            changed = self.fc2(act(self.fc1(seen[:, part])))
-            flat[:, part] += changed
+    def add(self, x: Array, spare: Array) -> None:
+        """Add the MLP's result to x [c, 4, 4, Y, X, p], a few pixels at a time; `spare`, of x's shape, is overwritten."""
+        seen, flat = self.spatial(x, spare).reshape(len(x), -1), x.reshape(len(x), -1)
+        parts = chunks(flat.shape[1], HIDDEN // len(self.fc1.weight))
+        middle, changed = (np.empty(len(layer.weight) * parts[0].stop, np.float32) for layer in (self.fc1, self.fc2))
+        for part in parts:
+            n = part.stop - part.start
+            hidden = act(self.fc1(seen[:, part], middle[: len(self.fc1.weight) * n].reshape(-1, n)))
+            flat[:, part] += self.fc2(hidden, changed[: len(x) * n].reshape(-1, n))
 
 
 class _Attention:
@@ -164,8 +171,8 @@ class _Attention:
         self.head, self.inside = attention.head, _inside(side)
 
     @host_products()
-    def __call__(self, x: Array) -> Array:
-        """Add the attention of all positions of an image to x [c, 4, 4, Y, X, p] in place, and return it."""
+    def add(self, x: Array) -> None:
+        """Add the attention of all positions of an image to x [c, 4, 4, Y, X, p]."""
         c, images = len(x), x.shape[-1]
         flat = x.reshape(c, -1, images)[:, self.inside]  # the order of positions does not matter to attention
         split = self.qkv(self._normalise(flat)).reshape(3, c // self.head, self.head, -1, images)
@@ -173,7 +180,6 @@ class _Attention:
         mixed = softmax((q * np.float32(self.head**-0.5)) @ k.swapaxes(-1, -2)) @ v
         lying = mixed.transpose(1, 3, 2, 0).reshape(flat.shape)
         x.reshape(c, -1, images)[:, self.inside] += self.projection(lying)
-        return x
 
     def _normalise(self, x: Array) -> Array:
         if self.norm is None:
