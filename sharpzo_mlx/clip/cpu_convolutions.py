@@ -1,10 +1,10 @@
 """Convolutions in NumPy for MLX's CPU device, which computes them one number at a time.
 
-Images lie as [channels, 4, 4, Y, X, images]: tiles of 4 x 4 positions, first the row and the column in a tile, then those
-of the tile. A product over channels needs no copy then, and the convolution of each channel by itself is one product: a
-matrix of 16 rows (32, where a channel has two results) with the kernel's numbers on its diagonals, times what the kernel
-reaches from a tile, which is copied in long runs. Where a side is no multiple of 4, what lies outside is set to zero
-before it is read.
+Images lie as [channels, 4, 4, Y, X, images]: tiles of 4 x 4 positions, first the row and the column in a tile, then
+those of the tile. A product over channels needs no copy then, and the convolution of each channel by itself is one
+product: a matrix of 16 rows (32, where a channel has two results) with the kernel's numbers on its diagonals, times
+what the kernel reaches from a tile, which is copied in long runs. Where a side is no multiple of 4, what lies outside
+is set to zero before it is read.
 
 >>> image = to_tiles(np.ones((1, 4, 4, 1), np.float32))
 >>> from_tiles(Depthwise(np.ones((1, 3, 3)), side=4)(image), 4)[0, ..., 0].astype(int).tolist()

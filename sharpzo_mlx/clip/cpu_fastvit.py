@@ -149,7 +149,7 @@ class _MLP:
 
     @host_products()
     def add(self, x: Array, spare: Array) -> None:
-        """Add the MLP's result to x [c, 4, 4, Y, X, p], a few pixels at a time; `spare`, of x's shape, is overwritten."""
+        """Add the MLP's result to x [c, 4, 4, Y, X, p], a few pixels at a time, and overwrite `spare`, of x's shape."""
         seen, flat = self.spatial(x, spare).reshape(len(x), -1), x.reshape(len(x), -1)
         parts = chunks(flat.shape[1], HIDDEN // len(self.fc1.weight))
         middle, changed = (np.empty(len(layer.weight) * parts[0].stop, np.float32) for layer in (self.fc1, self.fc2))
