@@ -96,7 +96,7 @@ def _filled(model: CLIPModel, dtype: mx.Dtype) -> dict[str, object]:
 
     def fill(weight: mx.array) -> mx.array:
         empty = weight.ndim > 1 and not mx.any(weight).item()
-        return (0.05 * mx.random.normal(weight.shape) if empty else weight).astype(dtype)
+        return (mx.random.normal(weight.shape) / weight[0].size ** 0.5 if empty else weight).astype(dtype)
 
     filled: dict[str, object] = tree_map(fill, model.parameters())
     return filled
