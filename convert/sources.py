@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.clip import catalog
+from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 
@@ -29,7 +30,6 @@ from .small_files import (
     TOKENIZERS,
     has_own_tokenizer,
     read_json,
-    read_licence,
     read_preprocessor,
 )
 
