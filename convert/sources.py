@@ -92,7 +92,7 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
     name = catalog.resolve(str(source))
-    if refused := mobileclip.describe_hub_name(name):
+    if refused := catalog.describe_refused(name):
         raise UserError(f"{source}: {refused}")
     if not catalog.HUB_NAME.fullmatch(name):
         raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")
