@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpzo_mlx.cli import wording
-from sharpzo_mlx.sorting.items import DONE, UNSORTED
+from sharpzo_mlx.datasets.scan import UNSORTED
+from sharpzo_mlx.sorting.items import DONE
 
 if TYPE_CHECKING:
     from sharpzo_mlx.sorting.items import Order, Sorted
@@ -64,8 +65,8 @@ def _remarks(plan: SortPlan, found: Survey) -> list[str]:
         (len(plan.unread) + len(found.failures), "left as they are, see the notes"),
     )
     lines += [f"{words}: {count}" for count, words in counts if count]
-    if plan.order.in_place and UNSORTED in found.classes:
-        lines.append(f"{UNSORTED}/ would be a class of its own here: move it away before you tune")
+    if plan.order.in_place and plan.order.mode != "move" and any("/" in item.path for item in plan.order.items):
+        lines.append("the images stay in their old folders too; --move takes them out")
     return lines
 
 

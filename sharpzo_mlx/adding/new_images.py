@@ -23,6 +23,7 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.datasets.image_set import nfc
+from sharpzo_mlx.datasets.matching import ClassIndex
 from sharpzo_mlx.datasets.names import plain_name, same_name
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import Features
@@ -60,11 +61,7 @@ class _Classes:
     def __init__(self, names: Iterable[str], folders: Iterable[str]) -> None:
         self.names, self.folders = list(names), list(folders)
         self._known = len(self.names)
-        self._by_folder = {nfc(folder): label for label, folder in enumerate(self.folders)}
-        self._by_name: dict[str, int] = {}
-        for label, (name, folder) in enumerate(zip(self.names, self.folders, strict=True)):
-            self._by_name.setdefault(same_name(name), label)
-            self._by_name.setdefault(same_name(folder), label)
+        self._index = ClassIndex(self.names, self.folders)
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -73,19 +70,16 @@ class _Classes:
 
     def find(self, name: str, folder: str) -> int | None:
         """Return the label of a class, or None if there is none of that name."""
-        other = self._by_name.get(same_name(name), self._by_name.get(same_name(folder)))
-        return self._by_folder.get(folder, other)
+        return self._index.find(name, folder)
 
     def find_or_add(self, name: str, folder: str) -> int:
         """Return the label of a class, which is made if there is none of that name; a notice says what is unsure."""
         label = self.find(name, folder)
         if label is None:
             self._report_alike(name)
-            label = len(self.names)
+            label = self._index.add(name, folder)
             self.names.append(name)
             self.folders.append(folder)
-            self._by_folder[folder] = label
-            self._by_name.setdefault(same_name(name), label)
         elif label < self._known and folder not in (nfc(self.folders[label]), self.names[label]):
             notify(f"{folder}: taken for the class {self.names[label]!r} of the run; rename it if it is another")
         return label

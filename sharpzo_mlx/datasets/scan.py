@@ -1,7 +1,8 @@
 """Scan a folder without opening files: list the images of one class, and count everything else by kind.
 
 Only regular files and links to them count as images, because opening a pipe may block forever. An unreadable folder is
-an error and never counts as empty. Folders that this program wrote (`runs/`, `comparisons/`) are skipped.
+an error and never counts as empty. Folders that this program wrote (`runs/`, `comparisons/`) are skipped, and so is the
+`unsorted/` of a folder that `sort` sorted into.
 
 >>> class_images(Path("photos/cat"))[0]  # doctest: +SKIP
 ['1.jpg', 'more/2.jpg']
@@ -22,6 +23,7 @@ from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 # the kinds that are counted beside the suffixes of files that are not images
 PLACEHOLDER, NESTED, SPECIAL, OUTPUT, HIDDEN = "in iCloud", "nested", "special", "output", "hidden"
 NOT_CLASSES = frozenset(("__MACOSX", "@eaDir"))
+UNSORTED, JOURNALS = "unsorted", ".sharpzo-sort"  # where `sort` puts images without a label, and its journals
 RECORDS = frozenset(("run.json", "comparison.json"))  # one of them lies in the folder of a run or comparison
 
 
@@ -87,11 +89,13 @@ def class_images(folder: Path) -> tuple[list[str], Counter[str]]:
 
     Returns:
         The images' names below the folder, sorted in composed unicode, and the number of other files by kind or
-        suffix. For a folder that this program wrote: no images, and one count of OUTPUT.
+        suffix. For a folder that this program wrote and that is no class: no images, and one count of OUTPUT.
 
     Raises:
         UserError: a folder in it, or itself, cannot be read.
     """
+    if folder.name == UNSORTED and (folder.parent / JOURNALS).is_dir():
+        return [], Counter({OUTPUT: 1})
     found: list[str] = []
     others: Counter[str] = Counter()
     places = [""]  # folders still to scan, below `folder`; all but the first end with a slash
