@@ -1,13 +1,11 @@
 """Write suggestions and checked labels for a terminal of 80 columns, and as records for a script.
 
->>> cut("holiday/2024/IMG_0001.jpg", 12)
-'…MG_0001.jpg'
+>>> print(format_suggestions(suggestions))  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +20,15 @@ PAIR = 29  # columns of each image of a pair
 MOST_PAIRS = 20
 
 
-def cut(text: str, columns: int) -> str:
-    """Return a text in at most so many columns: of a longer one the end, behind an ellipsis."""
-    text = wording.escape(text)
-    if _columns(text) <= columns:
-        return text
-    while _columns(text) > columns - 1:
-        text = text[1:]
-    return f"…{text}"
-
-
-def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(one) in "WF" else not unicodedata.combining(one) for one in text)
-
-
 def format_suggestions(found: Suggestions) -> str:
     """Return a table of the suggested images, the first first."""
     rows = [("image", "guess", "probability", "uncertain", "")]
     for rank, item in enumerate(found.items, start=1):
-        place = f"{rank}  {cut(_below(item.path, found.folder), 32)}"
+        place = f"{rank}  {wording.cut(_below(item.path, found.folder), 32)}"
         remark = "foreign" if item.foreign else ""
-        rows.append((place, cut(item.label, 18), wording.percent(item.probability), f"{item.uncertainty:.2f}", remark))
+        rows.append(
+            (place, wording.cut(item.label, 18), wording.percent(item.probability), f"{item.uncertainty:.2f}", remark)
+        )
     return wording.aligned(rows)
 
 
@@ -66,11 +52,14 @@ def _counted(shown: int, total: int) -> str:
 
 
 def _suspect_rows(rank: int, one: Suspect, folder: Path) -> list[tuple[str, ...]]:
-    place = f"{rank}  {cut(_below(one.path, folder), IMAGE)}"
+    place = f"{rank}  {wording.cut(_below(one.path, folder), IMAGE)}"
     given, rather = wording.percent(one.given_probability), wording.percent(one.suggested_probability)
-    row = (place, cut(one.given, NAME), given, cut(one.suggested, NAME), rather)
+    row = (place, wording.cut(one.given, NAME), given, wording.cut(one.suggested, NAME), rather)
     blank = " " * len(f"{rank}  ")
-    like = [(f"{blank}like {cut(_below(near.path, folder), IMAGE - 5)}", "", "", "", "") for near in one.neighbours[:1]]
+    like = [
+        (f"{blank}like {wording.cut(_below(near.path, folder), IMAGE - 5)}", "", "", "", "")
+        for near in one.neighbours[:1]
+    ]
     return [row, *like]
 
 
@@ -84,7 +73,11 @@ def _pair_lines(found: LabelCheck) -> list[str]:
         for pair in shown:
             words = "same file" if pair.same_content else "near-copy"
             rows.append(
-                (cut(_below(pair.path, found.folder), PAIR), cut(_below(pair.other, found.folder), PAIR), words)
+                (
+                    wording.cut(_below(pair.path, found.folder), PAIR),
+                    wording.cut(_below(pair.other, found.folder), PAIR),
+                    words,
+                )
             )
         lines += ["", wording.aligned(rows), ""]
     return [*lines, f"twice within one class and split: {inside}"]

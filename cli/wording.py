@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sharpzo_mlx.errors import escape
-from sharpzo_mlx.report.formatting import aligned, amount, duration, percent, points
+from sharpzo_mlx.report.formatting import aligned, amount, cut, duration, percent, points
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = ["aligned", "amount", "as_json", "duration", "echo_json", "escape", "head", "percent", "points"]
+__all__ = ["aligned", "amount", "as_json", "cut", "duration", "echo_json", "escape", "head", "percent", "points"]
 
 
 def head(result: HeadResult) -> str:

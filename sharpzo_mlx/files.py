@@ -77,11 +77,12 @@ def refuse_empty(*paths: str | Path) -> None:
         raise UserError("an empty path was given: name one, or . for the current folder")
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, option: str = "--output") -> None:
     """Check that files can be written to a folder by writing one; everything made for the check is removed again.
 
     Args:
         folder: the folder for the files; it need not exist.
+        option: which names another one.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -92,7 +93,7 @@ def check_place(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        advice = remedy(error, "choose another --output")
+        advice = remedy(error, f"choose another {option}")
         raise UserError(f"{folder}: cannot be written to ({why(error)}); {advice}") from error
     finally:
         remove_empty(made)

@@ -126,7 +126,7 @@ def test_full_disk_is_one_line(command: Any, capsys: Capture) -> None:
     command(body)
     assert main.run(["probe"]) == 2
     assert capsys.readouterr().err == (
-        "error: runs/x/run.json: no space left on device; make room; `tune --output RUN --resume` continues a run\n"
+        "error: runs/x/run.json: no space left on device; make room; then give the same command again\n"
     )
 
 

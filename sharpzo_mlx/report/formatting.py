@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
+from unicodedata import category, east_asian_width
 
 from sharpzo_mlx.errors import escape
 
@@ -49,13 +51,32 @@ def aligned(rows: Iterable[Sequence[str]]) -> str:
         rows: equally many cells in each; the first row is the heading. Control characters are escaped.
     """
     table = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*table, strict=True)]
     return "\n".join(_align(row, widths) for row in table)
 
 
 def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *others]).rstrip()
+    blanks = [" " * (width - columns(cell)) for cell, width in zip(cells, widths, strict=True)]
+    others = (blank + cell for cell, blank in zip(cells[1:], blanks[1:], strict=True))
+    return "  ".join([cells[0] + blanks[0], *others]).rstrip()
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for a wide character, none for an accent or a mark."""
+    return sum(2 if east_asian_width(one) in "WF" else category(one) not in ("Mn", "Me", "Cf") for one in text)
+
+
+def cut(text: str, most: int, *, keep: Literal["beginning", "end"] = "end") -> str:
+    """Return a text in at most so many columns; of a longer one the end or the beginning, with an ellipsis.
+
+    Args:
+        text: control characters in it are escaped.
+        most: columns, at least one.
+        keep: which part stays; of a path the end says most.
+    """
+    text = escape(text)
+    if columns(text) <= most:
+        return text
+    while columns(text) > most - 1:
+        text = text[1:] if keep == "end" else text[:-1]
+    return f"…{text}" if keep == "end" else f"{text}…"

@@ -117,7 +117,7 @@ def check_page_path(path: str | Path) -> Path:
     place = expand(path)
     if place.suffix.lower() not in ENDINGS or place.is_dir():
         raise UserError(f"--page {place}: end its name in .html")
-    check_place(place.parent)
+    check_place(place.parent, "--page")
     return place
 
 

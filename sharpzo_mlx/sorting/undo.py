@@ -1,7 +1,7 @@
 """Take a sorting back from its journal: what is there now decides, so that it can be killed and begun again anywhere.
 
-A copy or a link is removed while it is what was put there and its original is there; a moved file goes back unless
-something else has its old name; a sidecar gets its old content back. What a person has changed is kept and named.
+A copy or a link is removed while it is what was put there and its original still holds the same; a moved file goes back
+unless something else has its old name; a sidecar gets its old content back. What a person changed is kept and named.
 
 >>> undo_sort("sorted/.sharpzo-sort/2026-11-30T02-30-44.jsonl").kept  # doctest: +SKIP
 ()
