@@ -105,15 +105,8 @@ def _make_table(rows: Sequence[AccuracyChange], heading: str = "") -> str:
     cells = [(heading, "images", "before", "after", "change")]
     for row in rows:
         before, after = wording.percent(row.before), wording.percent(row.after)
-        cells.append(
-            (
-                wording.cut(row.images, WIDEST, keep="beginning"),
-                f"{row.count}",
-                before,
-                after,
-                wording.points(row.before, row.after),
-            )
-        )
+        name = wording.cut(row.images, WIDEST, keep="beginning")
+        cells.append((name, f"{row.count}", before, after, wording.points(row.before, row.after)))
     return wording.aligned(cells)
 
 
@@ -141,13 +134,8 @@ def _show_versions(run: Run, *, as_json: bool) -> None:
     for version, results in versions:
         mark = "*" if version.number == present else " "
         accuracies = wording.percent(results.val), wording.percent(results.test)
-        cells.append(
-            (
-                f"{mark} {version.number} {wording.cut(version.describe(), WIDEST, keep='beginning')}",
-                version.date or "-",
-                *accuracies,
-            )
-        )
+        name = wording.cut(version.describe(), WIDEST, keep="beginning")
+        cells.append((f"{mark} {version.number} {name}", version.date or "-", *accuracies))
     click.echo(wording.aligned(cells))
 
 
