@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "predict": ("predict:predict_command", "Label images with a run."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
+    "upload": ("upload:upload_command", "Send a run or a model to the Hugging Face hub."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),
     "doctor": ("doctor:doctor_command", "Check this machine and say how to fix what is wrong."),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.prediction import predict as predict
     from sharpzo_mlx.evaluation.prediction import predict_steps as predict_steps
     from sharpzo_mlx.evaluation.reports import Report as Report
+    from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -49,6 +50,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
     "load": "clip.handle",
+    "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from sharpzo_mlx.convert import hub, sources
+from sharpzo_mlx.convert import sources
+from sharpzo_mlx.hub import download as hub
 from sharpzo_mlx.errors import UserError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

@@ -19,8 +19,8 @@ ORDER = (
     *("errors", "options", "files", "reading", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
-    *("heads", "runs", "tuning", "evaluation", "report", "comparison"),
-    *("", "demo", "doctor", "convert", "cli"),  # "" is the package's own __init__
+    *("heads", "runs", "hub", "tuning", "evaluation", "report", "comparison"),
+    *("", "demo", "doctor", "convert", "sharing", "cli"),  # "" is the package's own __init__
 )
 
 

@@ -47,6 +47,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "a run": {
         "runs": "a run on disk: record, results, step log",
+        "hub": "a name on the hub -> files, a Run",
         "tuning": "budget -> search -> checkpoint -> Run",
     },
     "use of a run": {
