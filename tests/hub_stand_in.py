@@ -70,11 +70,7 @@ class StandIn:
             return 404, "RepoNotFound"
         repository = self.repositories[found[1]]
         if found[2] == "preupload":
-            modes = ((file["path"], file["path"].endswith(".safetensors")) for file in json.loads(body)["files"])
-            return 200, {
-                "files": [{"path": name, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": None}
-                          for name, large in modes]
-            }  # fmt: skip
+            return 200, {"files": [_choose_mode(file["path"]) for file in json.loads(body)["files"]]}
         if found[2] == "commit":
             return self._commit(found[1], repository, body)
         if found[2] == "tree":
@@ -121,6 +117,11 @@ class StandIn:
         if found and repository and found[2] in repository.files:
             return repository, repository.files[found[2]]
         return None
+
+
+def _choose_mode(name: str) -> dict[str, Any]:
+    mode = "lfs" if name.endswith(".safetensors") else "regular"
+    return {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
 
 def _make_handler(hub: StandIn) -> type[BaseHTTPRequestHandler]:

@@ -60,6 +60,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "the whole path with painted pictures",
         "doctor": "this machine: its setup, a full check",
         "convert": "foreign checkpoints -> a model folder",
+        "sharing": "a run or a model -> a parcel on the hub",
         "cli": "the command line",
     },
 }

@@ -81,10 +81,10 @@ def fetch(name: str, choose: Choice, *, kind: Kind = MODEL, progress: bool = Fal
         # the hub's library raises those of its HTTP client, which differs from version to version
         except Exception as error:
             cause = "its cache cannot be written" if _is_of_disk(error) else "no network"
-            if _is_of_disk(error) or means_no_network(error):
-                if cached := _cached(huggingface_hub, name, choose, kind):
-                    notify(f"{name}: {cause}; using the files of an earlier download")
-                    return cached
+            unseen = _is_of_disk(error) or means_no_network(error)
+            if unseen and (cached := _cached(huggingface_hub, name, choose, kind)):
+                notify(f"{name}: {cause}; using the files of an earlier download")
+                return cached
             raise UserError(f"{name}: {_reason(error, name, huggingface_hub, kind)}") from error
 
 
@@ -155,9 +155,8 @@ def _reason(error: Exception, name: str, huggingface_hub: Any, kind: Kind) -> st
     if "RepositoryNotFoundError" in kinds:
         near = catalog.nearest(name) if kind is MODEL else None
         known = f" (the nearest known are {', '.join(near)})" if near else ""
-        return (
-            f"no such folder here, and no such {kind.word} on the hub (or it is private: log in); check the name{known}"
-        )
+        absent = f"no such folder here, and no such {kind.word} on the hub"
+        return f"{absent} (or it is private: log in); check the name{known}"
     if "HFValidationError" in kinds:
         return "no such folder here, and no possible name on the hub; check the name"
     answer = getattr(error, "response", None)

@@ -19,7 +19,8 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
         clip: a checkpoint to use in place of the folder that the run names.
 
     Raises:
-        UserError: the model's folder is gone (of a run from the hub: not converted yet) or has another model, or the run's prompt is missing or of another width.
+        UserError: the model's folder is gone (of a run from the hub: not converted yet) or has another model, or the
+            run's prompt is missing or of another width.
     """
     clip = clip or (_load_named(run) if run.name else load(run.model_folder))
     if clip.fingerprint != run.record.model.fingerprint:

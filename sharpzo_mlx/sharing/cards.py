@@ -34,7 +34,7 @@ def write_model_card(repository: str, origin: Origin, dtype: str, *, quantised: 
         quantised: whether matrices of it are quantised.
     """
     relation = "quantized" if quantised else None
-    front = _front(origin, "zero-shot-image-classification", relation, [])
+    front = _front(origin, "zero-shot-image-classification", relation)
     made = f" Made from {code(origin.base)}." if origin.base else ""
     changed = " Some of its matrices are quantised." if quantised else ""
     return _join(
@@ -58,7 +58,7 @@ def write_run_card(repository: str, origin: Origin, run: Run) -> str:
         origin: what its model was made of.
         run: the finished run.
     """
-    front = _front(origin, "image-classification", "adapter", ["few-shot"])
+    front = _front(origin, "image-classification", "adapter", "few-shot")
     model = code(origin.base) if origin.base else "a model that is not on the hub"
     shots = f"at most {run.record.shots} training images a class"
     return _join(
@@ -72,7 +72,7 @@ def write_run_card(repository: str, origin: Origin, run: Run) -> str:
         "Measured by `sharpzo-mlx tune` on images that are not here. On images of another look they can be lower.",
         "## How to use",
         _block(INSTALL, *_commands(repository, origin)),
-        f'```python\nimport sharpzo_mlx as sz\n\nrun = sz.load_run("{repository}")\nsz.predict(run, ["image.jpg"])\n```',
+        f'```python\nimport sharpzo_mlx as sz\n\nrun = sz.load_run("{repository}")\nsz.predict(run, "image.jpg")\n```',
         "## Classes",
         _list_classes(run.record.class_names),
         "## Files",
@@ -82,12 +82,13 @@ def write_run_card(repository: str, origin: Origin, run: Run) -> str:
     )
 
 
-def _front(origin: Origin, task: str, relation: str | None, tags: list[str]) -> str:
+def _front(origin: Origin, task: str, relation: str | None, *more: str) -> str:
+    tags = ", ".join(["clip", "mlx", "sharpzo-mlx", *more])
     lines = [f"license: {origin.licence}"] if origin.licence else []
     lines += [
         "library_name: mlx",
         f"pipeline_tag: {task}",
-        f"tags: [{', '.join(['clip', 'mlx', 'sharpzo-mlx', *tags])}]",
+        f"tags: [{tags}]",
     ]
     if origin.base:
         lines += [f"base_model: {origin.base}"] + ([f"base_model_relation: {relation}"] if relation else [])

@@ -21,7 +21,10 @@ FREE = {
     *("mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "openrail"),
     *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-3.0", "cc-by-sa-3.0"),
 }
-APPLE_NOTICE = "Apple Machine Learning Research Model is licensed under the Apple Machine Learning Research Model License Agreement."
+APPLE_NOTICE = (
+    "Apple Machine Learning Research Model is licensed under the Apple Machine Learning Research Model License "
+    "Agreement."
+)
 LARGEST = 1 << 20  # bytes of a licence file
 SHORTEST = 200  # characters: a name is no licence text
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
@@ -54,7 +57,7 @@ def check(what: str, licence: str | None, text: str | None, *, kind: Kind) -> st
     Raises:
         UserError: it does not, or only with its text.
     """
-    if licence in FREE or text is not None and licence is not None:
+    if licence in FREE or (text is not None and licence is not None):
         return licence
     if licence == mobileclip.LICENCE:
         raise UserError(
@@ -67,9 +70,7 @@ def check(what: str, licence: str | None, text: str | None, *, kind: Kind) -> st
             "its text with --licence-file FILE"
         )
     if kind == "model":
-        raise UserError(
-            f"{what}: the licence of its weights is not known; ask their source, and give it with --licence"
-        )
+        raise UserError(f"{what}: the licence of its weights is not known; ask their source, and say it with --licence")
     return None
 
 

@@ -107,11 +107,8 @@ def _find(clip: Clip, told: Told) -> Origin:
 def publish(run: Run, origin: Origin) -> Run:
     """Return a run without what is private: where things are, and the names and content of images."""
     drawn, record = run.record.images, run.record
-    images = DrawnImages(
-        _without_names(drawn.train),
-        _without_names(drawn.val),
-        None if drawn.test is None else _without_names(drawn.test),
-    )
+    test = None if drawn.test is None else _without_names(drawn.test)
+    images = DrawnImages(_without_names(drawn.train), _without_names(drawn.val), test)
     model = ModelRecord("", record.model.fingerprint, origin.source)
     templates = run.config.templates if run.config.templates in TEMPLATES else None
     return replace(

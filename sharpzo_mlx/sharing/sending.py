@@ -9,7 +9,9 @@ is never made public or private, and no other file of it is touched.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sharpzo_mlx.clip.checkpoint import WEIGHTS
@@ -38,12 +40,13 @@ def send(parcel: Parcel, *, public: bool = False, progress: bool = False) -> str
             it never holds a part.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
-    if getattr(huggingface_hub.constants, OFFLINE, False):
+    if getattr(constants, OFFLINE, False):
         raise UserError(f"{parcel.repository}: {OFFLINE} is set; unset it to send something")
     if not huggingface_hub.get_token():
         raise UserError(f"{parcel.repository}: nobody is logged in at the hub; {LOG_IN}")
-    with bars(progress):
+    with bars(progress), _quiet():
         try:
             return _send(huggingface_hub, parcel, public)
         except UserError:
@@ -68,6 +71,18 @@ def _send(huggingface_hub: Any, parcel: Parcel, public: bool) -> str:
     ]
     api.create_commit(parcel.repository, operations, commit_message=f"Add a {parcel.kind} of sharpzo-mlx")
     return f"{api.endpoint}/{parcel.repository}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the warnings of the hub's library to itself: it tries again, and what counts becomes an error."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _find(api: Any, name: str) -> Any:
