@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.sharing.parcel import Parcel
 
 LEFT_HERE = {
-    "run": "images, their names and places, the names of folders, log, page, and evaluations",
+    "run": "images, their names and places, log, page, and evaluations",
     "model": "other files of the folder, and its own card",
 }
 SHOWN = 12  # classes that the plan names

@@ -79,8 +79,9 @@ def test_the_folder_of_templates_and_of_a_setting_is_not_sent(finished_run: Path
     record = json.loads((run / "run.json").read_text())
     record["config"]["templates"] = str(tmp_path / "templates.txt")
     (run / "run.json").write_text(json.dumps(record))
-    items = {item.name: item.content for item in pack(run, "ann/pets").items}
-    assert json.loads(items["run.json"])["config"]["templates"] is None
+    (sent,) = (item.content for item in pack(run, "ann/pets").items if item.name == "run.json")
+    assert isinstance(sent, bytes)
+    assert json.loads(sent)["config"]["templates"] is None
     record["config"]["template"] = f"a photo of a {{}} in {photos}"
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"run\.json: names .*, a folder of this machine; nothing is sent until"):
