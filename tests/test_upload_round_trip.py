@@ -91,6 +91,16 @@ def test_a_run_comes_back_by_its_name_and_predicts_the_same(
     assert figures[0] == figures[1]
 
 
+def test_a_copy_of_a_run_from_the_hub_works_from_its_folder(
+    run: Path, tmp_path: Path, photos: Path, command: Command
+) -> None:
+    assert command("upload", run, "--to", "ann/pets", "--output", tmp_path / "copy").returncode == 0
+    image = photos / "cat" / "0.png"
+    own, copied = (command("predict", folder, image, "--json") for folder in (run, tmp_path / "copy"))
+    assert copied.returncode == 0, copied.stderr
+    assert copied.stdout == own.stdout
+
+
 def test_nothing_private_is_sent(hub: StandIn, run: Path, model: Path, photos: Path, command: Command) -> None:
     """Lines, headers and bodies of all requests are searched."""
     images = [path.name for path in photos.rglob("*.png")]

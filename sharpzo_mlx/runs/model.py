@@ -22,7 +22,8 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
         UserError: the model's folder is gone (of a run from the hub: not converted yet) or has another model, or the
             run's prompt is missing or of another width.
     """
-    clip = clip or (_load_named(run) if run.name else load(run.model_folder))
+    named = run.name is not None or not run.record.model.folder  # a folder that a stranger's run names is not opened
+    clip = clip or (_load_named(run) if named else load(run.model_folder))
     if clip.fingerprint != run.record.model.fingerprint:
         again = f": sharpzo-mlx convert {run.record.model.source} --output FOLDER, then --model FOLDER"
         raise UserError(
@@ -38,10 +39,10 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
 
 
 def _load_named(run: Run) -> Clip:
-    """Open the model that a run from the hub names, which must have been converted by its name."""
-    source = run.record.model.source
+    """Open the model that a run from the hub, or a copy of one, names, which must have been converted by its name."""
+    source, what = run.record.model.source, run.name or run.folder
     if source is None:
-        raise UserError(f"{run.name}: does not name its model; ask who made it, and give the folder with --model")
+        raise UserError(f"{what}: does not name its model; ask who made it, and give the folder with --model")
     if not (folder := catalog.place(source.split()[0])).is_dir():
-        raise UserError(f"{run.name}: its model is not here; make it once: sharpzo-mlx convert {source}")
+        raise UserError(f"{what}: its model is not here; make it once: sharpzo-mlx convert {source}")
     return load(folder)
