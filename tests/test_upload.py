@@ -178,6 +178,25 @@ def test_a_mistyped_path_is_never_asked_for_on_the_hub(
     assert refused("predict", "runs/pets", tmp_path).startswith("error: runs/pets: no run here")
 
 
+def test_another_model_under_the_name_is_refused_with_the_command(
+    finished_run: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    pack(finished_run, "ann/pets", told=Told(base="owner/clip")).write(tmp_path / "copy")
+    record = json.loads((tmp_path / "copy" / "run.json").read_text())
+    record["model"] |= {"source": "owner/clip --dtype float16", "fingerprint": "0"}
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(record))
+    image = tmp_path / "x.png"
+    line = refused("predict", tmp_path / "copy", image)
+    assert line.endswith("copy: its model is not here; make it once: sharpzo-mlx convert owner/clip --dtype float16")
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_model, tmp_path / "cache" / "models" / "owner--clip")
+    line = refused("predict", tmp_path / "copy", image)
+    assert "convert owner/clip --dtype float16 --output FOLDER, then --model FOLDER" in line
+    del record["model"]["source"]
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(record))
+    assert "does not name its model; ask who made it" in refused("predict", tmp_path / "copy", image)
+
+
 def test_load_run_reads_a_folder(finished_run: Path) -> None:
     run = sz.load_run(finished_run)
     assert run.results == Run.load(finished_run).results
