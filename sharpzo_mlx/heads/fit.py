@@ -232,12 +232,7 @@ def _assemble(
 ) -> FittedHead:
     """Return the head of a choice, with what it says of left-out images."""
     gaussians, (share, image, named) = choice.gaussians, choice.shares.tolist()
-    left_out, distances = np.zeros((len(images.labels), len(text)), np.float32), np.zeros(len(images.labels))
-    for rows in blocks(len(images.labels)):
-        found = gaussians.leave_out(np.arange(rows.start, rows.stop), text)
-        distances[rows] = found.distances
-        if image:
-            left_out[rows] = image * found.logits + named * found.text
+    left_out, distances = _leave_each_out(choice, images, text)
     density, by_text = gaussians.classifier(), gaussians.text_classifier(text)
     rest = Linear(image * density.weights + named * by_text.weights, image * density.bias + named * by_text.bias)
     guard, plain = make_guard(gaussians, distances[judged]), logit_scale * text
@@ -261,18 +256,20 @@ def _assemble(
         distances=_as_float32(np.sort(distances[judged])),
         scores=_as_float32(told.scores),
     )
-    return FittedHead(
-        head=head,
-        images=images,
-        words=text,
-        logit_scale=logit_scale,
-        rest=rest,
-        left_out=left_out,
-        distances=distances,
-        judged=judged,
-        accuracy=told.accuracy,
-        zero_shot_accuracy=told.zero_shot_accuracy,
-    )
+    accuracies = (told.accuracy, told.zero_shot_accuracy)
+    return FittedHead(head, images, text, logit_scale, rest, left_out, distances, judged, *accuracies)
+
+
+def _leave_each_out(choice: _Choice, images: LabelledSet, text: Array) -> tuple[npt.NDArray[np.float32], Array]:
+    """Return what the Gaussians add to each image's logits without that image, [N, K], and its distances, [N]."""
+    _, image, named = choice.shares.tolist()
+    left_out, distances = np.zeros((len(images.labels), len(text)), np.float32), np.zeros(len(images.labels))
+    for rows in blocks(len(images.labels)):
+        found = choice.gaussians.leave_out(np.arange(rows.start, rows.stop), text)
+        distances[rows] = found.distances
+        if image:
+            left_out[rows] = image * found.logits + named * found.text
+    return left_out, distances
 
 
 def _as_float32(values: Array) -> mx.array:
