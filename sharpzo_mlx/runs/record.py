@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, PathText, Share, Text
+from sharpzo_mlx.runs.version_record import Version
 
 Status: TypeAlias = Literal["running", "interrupted", "finished"]
 # words for `sharpzo-mlx convert`: a name on the hub, and options that change the weights. An error repeats them for a
@@ -44,15 +45,21 @@ class ModelRecord(JsonRecord):
 class DrawnImages(JsonRecord):
     """The images that a run drew, by split.
 
-    `val` is empty where no image was left for it; `test` is None where the dataset has no test images.
+    `val` is empty where no image was left for it; `test` is None where the dataset has no test images. `added` are
+    images that the run was given later.
     """
 
     train: ImageRows
     val: ImageRows
     test: ImageRows | None = None
+    added: ImageRows | None = None
+
+    def labelled(self) -> ImageRows:
+        """Return the images that the run learned from or chose by."""
+        return (*self.train, *self.val, *(self.added or ()))
 
     def by_split(self) -> dict[str, ImageRows]:
-        """Return the splits that there are, by name."""
+        """Return the splits that were drawn, by name."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
 
@@ -73,6 +80,7 @@ class RunRecord(JsonRecord):
         content: digest of the training and validation images' content; None before they were encoded.
         zero_shot_val: validation accuracy before tuning, 0..1; None before the search began.
         templates: the templates whose mean is the zero-shot classifier; empty if it is the one template alone.
+        version: which version of the run this is; None before something was added to it.
     """
 
     status: Status
@@ -86,6 +94,7 @@ class RunRecord(JsonRecord):
     content: Text | None = None
     zero_shot_val: Share | None = None
     templates: tuple[Text, ...] = ()
+    version: Version | None = None
 
     @classmethod
     def from_json(cls, content: object, name: str = "") -> RunRecord:
@@ -94,7 +103,7 @@ class RunRecord(JsonRecord):
         classes = len(record.class_names)
         if len(record.class_folders) != classes:
             raise ValueError(f"class_folders has {len(record.class_folders)} entries, class_names {classes}")
-        for split, rows in record.images.by_split().items():
+        for split, rows in {**record.images.by_split(), "added": record.images.added or ()}.items():
             for place, (_, label) in enumerate(rows):
                 if label >= classes:
                     raise ValueError(f"images.{split}[{place}] has label {label}, of {classes} classes")

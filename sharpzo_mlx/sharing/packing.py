@@ -19,7 +19,7 @@ from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.prompt_file import write_prompt
-from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord
+from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.sharing import licences
 from sharpzo_mlx.sharing.cards import write_model_card, write_run_card
@@ -111,11 +111,19 @@ def publish(run: Run, origin: Origin) -> Run:
     images = DrawnImages(_without_names(drawn.train), _without_names(drawn.val), test)
     model = ModelRecord("", record.model.fingerprint, origin.source)
     templates = run.config.templates if run.config.templates in TEMPLATES else None
-    return replace(
-        run,
-        config=run.config.with_settings({"templates": templates}),
-        record=replace(record, model=model, dataset=UNSAID, images=images, content=None),
+    public = RunRecord(  # field by field, so that a new one is not sent until it stands here
+        status=record.status,
+        model=model,
+        dataset=UNSAID,
+        shots=record.shots,
+        class_names=record.class_names,
+        class_folders=record.class_folders,
+        images=images,
+        versions=record.versions,
+        zero_shot_val=record.zero_shot_val,
+        templates=record.templates,
     )
+    return replace(run, config=run.config.with_settings({"templates": templates}), record=public)
 
 
 def _without_names(rows: ImageRows) -> ImageRows:
