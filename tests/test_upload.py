@@ -197,6 +197,18 @@ def test_another_model_under_the_name_is_refused_with_the_command(
     assert "does not name its model; ask who made it" in refused("predict", tmp_path / "copy", image)
 
 
+def test_what_was_added_to_a_run_is_sent_without_folders(finished_run: Path, tmp_path: Path, photos: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["images"]["added"] = [[str(photos / "cat" / "0.png"), 1]]
+    record["version"] = {"number": 2, "latest": 2, "date": "2026-11-30 12:00", "folders": [str(photos)], "images": 1}
+    (run / "run.json").write_text(json.dumps(record))
+    pack(run, "ann/pets").write(tmp_path / "look")
+    sent = json.loads((tmp_path / "look" / "run.json").read_text())
+    assert sent["images"]["added"] == [["not-sent/1", 1]]
+    assert "version" not in sent
+
+
 def test_load_run_reads_a_folder(finished_run: Path) -> None:
     run = sz.load_run(finished_run)
     assert run.results == Run.load(finished_run).results

@@ -108,7 +108,8 @@ def publish(run: Run, origin: Origin) -> Run:
     """Return a run without what is private: where things are, and the names and content of images."""
     drawn, record = run.record.images, run.record
     test = None if drawn.test is None else _without_names(drawn.test)
-    images = DrawnImages(_without_names(drawn.train), _without_names(drawn.val), test)
+    added = None if drawn.added is None else _without_names(drawn.added)
+    images = DrawnImages(_without_names(drawn.train), _without_names(drawn.val), test, added)
     model = ModelRecord("", record.model.fingerprint, origin.source)
     templates = run.config.templates if run.config.templates in TEMPLATES else None
     public = RunRecord(  # field by field, so that a new one is not sent until it stands here
