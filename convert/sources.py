@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.clip import catalog
+from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 from sharpzo_mlx.hub import download as hub
@@ -30,7 +31,6 @@ from .small_files import (
     TOKENIZERS,
     has_own_tokenizer,
     read_json,
-    read_licence,
     read_preprocessor,
 )
 
@@ -93,7 +93,7 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
     name = catalog.resolve(str(source))
-    if refused := mobileclip.describe_hub_name(name):
+    if refused := catalog.describe_refused(name):
         raise UserError(f"{source}: {refused}")
     if not catalog.HUB_NAME.fullmatch(name):
         raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")

@@ -19,7 +19,8 @@ ORDER = (
     *("errors", "options", "files", "reading", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
-    *("heads", "runs", "hub", "tuning", "evaluation", "adding", "report", "comparison", "serving"),
+    *("heads", "runs", "hub", "tuning", "evaluation", "sorting", "adding", "review", "report", "comparison"),
+    *("exporting", "serving"),
     *("", "demo", "doctor", "convert", "sharing", "cli"),  # "" is the package's own __init__
 )
 

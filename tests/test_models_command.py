@@ -189,3 +189,9 @@ def test_the_option_arch_of_convert(tmp_path: Path) -> None:
     assert isinstance(refused, UserError)
     assert "the nearest are ViT-B-32" in str(refused)
     assert CliRunner().invoke(convert_command, [*options[:-1], "x", "--activation", "relu"]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["apple/MobileCLIP-S0", "mobileclip-s0"])
+def test_the_first_mobileclip_s0_is_refused_with_the_one_to_use(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name}: its text tower .* use MobileCLIP2-S0"):
+        load(name)

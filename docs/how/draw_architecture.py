@@ -52,9 +52,12 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "use of a run": {
         "evaluation": "a run and folders -> Report; predictions",
+        "sorting": "labels -> files in folders, and back",
         "adding": "more images and classes -> a new version",
+        "review": "images to label next, doubtful labels",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "exporting": "a run -> files of other programs",
         "serving": "a run -> a page and an HTTP API",
     },
     "doors": {

@@ -9,8 +9,6 @@ PosixPath('runs/photo-m-0/report.html')
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 import shlex
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
 from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside
 from sharpzo_mlx.images.load import open_image
+from sharpzo_mlx.images.thumbnail import as_data_url
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
 from sharpzo_mlx.report.head_words import describe_head, describe_words
@@ -217,12 +216,7 @@ def _changed_images(run: Run, analysis: RunAnalysis) -> list[tuple[str, list[_Th
 
 
 def _thumbnail(image: ChangedImage) -> _Thumbnail:
-    picture = open_image(image.path)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = io.BytesIO()
-    picture.convert("RGB").save(out, "JPEG", quality=80)
-    data = base64.b64encode(out.getvalue()).decode()
-    return _Thumbnail(image, image.path.name, f"data:image/jpeg;base64,{data}")
+    return _Thumbnail(image, image.path.name, as_data_url(open_image(image.path), THUMBNAIL))
 
 
 def _percent(share: float | None) -> str:

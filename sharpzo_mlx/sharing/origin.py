@@ -16,8 +16,8 @@ from pathlib import Path
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.convert import mobileclip
-from sharpzo_mlx.convert.small_files import read_licence
 from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.files import models_folder
 from sharpzo_mlx.reading import read_text
