@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.reports import Report as Report
     from sharpzo_mlx.exporting.formats import export as export
     from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
+    from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -73,6 +74,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "export": "exporting.formats",
     "go_back": "adding.pipeline",
     "load": "clip.handle",
+    "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",

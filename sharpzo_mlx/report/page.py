@@ -72,6 +72,8 @@ def write_report(
             written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
+    if run.name is not None and output is None:
+        raise UserError(f"{run.name}: its folder is the hub's cache; name a place for the page (--output)")
     _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _choose_path(run, output)
     analysis = _analyse(run, clip, landscape=landscape)
