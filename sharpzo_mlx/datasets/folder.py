@@ -21,6 +21,7 @@ from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import class_names
 from sharpzo_mlx.datasets.path_list import PathList
 from sharpzo_mlx.datasets.scan import (
+    AGAIN,
     HIDDEN,
     NESTED,
     OUTPUT,
@@ -32,7 +33,7 @@ from sharpzo_mlx.datasets.scan import (
     loose_images,
 )
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.files import expand, refuse_empty
+from sharpzo_mlx.files import expand, identify, refuse_empty
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
 SPLITS = {
@@ -45,7 +46,7 @@ SPLITS = {
     "testing": "test",
 }
 INNER = "images"
-QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
+QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini"))
 
 
 def read_folder(folder: str | Path) -> ImageSet:
@@ -71,7 +72,8 @@ def read_folder(folder: str | Path) -> ImageSet:
         raise UserError(f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}")
     refuse_flat_splits(folder)
     classes = class_folders(folder)
-    listed = [(entry, *class_images(entry)) for entry in classes]
+    around = {identify(place) for place in (*classes, folder, *folder.resolve().parents)}
+    listed = [(entry, *class_images(entry, around)) for entry in classes]
     _report(folder, listed)
     kept = [(entry, files) for entry, files, _ in listed if files]
     if not kept:
@@ -203,9 +205,11 @@ def _report(folder: Path, listed: list[tuple[Path, list[str], Counter[str]]]) ->
         notify(f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first")
     if special := others.pop(SPECIAL, 0):
         notify(f"{folder}: {special} with the name of an image are not regular files (pipes, sockets) and are left out")
+    if again := others.pop(AGAIN, 0):
+        notify(f"{folder}: {again} links lead to folders that are read elsewhere, and are left out")
     nested, _, _ = (others.pop(kind, 0) for kind in (NESTED, OUTPUT, HIDDEN))
     if ignored := {suffix: n for suffix, n in others.items() if suffix not in QUIET_SUFFIXES}:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
+        kinds = ", ".join(f"{n} {suffix or 'without an ending'}" for suffix, n in sorted(ignored.items()))
         notify(f"{folder}: files that this program cannot read as images are left out: {kinds}")
     if nested:
         notify(f"{folder}: {nested} images lie deeper than their class folder and belong to its class")

@@ -26,7 +26,8 @@ from sharpzo_mlx.datasets.folder import (
     split_folders,
 )
 from sharpzo_mlx.datasets.image_set import ImageSet
-from sharpzo_mlx.datasets.names import NAMES_FILE
+from sharpzo_mlx.datasets.names import NAMES_FILE, plain_name
+from sharpzo_mlx.datasets.prefixes import all_numbered, without_numbers
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.rng import generator_for
 
@@ -184,6 +185,17 @@ def _report_names(folder: Path, images: ImageSet) -> None:
     if unknown := [wnid for wnid in imagenet.nameless(images.folders) if wnid in images.class_names]:
         shown = ", ".join(unknown[:5])
         notify(f"{folder}: WordNet ids that are not among ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
+    _report_numbers(folder, images)
+
+
+def _report_numbers(folder: Path, images: ImageSet) -> None:
+    """Notify the user of numbers before the names of classes, which were left out or are in the prompts."""
+    first, name = images.folders[0], images.class_names[0]
+    dropped = without_numbers(images.folders)
+    if dropped and images.class_names == tuple(map(plain_name, dropped)):
+        notify(f"{folder}: the numbers before the class names are left out: {first!r} is {name!r} in prompts")
+    elif images.class_names == tuple(map(plain_name, images.folders)) and all_numbered(images.folders):
+        notify(f"{folder}: the class names are or begin with numbers, such as {name!r}: name them in a {NAMES_FILE}")
 
 
 def _report(folder: Path, split: Split, shots: int | None) -> None:
