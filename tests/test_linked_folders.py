@@ -1,4 +1,4 @@
-"""Links to folders inside class folders: followed once, circles end, no image gets two classes; and what is left out."""
+"""Links to folders in class folders: followed once, circles end, no image gets two classes; and what is left out."""
 
 from __future__ import annotations
 

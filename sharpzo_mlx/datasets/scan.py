@@ -49,7 +49,8 @@ class Contents:
 
 def list_folder(folder: str | Path) -> Contents:
     """List what lies directly inside a folder; raises what `entries` raises."""
-    images, folders, linked, written = [], [], [], False
+    images, folders, written = list[str](), list[str](), False
+    linked: list[str] = []
     others: Counter[str] = Counter()
     for entry in _all_entries(folder):
         name = entry.name
