@@ -22,6 +22,7 @@ from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.datasets.corruptions import find_corruptions
 from sharpzo_mlx.datasets.folder import checked_folder, read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.listed import find_listed
 from sharpzo_mlx.datasets.mapping import apply_mapping
 from sharpzo_mlx.datasets.matching import match_classes
 from sharpzo_mlx.datasets.numbers import numbers_to_ids
@@ -74,7 +75,7 @@ def recognise(
     """
     place = checked_folder(folder)
     ids = imagenet.with_ids(folders)
-    parts = [] if mapping else find_corruptions(place, {*ids, *classes})
+    parts = [] if mapping or find_listed(place) else find_corruptions(place, {*ids, *classes})
     if not parts:
         return [_read_one(place, classes, ids, scope=scope, mapping=mapping)]
     return [replace(_read_one(inside, classes, ids, scope=scope, mapping=None), part=part) for part, inside in parts]

@@ -26,8 +26,10 @@ from sharpzo_mlx.datasets.folder import (
     split_folders,
 )
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.listed import read_listed
 from sharpzo_mlx.datasets.names import NAMES_FILE, plain_name
 from sharpzo_mlx.datasets.prefixes import all_numbered, without_numbers
+from sharpzo_mlx.datasets.rows import UNDIVIDED
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.rng import generator_for
 
@@ -65,7 +67,8 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
     """Choose the images to train, validate and test on; no image is opened.
 
     Args:
-        folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves.
+        folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves; or a
+            file or folder with a list, see `listed`.
         shots: training images of each class; None for 16, or fewer where a class has too few.
         seed: the seed of the draw.
         needs_validation: whether a split without validation images is refused. It changes nothing in what is drawn.
@@ -79,6 +82,8 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
     folder = checked_folder(folder)
     if (file := find_split_file(folder)) is not None:
         pool, others = _published(file, shots or DEFAULT_SHOTS, seed)
+    elif (sets := read_listed(folder)) is not None:
+        pool, others = _from_list(folder, sets)
     else:
         pool, others = _from_folders(folder)
     if len(pool.folders) < 2:
@@ -121,10 +126,38 @@ def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
     if given:
         report_beside(folder, given.values())
     others = {name: _same_classes(read_folder(path), pool, path) for name, path in given.items() if name != "train"}
+    return pool, _with_test(folder, others, called=given["val"].name if "val" in given else "")
+
+
+def _from_list(place: Path, sets: dict[str, ImageSet]) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """Return the images to draw from, and the sets that a list divides from them."""
+    pool = sets.get(UNDIVIDED) or sets.get("train")
+    if pool is None:
+        raise UserError(f"{place}: holds {' and '.join(sets)} images but none for training; add some")
+    pool = _present_classes(pool)
+    others = {name: images for name, images in sets.items() if name in ("val", "test")}
+    others = {name: _same_classes(_present_classes(images), pool, place) for name, images in others.items()}
+    return pool, _with_test(place, others, called="val")
+
+
+def _present_classes(images: ImageSet) -> ImageSet:
+    """Return images with the classes that have any."""
+    present = [label for label, count in enumerate(images.counts()) if count]
+    places = {label: place for place, label in enumerate(present)}
+    return ImageSet(
+        images.paths,
+        tuple(places[label] for label in images.labels),
+        tuple(images.class_names[label] for label in present),
+        tuple(images.folders[label] for label in present),
+    )
+
+
+def _with_test(place: Path, others: dict[str, ImageSet], *, called: str) -> dict[str, ImageSet]:
+    """Return the validation and test images; where only validation images are given, they are the test images."""
     if "val" in others and "test" not in others:
-        notify(f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train")
-        return pool, {"test": others["val"]}
-    return pool, others
+        notify(f"{place}: no test images: {called} is the test set, validation is drawn from train")
+        return {"test": others["val"]}
+    return others
 
 
 def _same_classes(images: ImageSet, pool: ImageSet, path: Path) -> ImageSet:
