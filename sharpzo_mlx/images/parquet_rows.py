@@ -43,8 +43,9 @@ def parquet() -> Any:
 def open_parquet(file: Path) -> Any:
     """Open a Parquet file; OSError or ValueError if it cannot be read, or is none."""
     open_regular(file).close()  # no pipe, no device
+    module = parquet()
     try:
-        return parquet().ParquetFile(file, memory_map=False)
+        return module.ParquetFile(file, memory_map=False)
     except (OSError, ValueError):
         raise
     except Exception as error:

@@ -36,9 +36,14 @@ class Member:
 class _ShortReads:
     """A file of which no more than a header is read at once, however long a header says it is."""
 
-    def __init__(self, file: Any) -> None:
-        self.seek, self.tell = file.seek, file.tell
-        self._file = file
+    def __init__(self, file: Any, size: int) -> None:
+        self.tell = file.tell
+        self._file, self._size = file, size
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self._size:
+            raise tarfile.ReadError("it is cut off")
+        return int(self._file.seek(place))
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LARGEST_HEADER:
@@ -63,7 +68,7 @@ def walk_members(file: Path, left_out: Counter[str] | None = None) -> Iterator[M
         size = opened.seek(0, 2)
         opened.seek(0)
         try:
-            with tarfile.open(fileobj=_ShortReads(opened), mode="r:") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=_ShortReads(opened, size), mode="r:") as tar:  # type: ignore[call-overload]
                 for info in tar:
                     tar.members = []  # which would hold every header
                     if info.isdir():
