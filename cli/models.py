@@ -13,7 +13,6 @@ import click
 from sharpzo_mlx.cli import wording
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import models_folder
-from sharpzo_mlx.report import formatting
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.catalog import Known
@@ -91,7 +90,7 @@ def format_models(stored: list[Stored]) -> str:
 
     lines = [wording.escape(f"here, in {models_folder()}:") + ("" if stored else " none yet")]
     if stored:
-        heading, *rows = formatting.aligned([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
+        heading, *rows = wording.aligned_whole([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
         lines.append(f"  {heading}")
         for row, model in zip(rows, stored, strict=True):
             lines += [f"  {row}", f"    {wording.escape(model.folder.name)}/"]
@@ -103,8 +102,8 @@ def format_models(stored: list[Stored]) -> str:
 
 
 def _make_row_here(model: Stored) -> tuple[str, ...]:
-    licence = formatting.shorten(model.licence or UNNAMED, 20)
-    return formatting.shorten(wording.escape(model.name), NAME_WIDTH), wording.amount(model.bytes), licence
+    licence = wording.shorten(model.licence or UNNAMED, 20)
+    return wording.shorten(wording.escape(model.name), NAME_WIDTH), wording.amount(model.bytes), licence
 
 
 def _make_row(one: Known, here: set[str]) -> tuple[str, ...]:

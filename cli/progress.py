@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from sharpzo_mlx.cli.progress_words import (
     cut_words,
     describe_cached,
+    describe_drawn,
     describe_plan,
     describe_result,
     describe_step,
@@ -165,11 +166,13 @@ class Painter(ABC):
         from sharpzo_mlx.comparison.dataset_runner import Finished, Working
         from sharpzo_mlx.evaluation.folders import FolderProgress
         from sharpzo_mlx.tuning.encoding import Encoding
-        from sharpzo_mlx.tuning.pipeline import Plan
+        from sharpzo_mlx.tuning.pipeline import Drawn, Plan
         from sharpzo_mlx.tuning.search import TuneStep
 
         if isinstance(record, TuneStep):
             self.draw_step(record)
+        elif isinstance(record, Drawn):
+            self.write_line(describe_drawn(record))
         elif isinstance(record, Plan):
             self.write_line(describe_plan(record))
         elif isinstance(record, Encoding):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.comparison.dataset_runner import Finished, Working
     from sharpzo_mlx.evaluation.folders import FolderProgress
     from sharpzo_mlx.tuning.encoding import Encoding
-    from sharpzo_mlx.tuning.pipeline import Plan
+    from sharpzo_mlx.tuning.pipeline import Drawn, Plan
     from sharpzo_mlx.tuning.search import TuneStep
 
 
@@ -30,6 +30,11 @@ def describe_step_shortly(step: TuneStep) -> str:
     """Return the accuracies and queries of one step in few words, for a narrow screen."""
     now = "" if step.val_accuracy is None else f"val {percent(step.val_accuracy)}, "
     return f"{now}kept {percent(step.best_val)}, {step.queries} q"
+
+
+def describe_drawn(drawn: Drawn) -> str:
+    """Return in words what is learned from, with a prompt that shows how the classes are called."""
+    return f"{drawn.classes} classes, {drawn.images} images: '{drawn.prompt}'"
 
 
 def describe_plan(plan: Plan) -> str:

@@ -18,24 +18,14 @@ import click
 
 from sharpzo_mlx.errors import escape
 from sharpzo_mlx.report import formatting
-from sharpzo_mlx.report.formatting import amount, duration, percent, points
+from sharpzo_mlx.report.formatting import amount, columns_of, duration, percent, points, shorten
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = [
-    "aligned",
-    "amount",
-    "as_json",
-    "duration",
-    "echo_json",
-    "escape",
-    "head",
-    "percent",
-    "points",
-    "screen_width",
-]
+__all__ = ["aligned", "aligned_whole", "amount", "as_json", "columns_of", "duration", "echo_json", "escape", "head",
+           "percent", "points", "screen_width", "shorten"]  # fmt: skip
 
 
 def screen_width() -> int:
@@ -46,6 +36,11 @@ def screen_width() -> int:
 def aligned(rows: Iterable[Sequence[str]]) -> str:
     """Return a table as `formatting.aligned` does, within the columns of the screen."""
     return formatting.aligned(rows, screen_width())
+
+
+def aligned_whole(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as wide as it is."""
+    return formatting.aligned(rows)
 
 
 def head(result: HeadResult) -> str:

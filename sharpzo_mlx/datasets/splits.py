@@ -82,10 +82,8 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
     folder = checked_folder(folder)
     if (file := find_split_file(folder)) is not None:
         pool, others = _published(file, shots or DEFAULT_SHOTS, seed)
-    elif (sets := read_listed(folder)) is not None:
-        pool, others = _from_list(folder, sets)
     else:
-        pool, others = _from_folders(folder)
+        pool, others = _read_parts(folder)
     if len(pool.folders) < 2:
         raise UserError(f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two")
     split = _draw(pool, others, shots=shots, seed=seed)
@@ -94,10 +92,36 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
             f"{folder}: no image is left for validation; give each class at least two images, "
             "or use `tune` without `--head none`"
         )
-    _report_names(folder, split.train)
+    report_names(folder, split.train)
     _report(folder, split, shots)
     _report_missing(folder, split, chosen_on="the validation images" if needs_validation else LEFT_OUT)
     return split
+
+
+def read_splits(folder: str | Path) -> dict[str, ImageSet]:
+    """Read the images of a data set as it divides them; nothing is drawn, and no image is opened.
+
+    Args:
+        folder: as `draw_split` takes it.
+
+    Returns:
+        The sets by "train", "val" and "test", or one by "" if the images are not divided; all have the same classes.
+
+    Raises:
+        UserError: as `draw_split` does, but for too few classes or images.
+    """
+    place = checked_folder(folder)
+    if (file := find_split_file(place)) is not None:
+        return {name: images for name, images in read_split_file(file).items() if len(images)}
+    pool, others = _read_parts(place)
+    sets = {"train" if others else UNDIVIDED: pool, **others}
+    return {name: sets[name] for name in (UNDIVIDED, "train", "val", "test") if name in sets}
+
+
+def _read_parts(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """Return the images to draw from, and the sets that the data set divides from them."""
+    sets = read_listed(folder)
+    return _from_folders(folder) if sets is None else _from_list(folder, sets)
 
 
 def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, ImageSet]]:
@@ -211,7 +235,7 @@ def apportion(count: int, shots: int | None, *, draw_val: bool, draw_test: bool)
     return Portion(min(wanted, count - few - left), few)
 
 
-def _report_names(folder: Path, images: ImageSet) -> None:
+def report_names(folder: Path, images: ImageSet) -> None:
     """Notify the user of class names that are not the folders' own names, and of ids that have no name."""
     if images.class_names == imagenet.curated_names(images.folders):
         notify(f"{folder}: {imagenet.describe(images.folders)}; they get the names of CLIP's curated list")
