@@ -34,7 +34,8 @@ def test_splits_and_names_as_json(photos: Path, tmp_path: Path, capsys: Capture)
         for place, (file, label) in enumerate(class_files(photos))
     ]
     names = ("train", "validation", "test")
-    (tmp_path / "x.csv").write_text("path,label,split\n" + "".join(f"{f},{label},{names[k]}\n" for f, label, k in rows))
+    lines = [f"{file},{label},{names[part]}\n" for file, label, part in rows]
+    (tmp_path / "x.csv").write_text("path,label,split\n" + "".join(lines))
     assert main.run(["classes", str(tmp_path / "x.csv"), "--json", "--template", "my {}"]) == 0
     out, err = capsys.readouterr()
     record = json.loads(out)
