@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
+    "add": ("add:add_command", "Add images or classes to a run, without a new search."),
+    "serve": ("serve:serve_command", "Label images on a page, and over HTTP."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),

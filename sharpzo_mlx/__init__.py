@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx.runtime import startup
 
 if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
+    from sharpzo_mlx.adding.pipeline import add as add
+    from sharpzo_mlx.adding.pipeline import add_steps as add_steps
+    from sharpzo_mlx.adding.pipeline import go_back as go_back
     from sharpzo_mlx.clip.handle import Clip as Clip
     from sharpzo_mlx.clip.handle import load as load
     from sharpzo_mlx.comparison.record import Comparison as Comparison
@@ -34,6 +37,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
     from sharpzo_mlx.runs.run import Run as Run
+    from sharpzo_mlx.serving.server import serve as serve
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -47,13 +51,17 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "Run": "runs.run",
     "TuneConfig": "config",
     "UserError": "errors",
+    "add": "adding.pipeline",
+    "add_steps": "adding.pipeline",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
+    "go_back": "adding.pipeline",
     "list_classes": "datasets.overview",
     "load": "clip.handle",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "serve": "serving.server",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
     "write_report": "report.page",

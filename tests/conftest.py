@@ -175,3 +175,17 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
             monkeypatch.setattr(tempfile, name, guarded)
 
     return close
+
+
+@pytest.fixture
+def album(photos: Path, tmp_path: Path) -> Path:
+    """Make a folder of nine images in two depths, with other files between them."""
+    folder = tmp_path / "album"
+    (folder / "more" / "still more").mkdir(parents=True)
+    for number, place in enumerate([folder, folder / "more", folder / "more" / "still more"] * 3):
+        source = photos / ("cat", "dog", "barn owl")[number % 3] / f"{number}.png"
+        (place / f"{number}.png").write_bytes(source.read_bytes())
+    (folder / "clip.mov").touch()
+    (folder / "more" / "notes.txt").touch()
+    (folder / ".hidden").touch()
+    return folder

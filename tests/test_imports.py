@@ -19,7 +19,7 @@ ORDER = (
     *("errors", "options", "files", "reading", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
-    *("heads", "runs", "tuning", "evaluation", "report", "comparison"),
+    *("heads", "runs", "tuning", "evaluation", "adding", "report", "comparison", "serving"),
     *("", "demo", "doctor", "convert", "cli"),  # "" is the package's own __init__
 )
 
@@ -132,6 +132,8 @@ HEAVY = (
     "jinja2",
     "scipy",
     "msgspec",
+    "starlette",
+    "uvicorn",
 )
 
 

@@ -27,7 +27,10 @@ def odd_set(photos: Path, tmp_path: Path) -> Path:
 def run(encoding: str, *words: str | Path) -> tuple[int, bytes, bytes]:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(
-        [sys.executable, "-c", "from sharpzo_mlx.cli.main import main; main()", *map(str, words)], capture_output=True, env=environment, check=False
+        [sys.executable, "-c", "from sharpzo_mlx.cli.main import main; main()", *map(str, words)],
+        capture_output=True,
+        env=environment,
+        check=False,
     )
     return done.returncode, done.stdout, done.stderr
 

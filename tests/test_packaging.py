@@ -103,8 +103,11 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
         "PIL": "Pillow", "pillow_heif": "pillow-heif", "jinja2": "Jinja2", "matplotlib": "matplotlib",
         "tomli": "tomli", "tomli_w": "tomli-w", "safetensors": "safetensors", "msgspec": "msgspec",
     }  # fmt: skip
+    extras = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "h11": "h11"}
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", wheel.read(metadata).decode(), re.MULTILINE)
+    text = wheel.read(metadata).decode()
+    required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)
+    optional = re.findall(r"^Requires-Dist: ([\w.-]+)(?=.*extra == [\"'](?!dev|oracle))", text, re.MULTILINE)
     used = {
         name.split(".")[0]
         for path, source in _tree().items()
@@ -112,8 +115,9 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
         for name in _imports(source.decode())
     }
     foreign = used - set(sys.stdlib_module_names) - {"sharpzo_mlx"}
-    assert foreign <= set(provided), "a new dependency: declare it in pyproject.toml and name it here"
-    assert {provided[name] for name in foreign} <= set(required)
+    assert foreign <= {*provided, *extras}, "a new dependency: declare it in pyproject.toml and name it here"
+    assert {provided[name] for name in foreign - set(extras)} <= set(required)
+    assert {extras[name] for name in foreign & set(extras)} <= set(optional)
 
 
 def _imports(source: str) -> set[str]:

@@ -49,7 +49,7 @@ def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos
     assert [s.step for s in steps] == [*range(1, 6), *range(1, 31)]
     assert steps[-1].queries == run.results.queries == 5 * 6 + 30 * 5
     files = {path.name for path in run.folder.iterdir()}
-    assert files == {"config.toml", "prompt.safetensors", "run.json", "steps.jsonl"}
+    assert files == {"config.toml", "labelled.safetensors", "prompt.safetensors", "run.json", "steps.jsonl"}
     counts = {name: len(rows) for name, rows in run.record.images.by_split().items()}
     assert counts == {"train": 12, "val": 12, "test": 12}
 

@@ -51,8 +51,10 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "use of a run": {
         "evaluation": "a run and folders -> Report; predictions",
+        "adding": "more images and classes -> a new version",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "serving": "a run -> a page and an HTTP API",
     },
     "doors": {
         "": "the public names",

@@ -41,6 +41,7 @@ class ForeignEntry(JsonRecord):
     stated_rejection: Share
     opening: Share
     auroc: Share
+    version: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def report_own_images(run: Run, evaluated: Iterable[ImageSet], images: ImageSet,
         images: what `find_images` returned.
         path: the folder as the user named it.
     """
-    root, drawn = root_of(run.record.dataset), run.record.images.by_split().values()
-    own = [root / name for rows in drawn for name, _ in rows]
+    root, drawn = root_of(run.record.dataset), run.record.images
+    own = [root / name for name, _ in (*drawn.labelled(), *(drawn.test or ()))]
     count = UsedImages(str(run.folder), chain(own, *(one.paths for one in evaluated))).count(images.paths)
     if count:
         notify(

@@ -64,6 +64,7 @@ class Features:
         paths: [N] the file of each row.
         skipped: the files that could not be read, with the reason.
         content: a digest of the content of all files in order; empty if the cache, which needs it, is off.
+        digests: [N] the SHA-256 of each row's file, 32 bytes; empty likewise.
     """
 
     embeddings: mx.array
@@ -73,6 +74,7 @@ class Features:
     paths: tuple[Path, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
     content: str = ""
+    digests: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         """Evaluate the rows, so that every thread may use them."""
@@ -86,6 +88,7 @@ class Features:
             embeddings=self.embeddings[mx.array(chosen)],
             labels=self.labels[chosen],
             paths=tuple(self.paths[row] for row in chosen),
+            digests=tuple(self.digests[row] for row in chosen) if self.digests else (),
         )
 
 
@@ -158,7 +161,9 @@ def encode_steps(
             failed.update(give_to_copies(unread, copies))
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     features = _collect(images, rows, failed, clip.config.projection_dim)
-    features = replace(features, content=digest_contents(digests) if cache else "")
+    if cache:
+        known_rows = tuple(digests[index] for index in sorted(rows))
+        features = replace(features, content=digest_contents(digests), digests=known_rows)
     if whole:
         check_readable(images, features.labels, features.skipped)
     return features

@@ -11,6 +11,7 @@ PostScript to a program. What a picture takes in memory is known before it is de
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -70,14 +71,31 @@ def held_image(path: Path | str) -> Iterator[Image.Image]:
     path = Path(path)
     with _named_errors(path):
         file = open_stored(path)
-    with file:
+    with file, _held(file, path) as image:
+        yield image
+
+
+@contextmanager
+def held_content(content: bytes, name: str = "image") -> Iterator[Image.Image]:
+    """Yield the picture of an image file's content, as `held_image` does for a file.
+
+    Args:
+        content: the bytes of the file.
+        name: what an ImageError calls it; nothing is read from there.
+    """
+    with io.BytesIO(content) as file, _held(file, Path(name)) as image:
+        yield image
+
+
+@contextmanager
+def _held(file: BinaryIO, path: Path) -> Iterator[Image.Image]:
+    with _named_errors(path), quiet:
+        image, plan = _open(file)
+    with BUDGET.held(plan.size):
         with _named_errors(path), quiet:
-            image, plan = _open(file)
-        with BUDGET.held(plan.size):
-            with _named_errors(path), quiet:
-                image = _decode(image, plan)
-            yield image
-            del image  # before the budget gets its bytes back
+            image = _decode(image, plan)
+        yield image
+        del image  # before the budget gets its bytes back
 
 
 @contextmanager

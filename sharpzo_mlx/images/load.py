@@ -27,7 +27,7 @@ from PIL import Image
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
-from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, held_image, open_image
+from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, held_content, held_image, open_image
 from sharpzo_mlx.images.jpeg import PLAIN_BYTES, is_plain_jpeg
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.images.quiet import quiet
@@ -200,17 +200,22 @@ def make_batches(
             yield Batch([index for index, _ in pictures], stacked, failed)
 
 
+def read_picture(source: Path | bytes, config: PreprocessorConfig) -> np.ndarray | str:
+    """Return the cropped bytes [H, W, 3] of an image file, or of its content, or the reason why there are none."""
+    try:
+        with held_content(source) if isinstance(source, bytes) else held_image(source) as picture:
+            return resize_and_crop(picture, config)
+    except ImageError as error:
+        return error.reason
+    except MemoryError:
+        return "too large for the memory that there is"
+
+
 def _pictures(paths: list[Path], config: PreprocessorConfig, workers: int) -> Iterator[np.ndarray | str]:
     """Yield for each path, in order, its cropped bytes [H, W, 3] or the reason why it cannot be read."""
 
     def by_pillow(path: Path) -> np.ndarray | str:
-        try:
-            with held_image(path) as picture:
-                return resize_and_crop(picture, config)
-        except ImageError as error:
-            return error.reason
-        except MemoryError:
-            return "too large for the memory that there is"
+        return read_picture(path, config)
 
     with ThreadPoolExecutor(workers) as pool:
         try:

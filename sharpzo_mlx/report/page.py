@@ -32,13 +32,14 @@ from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 from sharpzo_mlx.report.plots import as_svg, choose_classes, draw_all, save_png
 from sharpzo_mlx.runs.checkpoint import CHECKPOINTS
+from sharpzo_mlx.runs.labelled import LABELLED
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.settings_file import SETTINGS
 from sharpzo_mlx.runs.step_log import STEPS, StepRecord, read_steps
 
 PAGE = "report.html"
-RUN_FILES = (RECORD, PROMPT, STEPS, *CHECKPOINTS, SETTINGS, EVALUATIONS)  # a page may not replace these
+RUN_FILES = (RECORD, PROMPT, LABELLED, STEPS, *CHECKPOINTS, SETTINGS, EVALUATIONS)  # a page may not replace these
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 THUMBNAIL = 120  # pixels
 CONFUSED = 10  # pairs of classes that are named
@@ -159,7 +160,7 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         run=run,
         name=run.folder.resolve().name,
         dataset=Path(run.record.dataset).name,
-        images={split: len(rows) for split, rows in run.record.images.by_split().items()},
+        images=_count_images(run),
         evaluations=evaluations,
         answers=[entry for entry in evaluations if entry.rejected is not None],
         foreign=[entry for entry in entries if isinstance(entry, ForeignEntry)],
@@ -172,6 +173,12 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         confused=_most_confused(run, analysis) if analysis else [],
         changed=_changed_images(run, analysis) if analysis else [],
     )
+
+
+def _count_images(run: Run) -> dict[str, int]:
+    """Return the number of images by split, and of those that were added later."""
+    found = {split: len(rows) for split, rows in run.record.images.by_split().items()}
+    return found if run.record.images.added is None else {**found, "added": len(run.record.images.added)}
 
 
 def _command(run: Run) -> str:

@@ -132,7 +132,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
         _tidy_finished(run)
     if config is not None:
         run.config = _check_options(run, config)
-    images = {name: _restore(dataset, run.record, rows) for name, rows in run.record.images.by_split().items()}
+    images = {name: restore_images(dataset, run.record, rows) for name, rows in run.record.images.by_split().items()}
     if run.finished:
         _log.warning(f"{run.folder}: finished already, its result is as it was; for more, choose another --output")
     else:
@@ -146,7 +146,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
 def _tidy_finished(run: Run) -> None:
     """Remove what a process left that was killed at its very end; refuse a run that has lost its prompt."""
     remove_checkpoints(run.folder)
-    if not (run.folder / PROMPT).is_file():
+    if not run.prompt_path.is_file():
         raise UserError(f"{run.folder}: finished, but its {PROMPT} is missing; choose another --output to tune again")
 
 
@@ -155,7 +155,7 @@ def _check_dataset(run: Run, dataset: Path) -> None:
     own, drawn = run.record.dataset, run.record.images
     if identify(dataset) == identify(own):
         return
-    tuned = [_restore(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
+    tuned = [restore_images(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
     there = all(is_there(path) for paths in tuned for path in paths)
     if not there or run.record.content != _digest(map(content_of, tuned)):
         raise UserError(f"{run.folder}: tuned on {own}, not {dataset}; name that data set, or choose another --output")
@@ -209,7 +209,12 @@ def _begin_record(clip: Clip, dataset: Path, split: Split, templates: tuple[str,
 
 
 def _rows(images: ImageSet, root: str) -> ImageRows:
-    return tuple((_relative(path, root), label) for path, label in zip(images.paths, images.labels, strict=True))
+    return list_rows(images.paths, images.labels, root)
+
+
+def list_rows(paths: Iterable[Path], labels: Iterable[int], root: str) -> ImageRows:
+    """Return images as a run's record holds them: relative to the dataset `root` where they lie in it."""
+    return tuple((_relative(path, root), label) for path, label in zip(paths, labels, strict=True))
 
 
 def _relative(path: Path, root: str) -> str:
@@ -218,7 +223,8 @@ def _relative(path: Path, root: str) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
 
 
-def _restore(dataset: Path, record: RunRecord, rows: ImageRows) -> ImageSet:
+def restore_images(dataset: Path, record: RunRecord, rows: ImageRows) -> ImageSet:
+    """Return images of a run's record, in the folder that its dataset is in now."""
     return ImageSet(
         paths=tuple(root_of(dataset) / path for path, _ in rows),
         labels=tuple(label for _, label in rows),

@@ -43,7 +43,7 @@ from sharpzo_mlx.tuning.beside_head import (
 )
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
-from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split, encode_test
+from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split, encode_test, keep_labelled
 from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 from sharpzo_mlx.tuning.search import Search, TuneStep
 from sharpzo_mlx.tuning.timing import measure_seconds, plan_queries, plan_seconds
@@ -198,6 +198,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     results = results if problem.head is None else _choose_words(run, problem, search, results)
     test = (yield from encode_test(clip, run, images["test"])) if "test" in images else None
     clip.release_vision()
+    keep_labelled(run, train, val, problem.head, () if test is None else test.digests)
     _finish(run, results, test)
     yield Done(run)
 
