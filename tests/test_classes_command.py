@@ -41,7 +41,8 @@ def test_splits_and_names_as_json(photos: Path, tmp_path: Path, capsys: Capture)
     record = json.loads(out)
     assert record["images"] == {"train": 12, "val": 12, "test": 12}
     assert record["classes"][0] == {
-        "folder": "001.barn_owl", "name": "barn owl", "images": {"train": 4, "val": 4, "test": 4}, "prompt": "my barn owl",
+        "folder": "001.barn_owl", "name": "barn owl", "prompt": "my barn owl",
+        "images": {"train": 4, "val": 4, "test": 4},
     }  # fmt: skip
     assert "numbers before the class names are left out" in err
     assert main.run(["classes", str(tmp_path / "x.csv")]) == 0

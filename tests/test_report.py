@@ -67,15 +67,6 @@ def test_the_page_says_what_the_run_says(run: sz.Run, page: Path) -> None:
     assert "in distribution" in words
 
 
-def test_names_keep_the_direction_of_their_script_to_themselves(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    captions = re.findall(r"<figcaption>(.*? → .*?)</figcaption>", text)
-    assert captions
-    for caption in captions:
-        assert re.fullmatch(r"<bdi>[^<]+</bdi>: [\d.]+ % → [\d.]+ %, now predicted as <bdi>[^<]+</bdi>", caption)
-    assert re.findall(r'<td title="[^"]*"><bdi>[^<]+</bdi>', text)
-
-
 def test_nothing_is_fetched(page: Path) -> None:
     reader = read(page)
     assert reader.sources
