@@ -26,6 +26,7 @@ from sharpzo_mlx.runtime import startup
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
     "models": ("models:models_command", "List models by name: known ones, and those that are here."),
+    "classes": ("classes:classes_command", "Show the classes of a data set, with images and prompts."),
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),

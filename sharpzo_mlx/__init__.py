@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
+    from sharpzo_mlx.datasets.overview import list_classes as list_classes
     from sharpzo_mlx.errors import UserError as UserError
     from sharpzo_mlx.evaluation.folders import evaluate as evaluate
     from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
@@ -73,6 +74,7 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "evaluate": "evaluation.folders",
     "export": "exporting.formats",
     "go_back": "adding.pipeline",
+    "list_classes": "datasets.overview",
     "load": "clip.handle",
     "load_run": "hub.runs",
     "predict": "evaluation.prediction",
