@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharpzo_mlx.datasets.folder import SPLITS
 from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.datasets.names import class_names, plain_name
+from sharpzo_mlx.datasets.rows import SPLITS
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.sorting.items import UNSORTED
 
