@@ -6,7 +6,7 @@ image, label and split, of which one `ImageSet` a split is made here. No image i
 
 >>> read_listed(Path("labels.csv"))["train"].class_names  # doctest: +SKIP
 ('cat', 'golden retriever')
->>> read_listed(Path("photos")) is None  # class folders; doctest: +SKIP
+>>> read_listed(Path("photos")) is None  # doctest: +SKIP
 True
 """
 
