@@ -105,7 +105,7 @@ def _make_table(rows: Sequence[AccuracyChange], heading: str = "") -> str:
     cells = [(heading, "images", "before", "after", "change")]
     for row in rows:
         before, after = wording.percent(row.before), wording.percent(row.after)
-        name = wording.cut(row.images, WIDEST, keep="beginning")
+        name = wording.shorten(row.images, WIDEST, keep="beginning")
         cells.append((name, f"{row.count}", before, after, wording.points(row.before, row.after)))
     return wording.aligned(cells)
 
@@ -134,7 +134,7 @@ def _show_versions(run: Run, *, as_json: bool) -> None:
     for version, results in versions:
         mark = "*" if version.number == present else " "
         accuracies = wording.percent(results.val), wording.percent(results.test)
-        name = wording.cut(version.describe(), WIDEST, keep="beginning")
+        name = wording.shorten(version.describe(), WIDEST, keep="beginning")
         cells.append((f"{mark} {version.number} {name}", version.date or "-", *accuracies))
     click.echo(wording.aligned(cells))
 

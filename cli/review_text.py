@@ -24,10 +24,16 @@ def format_suggestions(found: Suggestions) -> str:
     """Return a table of the suggested images, the first first."""
     rows = [("image", "guess", "probability", "uncertain", "")]
     for rank, item in enumerate(found.items, start=1):
-        place = f"{rank}  {wording.cut(_below(item.path, found.folder), 32)}"
+        place = f"{rank}  {_short(item.path, found.folder, 32)}"
         remark = "foreign" if item.foreign else ""
         rows.append(
-            (place, wording.cut(item.label, 18), wording.percent(item.probability), f"{item.uncertainty:.2f}", remark)
+            (
+                place,
+                wording.shorten(item.label, 18),
+                wording.percent(item.probability),
+                f"{item.uncertainty:.2f}",
+                remark,
+            )
         )
     return wording.aligned(rows)
 
@@ -52,14 +58,11 @@ def _counted(shown: int, total: int) -> str:
 
 
 def _suspect_rows(rank: int, one: Suspect, folder: Path) -> list[tuple[str, ...]]:
-    place = f"{rank}  {wording.cut(_below(one.path, folder), IMAGE)}"
+    place = f"{rank}  {_short(one.path, folder, IMAGE)}"
     given, rather = wording.percent(one.given_probability), wording.percent(one.suggested_probability)
-    row = (place, wording.cut(one.given, NAME), given, wording.cut(one.suggested, NAME), rather)
+    row = (place, wording.shorten(one.given, NAME), given, wording.shorten(one.suggested, NAME), rather)
     blank = " " * len(f"{rank}  ")
-    like = [
-        (f"{blank}like {wording.cut(_below(near.path, folder), IMAGE - 5)}", "", "", "", "")
-        for near in one.neighbours[:1]
-    ]
+    like = [(f"{blank}like {_short(near.path, folder, IMAGE - 5)}", "", "", "", "") for near in one.neighbours[:1]]
     return [row, *like]
 
 
@@ -72,19 +75,14 @@ def _pair_lines(found: LabelCheck) -> list[str]:
         rows = [("image", "the same as", "")]
         for pair in shown:
             words = "same file" if pair.same_content else "near-copy"
-            rows.append(
-                (
-                    wording.cut(_below(pair.path, found.folder), PAIR),
-                    wording.cut(_below(pair.other, found.folder), PAIR),
-                    words,
-                )
-            )
+            rows.append((_short(pair.path, found.folder, PAIR), _short(pair.other, found.folder, PAIR), words))
         lines += ["", wording.aligned(rows), ""]
     return [*lines, f"twice within one class and split: {inside}"]
 
 
-def _below(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+def _short(path: Path, folder: Path, width: int) -> str:
+    """Return a path below a folder in at most so many columns."""
+    return wording.shorten(str(path.relative_to(folder) if path.is_relative_to(folder) else path), width)
 
 
 def record_suggestions(found: Suggestions) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def describe_plan(plan: SortPlan, found: Survey) -> str:
     if found.examples:
         lines += [
             "for example",
-            *(f"  {wording.cut(one, PLACE)} -> {wording.cut(other, PLACE)}" for one, other in found.examples),
+            *(f"  {wording.shorten(one, PLACE)} -> {wording.shorten(other, PLACE)}" for one, other in found.examples),
         ]
     lines.append("nothing was touched; the same command with --apply does it")
     return "\n".join(wording.escape(line) for line in lines)
@@ -48,7 +48,7 @@ def _class_table(found: Survey) -> list[str]:
     ranked = sorted(classes.items(), key=lambda one: (-one[1], one[0]))
     most = MOST_CLASSES - (UNSORTED in found.classes)
     shown = ranked if len(ranked) <= most else ranked[: most - 1]
-    rows = [(wording.cut(name, 60), str(count)) for name, count in shown]
+    rows = [(wording.shorten(name, 60), str(count)) for name, count in shown]
     if rest := ranked[len(shown) :]:
         rows.append((f"{len(rest)} more", str(sum(count for _, count in rest))))
     if UNSORTED in found.classes:
@@ -59,7 +59,8 @@ def _class_table(found: Survey) -> list[str]:
 def _remarks(plan: SortPlan, found: Survey) -> list[str]:
     renamed = list(found.renamed.items())
     lines = [
-        f"the class {wording.cut(label, 26)} goes to {wording.cut(name, 26)}/" for label, name in renamed[:RENAMED_MOST]
+        f"the class {wording.shorten(label, 26)} goes to {wording.shorten(name, 26)}/"
+        for label, name in renamed[:RENAMED_MOST]
     ]
     if len(renamed) > RENAMED_MOST:
         lines.append(f"{len(renamed) - RENAMED_MOST} more classes get names that every disk can hold")

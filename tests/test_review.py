@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.report.formatting import aligned, cut
+from sharpzo_mlx.report.formatting import aligned, shorten
 from sharpzo_mlx.review.covering import MOST, choose_covering
 from sharpzo_mlx.review.label_check import find_wrong
 from sharpzo_mlx.review.left_out import judge_left_out
@@ -239,12 +239,12 @@ def test_a_page_is_checked_before_the_work(refused: object, photos: Path, tiny_m
 
 
 def test_names_are_cut_by_columns() -> None:
-    assert cut("東京の犬", 8) == "東京の犬"
-    assert cut("東京の犬", 7) == "…京の犬"
-    assert cut("a\nb", 9) == "a\\nb"
-    assert cut("long/name.jpg", 9) == "…name.jpg"
-    assert cut("of long words", 9, keep="beginning") == "of long …"
-    assert cut("e\u0301" * 5, 5) == "e\u0301" * 5
+    assert shorten("東京の犬", 8) == "東京の犬"
+    assert shorten("東京の犬", 7) == "…京の犬"
+    assert shorten("a\nb", 9) == "a\\nb"
+    assert shorten("long/name.jpg", 9) == "…name.jpg"
+    assert shorten("of long words", 9, keep="beginning") == "of long …"
+    assert shorten("e\u0301" * 5, 5) == "e\u0301" * 5
 
 
 def test_columns_of_wide_names_stand_below_each_other() -> None:

@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharpzo_mlx.datasets.folder import SPLITS
 from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.datasets.names import class_names, plain_name
+from sharpzo_mlx.datasets.rows import SPLITS
 from sharpzo_mlx.datasets.safe_names import fold, make_safe
 from sharpzo_mlx.datasets.scan import UNSORTED
 from sharpzo_mlx.errors import UserError
