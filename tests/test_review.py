@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +237,27 @@ def test_a_page_is_checked_before_the_work(refused: object, photos: Path, tiny_m
     assert callable(refused)
     line = refused("check", photos, "--model", tiny_model, "--page", tmp_path / "page.txt")
     assert "end its name in .html" in line
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_labels_of_a_list_are_checked_and_get_no_page(
+    refused: Callable[..., str], photos: Path, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+        shutil.copy(path, data / f"{number}.png")
+        rows.append(f"{number}.png,{path.parent.name}")
+    (data / name).write_text("\n".join(["file_name,label", *rows]))
+    dataset = data if name == "metadata.csv" else data / name
+    found = sz.check_labels(sz.load(tiny_model), dataset, odds=1)
+    assert found.images == len(rows)
+    assert found.folder == data
+    assert not found.by_folder
+    line = refused("check", dataset, "--model", tiny_model, "--page", tmp_path / "page.html")
+    assert "its labels stand in a file" in line
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_names_are_cut_by_columns() -> None:

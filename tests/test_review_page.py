@@ -241,6 +241,6 @@ def test_pages_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(sz.UserError, match=r"end its name in \.html"):
         write_page(found, tmp_path / "page.txt")
     listed = LabelCheck(tmp_path, 3, 1.0, (), (), NAMES, FOLDERS, by_folder=False)
-    with pytest.raises(sz.UserError, match="split file"):
+    with pytest.raises(sz.UserError, match="stand in a file"):
         write_page(listed, tmp_path / "page.html")
     assert not list(tmp_path.glob("*.html"))
