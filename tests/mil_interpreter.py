@@ -1,7 +1,7 @@
 """Carry out a Core ML package in NumPy, operation by operation as MIL's documentation has them, without a Mac.
 
-The program is read from the files of the package, so it is the one that coremltools' rewriting has left. Every result is
-rounded to the type that the program declares for it. An operation that is not known here is an error.
+The program is read from the files of the package, so it is the one that coremltools' rewriting has left. Every result
+is rounded to the type that the program declares for it. An operation that is not known here is an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+Array = Any  # of NumPy
 TYPES: dict[int, Any] = {1: np.bool_, 2: np.str_, 10: np.float16, 11: np.float32, 12: np.float64, 23: np.int32}
 TYPES |= {25: np.int64}
 BLOB = np.dtype([("mark", "<u4"), ("type", "<u4"), ("bytes", "<u8"), ("offset", "<u8")])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -28,8 +29,9 @@ from sharpzo_mlx.heads.head import Head
 pytest.importorskip("coremltools")
 from mil_interpreter import Package
 
-from sharpzo_mlx.exporting import coreml_check, coreml_model
+from sharpzo_mlx.exporting import coreml_model
 from sharpzo_mlx.exporting.coreml_model import name_labels, write_coreml
+from sharpzo_mlx.exporting.coreml_tools import quiet
 
 PROBS = "classLabel_probs"
 PLAIN = re.compile(r"(fc1|out_proj|k_proj|visual_projection)\.weight$")
@@ -84,7 +86,7 @@ def packages(run: sz.Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     }
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 3e-2)])
 def test_package_answers_as_predict(run: sz.Run, packages: dict[str, Package], dtype: str, tolerance: float) -> None:
     pictures = draw_pictures(run)[::10]
     assert_equal(packages[dtype], run, pictures, tolerance)
@@ -219,10 +221,13 @@ def test_what_a_package_cannot(
 
 
 def test_a_stopped_export_leaves_nothing(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: Any, **__: Any) -> None:
+    written = coreml_model.write_coreml
+
+    def write_and_stop(*given: Any, **more: Any) -> None:
+        written(*given, **more)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(coreml_model, "_describe", stop)
+    monkeypatch.setattr(coreml_model, "write_coreml", write_and_stop)
     with pytest.raises(KeyboardInterrupt):
         sz.export(finished_run, "coreml", tmp_path / "new" / "x.mlpackage")
     (tmp_path / "x.mlpackage").mkdir()
@@ -232,49 +237,17 @@ def test_a_stopped_export_leaves_nothing(finished_run: Path, tmp_path: Path, mon
     assert [path.name for path in tmp_path.rglob("*")] == ["x.mlpackage", "mine"]
 
 
-class Stand:
-    """A stand-in for Core ML, which answers as the interpreter does, or as it is told."""
-
-    changes: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, path: str) -> None:
-        self._package = Package(Path(path))
-
-    def get_spec(self) -> Any:
-        return self._package.spec
-
-    def predict(self, given: dict[str, Any]) -> dict[str, Any]:
-        (value,) = given.values()
-        taken = np.asarray(value) if "image" in given else value[0]
-        return self._package.run(taken) | self.changes
-
-
-@pytest.mark.parametrize("head_only", [False, True])
-def test_on_a_mac_the_package_is_compared(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_only: bool
-) -> None:
-    """With a stand-in for Core ML: its answers are compared, and a package that answers otherwise is not written."""
-    monkeypatch.setattr(coreml_check, "why_not_here", lambda: None)
-    monkeypatch.setattr(coreml_check, "_load", lambda path: Stand(str(path)))
-    options = sz.ExportOptions(head_only=head_only)
-    checked = sz.export(finished_run, "coreml", tmp_path / "x.mlpackage", options=options).checked
-    assert checked is not None
-    assert (checked.images, checked.difference < 1e-4) == (8, True)
-    names = sz.Run.load(finished_run).prompt.class_names
-    wrong = {name: 1 / len(names) for name in names}
-    for changes, expected in (
-        ({PROBS: wrong}, "gives other probabilities"),
-        ({"distance": np.array([1e30], np.float32), "rejected": np.array([0])}, "contradicts itself, rejected is 0"),
-        ({PROBS: {}}, "cannot run the exported package"),
-    ):
-        monkeypatch.setattr(Stand, "changes", changes)
-        with pytest.raises(sz.UserError, match=expected):
-            sz.export(finished_run, "coreml", tmp_path / "y.mlpackage", options=options)
-    assert [path.name for path in tmp_path.iterdir()] == ["x.mlpackage"]
-
-
-def test_older_systems_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    for release, expected in (("13.6.1", "needs macOS 14, this is 13.6.1"), ("14.0", None), ("26.1", None)):
-        monkeypatch.setattr(platform, "mac_ver", lambda release=release: (release, ("", "", ""), "arm64"))
-        assert coreml_check.why_not_here() == expected
+def test_noise_of_coremltools_stays_inside(recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its messages, warnings and bars are dropped, and what others say meanwhile is heard again afterwards."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    with quiet():
+        logger.error("torch is newer than what was tested")
+        warnings.warn("numpy too", stacklevel=1)
+        print("Running passes: 100%", file=sys.stderr)
+    assert capfd.readouterr().err == ""
+    assert len(recwarn) == 0
+    assert logger.level == level
+    with pytest.raises(ValueError, match="heard"), quiet():
+        raise ValueError("heard")
+    assert logger.level == level

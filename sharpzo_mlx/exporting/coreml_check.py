@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,6 @@ from sharpzo_mlx.exporting.coreml_model import LABEL, PROBABILITIES, name_labels
 from sharpzo_mlx.exporting.coreml_tools import ct, quiet
 from sharpzo_mlx.exporting.sample import Checked, Sample, draw_sample, judge
 from sharpzo_mlx.runs.run import Run
-
-OLDEST = 14  # macOS that runs programs of this operator set
-
-
-def why_not_here() -> str | None:
-    """Return why Core ML cannot run a package here, or None where it can."""
-    if sys.platform != "darwin":
-        return "Core ML is on Macs only"
-    release = platform.mac_ver()[0]
-    return None if int(release.split(".")[0] or 0) >= OLDEST else f"needs macOS {OLDEST}, this is {release}"
 
 
 def check_coreml(path: Path, run: Run, clip: Clip, record: ClassifierRecord, *, half: bool) -> Checked:
@@ -49,7 +37,7 @@ def check_coreml(path: Path, run: Run, clip: Clip, record: ClassifierRecord, *, 
     sample = draw_sample(run, clip, record.size)
     try:
         with quiet():
-            answers = _predict(_load(path), sample)
+            answers = _predict(load_package(path), sample)
         found = np.array([[answer[PROBABILITIES][name] for name in name_labels(record)] for answer in answers])
     except Exception as error:  # what Core ML raises has no kind of its own
         raise UserError(
@@ -62,7 +50,8 @@ def check_coreml(path: Path, run: Run, clip: Clip, record: ClassifierRecord, *, 
     return checked
 
 
-def _load(path: Path) -> Any:
+def load_package(path: Path) -> Any:
+    """Return a package as Core ML has loaded it."""
     return ct.models.MLModel(str(path))
 
 

@@ -112,7 +112,7 @@ def _answer(ops: CoreMLOperations, feature: Value, record: ClassifierRecord) -> 
     if record.head is None or answer.distance is None:
         return (probabilities,)
     distance = ops.run("reshape", x=answer.distance, shape=[1], name="distance")
-    farthest = np.float32(min(record.head.farthest, np.finfo(np.float32).max))
+    farthest = np.float32(min(record.head.farthest, float(np.finfo(np.float32).max)))
     rejected = ops.run("cast", x=ops.run("greater", x=distance, y=farthest), dtype="int32", name="rejected")
     return probabilities, distance, rejected
 

@@ -80,7 +80,7 @@ class CoreMLOperations:
         return self.run("sqrt", x=x)
 
     def matmul(self, x: Value | Array, y: Value | Array) -> Value:
-        """See `Operations`; a matrix on the right is a linear layer's, which coremltools would round to turn it round."""
+        """See `Operations`; a matrix on the right is a linear layer's, which need not be turned and rounded."""
         if isinstance(y, np.ndarray) and y.ndim == 2:
             return self.linear(x, y.T, None)
         return self.run("matmul", x=x, y=y)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.exporting import licence, output, web_runtime
+from sharpzo_mlx.exporting import coreml_machine, licence, output, web_runtime
 from sharpzo_mlx.exporting.bundle import write_bundle
 from sharpzo_mlx.exporting.classifier import ClassifierRecord, describe_run
 from sharpzo_mlx.exporting.options import ExportOptions
@@ -151,22 +151,23 @@ def _export_coreml(work: _Work, place: Path) -> Checked | None:
     if place.suffix != ENDS["coreml"]:
         raise UserError(f"{place}: the name of a Core ML package ends in .mlpackage; choose {place.name}.mlpackage")
     _need("coremltools", "coreml")
-    from sharpzo_mlx.exporting import coreml_check
+    from sharpzo_mlx.exporting.coreml_check import check_coreml
     from sharpzo_mlx.exporting.coreml_model import write_coreml
 
     half = work.options.dtype == "float16"
     with output.make_file(place) as path:
         write_coreml(path, work.record, None if work.options.head_only else read_tower(work.clip), half=half)
-        if (reason := coreml_check.why_not_here()) is not None:
+        if (reason := coreml_machine.why_not_here()) is not None:
             notify(f"not compared with this program: {reason}")
             return None
-        return coreml_check.check_coreml(path, work.run, work.clip, work.record, half=half)
+        return check_coreml(path, work.run, work.clip, work.record, half=half)
 
 
 def _need(package: str, to: str) -> None:
     if importlib.util.find_spec(package) is None:
         extra = "coreml" if to == "coreml" else "onnx"
-        raise UserError(f'--to {to}: needs the package {package}; pip install "sharpzo-mlx[{extra}]"')
+        where = " (on Macs and x86-64 Linux, up to Python 3.13)" if to == "coreml" else ""
+        raise UserError(f'--to {to}: needs the package {package}; pip install "sharpzo-mlx[{extra}]"{where}')
 
 
 _WRITERS: dict[str, Callable[[_Work, Path], Checked | None]] = {
