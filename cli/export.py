@@ -45,9 +45,9 @@ def export_command(
 ) -> None:
     """Write the classifier of the run RUN for other programs.
 
-    onnx: one graph from pictures to labels, probabilities and "none of them". coreml: the same as a package for
-    apps. bundle: two plain files for image
-    features that you have already. web: a page that classifies images in the browser, without a network.
+    onnx: one graph from pictures to labels, probabilities and "none of them". coreml: the same as a package for apps
+    on Apple's systems. bundle: two plain files for image features that you have already. web: a page that classifies
+    images in the browser, without a network.
     """
     from sharpzo_mlx.clip import handle
     from sharpzo_mlx.exporting.formats import export
