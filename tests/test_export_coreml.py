@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import resource
 import sys
 import warnings
 from collections.abc import Callable
@@ -235,6 +236,17 @@ def test_a_stopped_export_leaves_nothing(finished_run: Path, tmp_path: Path, mon
     with pytest.raises(sz.UserError, match="exists"):
         sz.export(finished_run, "coreml", tmp_path / "x.mlpackage")
     assert [path.name for path in tmp_path.rglob("*")] == ["x.mlpackage", "mine"]
+
+
+def test_a_full_disk_is_one_line(finished_run: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(sz.UserError, match=r"x\.mlpackage: coremltools cannot write it; make space"):
+            sz.export(finished_run, "coreml", tmp_path / "new" / "x.mlpackage")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_noise_of_coremltools_stays_inside(recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]) -> None:

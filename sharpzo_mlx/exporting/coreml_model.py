@@ -19,6 +19,7 @@ squares of the guard's distance need it.
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.exporting.classifier import ClassifierRecord
 from sharpzo_mlx.exporting.classifier_graph import classify, encode, normalise
 from sharpzo_mlx.exporting.coreml_operations import CLASSIFIER, TOWER, CoreMLOperations
@@ -53,27 +55,46 @@ def write_coreml(path: Path, record: ClassifierRecord, tower: Tower | None, *, h
         record: the classifier.
         tower: the image tower; None for a package that takes image features.
         half: whether the image tower computes in float16.
+
+    Raises:
+        UserError: the disk is full, of the package or of the system's temporary files.
     """
+    try:
+        _convert(path, record, tower, half=half)
+    except RuntimeError as error:
+        if not str(error).startswith("[MIL"):  # of the writer of weights, which says no more than that
+            raise
+        raise UserError(
+            f"{path.name}: coremltools cannot write it; make space on its disk and in {tempfile.gettempdir()}, which "
+            "holds the weights meanwhile"
+        ) from error
+    for file in path.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # one file has its owner's rights only
+
+
+def _convert(path: Path, record: ClassifierRecord, tower: Tower | None, *, half: bool) -> None:
     given: dict[str, Any] = {}
     if tower is not None:
         given = {"inputs": [ct.ImageType(name="image", shape=(1, 3, *record.size), color_layout=ct.colorlayout.RGB)]}
     with quiet(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        model = ct.convert(
-            _build(record, tower),
-            source="milinternal",
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS17,
-            compute_precision=_precision(half),
-            classifier_config=ct.ClassifierConfig(name_labels(record), LABEL, "probabilities"),
-            pass_pipeline=_passes(),
-            skip_model_load=True,
-            package_dir=str(Path(folder) / path.name),
-            **given,
-        )
+        try:
+            model = ct.convert(
+                _build(record, tower),
+                source="milinternal",
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=_precision(half),
+                classifier_config=ct.ClassifierConfig(name_labels(record), LABEL, "probabilities"),
+                pass_pipeline=_passes(),
+                skip_model_load=True,
+                package_dir=str(Path(folder) / path.name),
+                **given,
+            )
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # coremltools' own temporary folder goes with its variables
+            raise
         _describe(model, record, "feature" if tower is None else "image RGB")
         model.save(str(path))
-    for file in path.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)  # one file has its owner's rights only
 
 
 def name_labels(record: ClassifierRecord) -> list[str]:
