@@ -49,7 +49,7 @@ def check_command(
     Each image is judged by a classifier of all the others, so no run is needed.
     """
     from sharpzo_mlx.datasets.folder import checked_folder
-    from sharpzo_mlx.review.labelled_folder import has_list
+    from sharpzo_mlx.datasets.listed import has_list
     from sharpzo_mlx.review.page import check_page_path, no_page_error, write_page
 
     place = checked_folder(dataset)  # before the model is looked for

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from sharpzo_mlx.datasets import metadata, parquet, shards, table
+from sharpzo_mlx.datasets.coop import find_split_file
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import class_names
 from sharpzo_mlx.datasets.path_list import PathList
@@ -66,6 +67,11 @@ def _reader_of_file(file: Path) -> Reader | None:
 def is_listed_file(path: Path) -> bool:
     """Return whether a path is a file that is a data set by itself, by its ending."""
     return path.suffix.lower() in FILES and path.is_file()
+
+
+def has_list(place: Path) -> bool:
+    """Return whether a file gives the images of a data set their labels, so that moving an image corrects none."""
+    return find_split_file(place) is not None or find_listed(place) is not None
 
 
 def read_listed(place: Path) -> dict[str, ImageSet] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.folder import checked_folder, inner_folder, read_folder, refuse_flat_splits, split_folders
 from sharpzo_mlx.datasets.image_set import ImageSet
-from sharpzo_mlx.datasets.listed import find_listed, read_listed
+from sharpzo_mlx.datasets.listed import has_list, read_listed
 from sharpzo_mlx.errors import UserError
 
 
@@ -83,11 +83,6 @@ def read_labelled(folder: str | Path) -> LabelledFolder:
         raise UserError(f"{place}: only one class, {images.folders[0]!r}; labels are checked among two or more")
     parts = tuple(Part(name, path, len(part)) for name, (path, part) in _in_order(sets))
     return LabelledFolder(images, parts, by_folder=by_folder)
-
-
-def has_list(place: Path) -> bool:
-    """Return whether a file gives the images of a data set their labels, so that moving an image corrects none."""
-    return find_split_file(place) is not None or find_listed(place) is not None
 
 
 def _in_order(sets: Mapping[str, tuple[Path, ImageSet]]) -> list[tuple[str, tuple[Path, ImageSet]]]:
