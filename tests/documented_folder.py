@@ -35,6 +35,10 @@ def make_folder(root: Path) -> Path:
         shutil.copytree(images / source, root / name)
     shutil.move(root / "foreign" / "night", root / "others")
     shutil.rmtree(root / "foreign")
+    shutil.copytree(images / "dusk" / "test", root / "new-photos")
+    for source in (images / "dusk" / "train", root / "sketches"):
+        for name in CLASSES:
+            shutil.copytree(source / name, root / "mixed" / name / source.name)
     test = sorted((images / "dusk" / "test").rglob("*.png"))
     for name in ("holiday", "more", "new", "inbox"):
         (root / name).mkdir()

@@ -11,6 +11,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+PICTURES = {"image/png": "png", "image/jpeg": "jpg"}
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -46,9 +47,10 @@ def as_markdown(notebook: dict[str, Any], name: str, pictures: dict[str, bytes])
 
 def _output_as_markdown(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> str:
     data = output.get("data", {})
-    if "image/png" in data:
-        file = f"{name}-{len(pictures)}.png"
-        pictures[file] = base64.b64decode("".join(data["image/png"]))
-        return f"![what the cell shows]({file})"
+    for kind, ending in PICTURES.items():
+        if kind in data:
+            file = f"{name}-{len(pictures)}.{ending}"
+            pictures[file] = base64.b64decode("".join(data[kind]))
+            return f"![what the cell shows]({file})"
     text = "".join(output.get("text", data.get("text/plain", "")))
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""

@@ -56,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Change links that leave docs/ or come from outside of it, and fill in the public names."""
-    source = {made: name for name, made in OUTSIDE.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    source = source_of(page.file.src_uri)
     start = posixpath.dirname(page.file.src_uri) or "."
 
     def relink(match: re.Match[str]) -> str:
@@ -65,6 +65,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return match[1] + posixpath.relpath(page_of(match[2], source), start) + match[3]
 
     return LINK.sub(relink, markdown).replace(PUBLIC_NAMES, list_public_names())
+
+
+def source_of(page: str) -> str:
+    """Return the file of the repository that a page of the site is made from."""
+    if page.startswith("examples/"):
+        return page.replace(".md", ".ipynb")
+    return {made: name for name, made in OUTSIDE.items()}.get(page, f"docs/{page}")
 
 
 def page_of(target: str, source: str) -> str:
