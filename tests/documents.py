@@ -68,8 +68,8 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
-def commands(path: Path) -> list[Snippet]:
-    """Return the shell lines of a document that call this program; a line that ends in a backslash goes on."""
+def commands(path: Path, program: str = PROGRAM) -> list[Snippet]:
+    """Return the shell lines of a document that call a program; a line that ends in a backslash goes on."""
     found = []
     page = path.relative_to(ROOT).as_posix()
     for block in blocks(path.read_text(encoding="utf-8")):
@@ -82,13 +82,13 @@ def commands(path: Path) -> list[Snippet]:
             if joined.endswith("\\"):
                 joined = joined[:-1]
                 continue
-            if PROGRAM in joined and calls(joined):
+            if program in joined and calls(joined, program):
                 found.append(Snippet(page, block.line + start, joined, block.reason))
             joined = ""
     return found
 
 
-def calls(line: str) -> list[list[str]]:
+def calls(line: str, program: str = PROGRAM) -> list[list[str]]:
     """Return the words after the program's name of each call in a shell line: behind pipes, `&&` and assignments too.
 
     >>> calls("find photos | NAME=1 sharpzo-mlx predict RUN -   # a list")
@@ -107,7 +107,7 @@ def calls(line: str) -> list[list[str]]:
         else:
             found.append([])
     commands = [_without_assignments(part) for part in found]
-    return [part[1:] for part in commands if part[:1] == [PROGRAM]]
+    return [part[1:] for part in commands if part[:1] == [program]]
 
 
 def is_plain(line: str) -> bool:
