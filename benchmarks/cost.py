@@ -4,7 +4,7 @@ The cost does not depend on the values of the weights, so the towers have random
 size runs in a separate process, which gives it a separate memory peak; queries are timed in batches of one generation,
 as in stage 1 (SharpZO, arXiv 2506.20990, section 3.1).
 
-usage: python benchmarks/cost.py [--model ViT-B/16 --classes 10] [--dtype float16]
+usage: python benchmarks/cost.py [--model SigLIP-B/16 --classes 10] [--dtype float16]
 """
 
 from __future__ import annotations
@@ -20,61 +20,39 @@ import sharpzo_mlx  # noqa: F401  (before MLX: it loads OpenBLAS)
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from mlx.utils import tree_map
 
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.cpu_fastvit import CPUFastViT
 from sharpzo_mlx.clip.cpu_vision import CPUVision
+from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.doctor import networks
 from sharpzo_mlx.objective.objective import Objective
-from sharpzo_mlx.prompts.space import make_space
-from sharpzo_mlx.prompts.text_features import specialise_text_tower
-from sharpzo_mlx.prompts.tokens import PromptTokens
 from sharpzo_mlx.runtime import memory
 from sharpzo_mlx.runtime.device import on_cpu
 
-# text width, layers and heads, joint width; vision width, layers, heads, image and patch side
-SIZES = {
-    "ViT-B/32": (512, 12, 8, 512, 768, 12, 12, 224, 32),
-    "ViT-B/16": (512, 12, 8, 512, 768, 12, 12, 224, 16),
-    "ViT-L/14": (768, 12, 12, 768, 1024, 24, 16, 224, 14),
-}
+SIZES = [name for name in networks.SIZES if not name.startswith(("tiny", "RN"))]
+DEFAULT = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
+VOCABULARY = 49408  # of CLIP
 CLASSES = (10, 100)
-SHOTS = 16
+SHOTS = networks.SHOTS
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 
 def make_config(name: str) -> CLIPConfig:
-    """Return the configuration of a published checkpoint of the given size."""
-    width, layers, heads, joint, vision_width, vision_layers, vision_heads, side, patch = SIZES[name]
-    text = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-    vision = {"hidden_size": vision_width, "intermediate_size": 4 * vision_width, "num_hidden_layers": vision_layers}
-    vision |= {"num_attention_heads": vision_heads, "image_size": side, "patch_size": patch}
-    given = {"text_config": text | {"num_attention_heads": heads}, "vision_config": vision}
-    return CLIPConfig.from_dict({"model_type": "clip", "projection_dim": joint} | given)
+    """Return the configuration of a published checkpoint of the given size, with CLIP's vocabulary."""
+    return networks.make_config(name, VOCABULARY)
 
 
 def make_tower(name: str, kind: str, dtype: mx.Dtype) -> CLIPModel:
-    """Make one tower with random weights."""
-    model = CLIPModel(make_config(name), towers=(kind,))
-    model.update(tree_map(lambda weight: weight.astype(dtype), model.parameters()))
-    mx.eval(model.parameters())
-    return model
+    """Make one tower with random weights and CLIP's vocabulary."""
+    return networks.make_tower(name, kind, vocabulary=VOCABULARY, dtype=dtype)
 
 
 def make_objective(name: str, classes: int) -> Objective:
     """Make an objective in float32 for classes with two-word names and sixteen images each."""
-    draw = np.random.default_rng(0)
-    model = make_tower(name, "text", mx.float32)
-    # SOS a photo of a | two words . EOS, with ids anywhere in the table
-    suffixes = tuple((*draw.integers(1000, 40000, 2).tolist(), 269, 49407) for _ in range(classes))
-    tokens = PromptTokens(49406, (320, 1125, 539, 320), suffixes)
-    space = make_space(model.text_model, tokens, dimension=512, relative_scale=1.0, projection_std=None, seed=0)
-    text = specialise_text_tower(model.text_model, model.text_projection, tokens)
-    images = draw.standard_normal((SHOTS * classes, make_config(name).projection_dim)).astype(np.float32)
-    embeddings = mx.array(images / np.linalg.norm(images, axis=1, keepdims=True))
-    labels = [index // SHOTS for index in range(SHOTS * classes)]
-    return Objective(text, space, embeddings, labels, logit_scale=100.0)
+    return networks.make_objective(name, classes=classes)
 
 
 def measure_query_seconds(objective: Objective, population: int, at_least: float = 2.0) -> float:
@@ -91,7 +69,8 @@ def measure_query_seconds(objective: Objective, population: int, at_least: float
 def choose_image_encoder(model: CLIPModel) -> Callable[[np.ndarray], object]:
     """Return the function that encodes pixels on this device, as `Clip.encode_pixels` chooses it."""
     if on_cpu():
-        return CPUVision(model).image_features
+        fastvit = isinstance(model.vision_model, FastViTModel)
+        return (CPUFastViT(model) if fastvit else CPUVision(model)).image_features
     return lambda pixels: mx.eval(model.image_features(mx.array(pixels)))
 
 
@@ -128,7 +107,7 @@ def main() -> None:
         return
     print("| model | classes | ms a query | queries a minute | peak MB while tuning | images a second |")
     print("|---|---|---|---|---|---|")
-    for name in [given.model] if given.model else SIZES:
+    for name in [given.model] if given.model else DEFAULT:
         for classes in [given.classes] if given.classes else CLASSES:
             command = [sys.executable, __file__, "--one", "--model", name, "--classes", str(classes)]
             done = subprocess.run([*command, "--dtype", given.dtype], capture_output=True, text=True, check=True)

@@ -27,7 +27,6 @@ from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.tokens import PromptTokens
 
-SEQUENCE = 77
 # torch allocates every large array from the system and frees it at once, which takes a fifth of its time. These
 # variables make the C library of Linux keep the memory; other systems ignore them.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
@@ -71,19 +70,22 @@ def start_oracle(
 
 def export(model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array) -> dict[str, np.ndarray]:
     """Return all arrays that the competitor needs, by name."""
-    tower = model.text_model
-    ids = [[tokens.sos, *tokens.prefix, *suffix] for suffix in tokens.suffixes]
-    padded = mx.array([row + [0] * (SEQUENCE - len(row)) for row in ids])
+    tower, config = model.text_model, model.text_model.config
+    ids, length = [[tokens.sos, *tokens.prefix, *suffix] for suffix in tokens.suffixes], config.max_position_embeddings
+    padded = mx.array([row + [config.pad_token_id] * (length - len(row)) for row in ids])
     problem = {
         "embedded": tower.embed(padded),
-        "positions": tower.positions(SEQUENCE),
+        "positions": tower.positions(length),
         "images": objective.embeddings,
         "labels": objective.labels.astype(mx.int64),
         "contexts": objective.space.contexts(w),
         "projection": model.text_projection.weight,
+        "projection_bias": model.text_projection.get("bias", mx.zeros(model.config.projection_dim)),
     }
     problem |= {f"final_layer_norm.{name}": x for name, x in tree_flatten(tower.final_layer_norm.parameters())}
     problem |= {f"layers.{name}": x for name, x in tree_flatten([layer.parameters() for layer in tower.encoder.layers])}
-    numbers = {"eos": [len(row) - 1 for row in ids], "scale": objective.logit_scale}
+    ends = [length - 1 if config.read_at_the_end else len(row) - 1 for row in ids]
+    numbers = {"eos": ends, "scale": objective.logit_scale, "causal": config.causal, "act": config.hidden_act}
+    numbers |= {"eps": config.layer_norm_eps}
     numbers |= {"heads": tower.config.num_attention_heads, "layers": len(tower.encoder.layers)}
     return {name: np.array(x) for name, x in (problem | numbers).items()}

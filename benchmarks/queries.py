@@ -1,13 +1,13 @@
 """Compare the time of a query with the released code's way of computing it, on the same cores.
 
 One query is L(w): a pass of the text tower over K class prompts and an N x K product (SharpZO, arXiv 2506.20990,
-section 3). The oracle computes it in torch as the method's released code does: all 77 tokens, one candidate at a
+section 3). The oracle computes it in torch as the method's released code does: all positions, one candidate at a
 time, float32, all cores, in a separate process (`torch_oracle.py`). Both have the same random weights, and the script
 compares the losses. The bound is the time of our products alone at the matrix speed measured in the same round. Rounds
 alternate between the sides and the fastest of each counts, so that other work on the machine affects both alike; the
 first of several rounds warms up.
 
-usage: python benchmarks/queries.py [--model ViT-B/16] [--classes 10 100] [--names imagenet] [--output FILE.json]
+usage: python benchmarks/queries.py [--models ViT-B/16 SigLIP-B/16] [--classes 10] [--names imagenet] [--batch 4]
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
-from cost import SIZES, make_tower
+from cost import SIZES, make_config, make_tower
 
 import mlx.core as mx  # isort: skip
 import numpy as np
-from oracle import SEQUENCE, start_oracle
+from oracle import start_oracle
 
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.tokenizer import Tokenizer
@@ -33,6 +34,7 @@ from sharpzo_mlx.objective.backend import BackendName
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 from sharpzo_mlx.prompts.space import make_space
+from sharpzo_mlx.prompts.text_features import specialise_text_tower
 from sharpzo_mlx.prompts.tokens import PromptTokens, tokenise_prompts
 
 SHOTS, POPULATION, CONTEXT, DIMENSION = 16, 40, 4, 512
@@ -50,7 +52,7 @@ class Row:
     names: str
     classes: int
     batch: int
-    tokens: int  # computed per candidate; the oracle computes 77 per class
+    tokens: int  # computed per candidate; the oracle computes all positions of every class
     ours_ms: float
     oracle_ms: float
     speedup: float
@@ -76,13 +78,6 @@ def make_prompts(classes: int, names: str = "random", seed: int = 0) -> PromptTo
     return PromptTokens(49406, (320, 1125, 539, 320), tuple((*name, FULL_STOP, EOS) for name in words))
 
 
-def spread_weights(model: CLIPModel) -> None:
-    """Change random weights so that contexts matter: with MLX's defaults, a tower is nearly constant."""
-    table = model.text_model.embeddings
-    table.token_embedding.weight = 0.5 * table.token_embedding.weight
-    mx.eval(model.parameters())
-
-
 def make_query_objective(
     model: CLIPModel,
     tokens: PromptTokens,
@@ -97,7 +92,7 @@ def make_query_objective(
     classes = len(tokens.suffixes)
     images = np.random.default_rng(1).standard_normal((shots * classes, model.config.projection_dim))
     images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
-    text = SharedPrefixText(model.text_model, model.text_projection, tokens)
+    text = specialise_text_tower(model.text_model, model.text_projection, tokens)
     labels = [index // shots for index in range(shots * classes)]
     return Objective(
         text, space, mx.array(images), labels, logit_scale=SCALE, memory_budget=memory_budget, backend=backend
@@ -111,14 +106,15 @@ def our_gflop(objective: Objective, layers: int, width: int, joint: int) -> floa
     """
     tokens, classes = objective.text.tokens, objective.text.classes
     context = int(objective.space.initial.shape[0])
-    middle = 24 * width**2 * tokens * (layers - 1) - 6 * width**2 * (tokens - context)  # the first layer's are known
+    known = tokens - context if isinstance(objective.text, SharedPrefixText) else 0  # rows of the first layer's q, k, v
+    middle = 24 * width**2 * tokens * (layers - 1) - 6 * width**2 * known
     last = 4 * width**2 * tokens + 20 * width**2 * classes + 2 * width * joint * classes
     return (middle + last + 2 * objective.embeddings.shape[0] * classes * joint) / 1e9
 
 
-def oracle_gflop(classes: int, images: int, layers: int, width: int, joint: int) -> float:
-    """Return the oracle's operations for one query, in 1e9."""
-    products = 24 * width**2 * SEQUENCE * classes * layers + 2 * width * joint * classes
+def oracle_gflop(classes: int, images: int, layers: int, width: int, joint: int, sequence: int) -> float:
+    """Return the oracle's operations for one query, in 1e9; it computes all positions of every prompt."""
+    products = 24 * width**2 * sequence * classes * layers + 2 * width * joint * classes
     return (products + 2 * images * classes * joint) / 1e9
 
 
@@ -137,13 +133,14 @@ def timed(work: Callable[[], object]) -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
-def measure(name: str, classes: int, names: str, rounds: int, threads: int | None) -> Row:
+def measure(name: str, classes: int, names: str, rounds: int, threads: int | None, batch: int | None = None) -> Row:
     """Time both sides in turn and keep the fastest time of each."""
-    width, layers, joint = (SIZES[name][i] for i in (0, 1, 3))
+    config = make_config(name)
+    width, layers, joint = config.text.hidden_size, config.text.num_hidden_layers, config.projection_dim
+    length = config.text.max_position_embeddings
     model, tokens = make_tower(name, "text", mx.float32), make_prompts(classes, names)
-    spread_weights(model)
     objective = make_query_objective(model, tokens)
-    batch = min(POPULATION, max(2, PROMPTS // classes))
+    batch = batch or min(POPULATION, max(2, PROMPTS // classes))
     w = mx.random.normal((batch, DIMENSION), key=mx.random.key(0))
     losses = np.array(objective.losses(w))
     ours, answers, speeds = [], [], []
@@ -170,7 +167,7 @@ def measure(name: str, classes: int, names: str, rounds: int, threads: int | Non
         oracle_losses=expected,
         difference=max(abs(a / b - 1) for a, b in zip(found, expected, strict=True)),
         ours_gflop=needed,
-        oracle_gflop=oracle_gflop(classes, len(objective.labels), layers, width, joint),
+        oracle_gflop=oracle_gflop(classes, len(objective.labels), layers, width, joint, length),
         matrix_gflops=speed,
         bound_share=needed / speed / ours_s,
     )
@@ -179,19 +176,20 @@ def measure(name: str, classes: int, names: str, rounds: int, threads: int | Non
 def main() -> None:
     """Print a row for each number of classes, and write all of them as JSON."""
     parser = argparse.ArgumentParser(description="Compare the time of a query with the released code's way.")
-    parser.add_argument("--model", choices=SIZES, default="ViT-B/16")
+    parser.add_argument("--models", "--model", nargs="+", choices=SIZES, default=["ViT-B/16"])
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--names", choices=NAMES, default="random")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="torch's threads; set OPENBLAS_NUM_THREADS to the same for ours")
+    parser.add_argument("--batch", type=int, help="candidates at once, at most 800 / classes by default")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     print("| model | names | K | tokens | ours ms | oracle ms | times | CPU ms | oracle | times ", end="")
     print("| loss differs by | GFLOP ours | oracle | GFLOP/s | of the bound |")
     print("|" + 15 * "---|")
     rows = []
-    for classes in given.classes:
-        rows.append(row := measure(given.model, classes, given.names, given.rounds, given.threads))
+    for model, classes in product(given.models, given.classes):
+        rows.append(row := measure(model, classes, given.names, given.rounds, given.threads, given.batch))
         print(
             f"| {row.model} | {row.names} | {row.classes} | {row.tokens} "
             f"| {row.ours_ms:.1f} | {row.oracle_ms:.0f} | {row.speedup:.1f} "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from cost import SIZES, make_tower
+from cost import make_config, make_tower
 from matplotlib.figure import Figure
 from mlx.utils import tree_flatten
 from queries import make_prompts, make_query_objective, matrix_speed, our_gflop, timed
@@ -44,7 +44,8 @@ PROMPTS = 1000  # largest number of prompts in a timed batch
 
 def measure(model: CLIPModel, classes: int, images: int, candidates: int, dimension: int) -> dict[str, float]:
     """Measure milliseconds per query and megabytes of one batch, and compute the arithmetic bound of both."""
-    width, layers, joint = (SIZES[SIZE][i] for i in (0, 1, 3))
+    config = make_config(SIZE)
+    width, layers, joint = config.text.hidden_size, config.text.num_hidden_layers, config.projection_dim
     objective = make_query_objective(model, make_prompts(classes), shots=max(1, images // classes), dimension=dimension)
     candidates = min(candidates, max(1, PROMPTS // classes))
     w = mx.random.normal((candidates, dimension), key=mx.random.key(0))

@@ -1,4 +1,4 @@
-"""Compute L(w) in torch as the method's released code does: all 77 tokens, one candidate at a time, float32.
+"""Compute L(w) in torch as the method's released code does: all positions, one candidate at a time, float32.
 
 This is the competitor of the benchmarks, which we wrote. It needs a separate process, because `import sharpzo_mlx`
 loads OpenBLAS in such a way that torch uses it, too; torch's threads and OpenBLAS's then compete for the cores, which
@@ -19,25 +19,31 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-SEQUENCE = 77
+ACTIVATIONS = {
+    "quick_gelu": lambda y: y * torch.sigmoid(1.702 * y),
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": lambda y: functional.gelu(y, approximate="tanh"),
+}
 
 
 class Oracle:
-    """The loss of one context, computed with torch's multi-head attention over [77, K, m].
+    """The loss of one context, computed with torch's multi-head attention over [T, K, m].
 
     Args:
         arrays: the arrays of `oracle.export`: weights by their attribute paths, and the problem.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        found = {name: torch.from_numpy(array) for name, array in arrays.items() if name != "act"}
         self.embedded, self.positions, self.eos = found["embedded"], found["positions"], found["eos"]
         self.images, self.labels = found["images"], found["labels"]
         self.contexts, self.scale, self.heads = found["contexts"], float(found["scale"]), int(found["heads"])
         self.final = (found["final_layer_norm.weight"], found["final_layer_norm.bias"])
-        self.projection = found["projection"]
+        self.projection, self.bias = found["projection"], found["projection_bias"]
+        self.act, self.eps = ACTIVATIONS[str(arrays["act"])], float(found["eps"])
         self.layers = [_layer(found, f"layers.{number}.") for number in range(int(found["layers"]))]
-        self.mask = torch.full((SEQUENCE, SEQUENCE), -torch.inf).triu(1)
+        length = len(self.positions)
+        self.mask = torch.full((length, length), -torch.inf).triu(1) if found["causal"] else None
 
     @torch.inference_mode()
     def loss(self, number: int) -> float:
@@ -45,26 +51,26 @@ class Oracle:
         context = self.contexts[number]
         x = self.embedded.clone()
         x[:, 1 : 1 + len(context)] = context
-        x = (x + self.positions).transpose(0, 1)  # [77, K, m], as the released code has it
+        x = (x + self.positions).transpose(0, 1)  # [T, K, m], as the released code has it
         for layer in self.layers:
             x = self._forward(x, layer)
         x = x.transpose(0, 1)[torch.arange(len(self.eos)), self.eos]
-        x = functional.layer_norm(x, x.shape[-1:], *self.final) @ self.projection.T
+        x = functional.layer_norm(x, x.shape[-1:], *self.final, self.eps)
+        x = functional.linear(x, self.projection, self.bias)
         logits = self.scale * self.images @ (x / x.norm(dim=-1, keepdim=True)).T
         return float(functional.cross_entropy(logits, self.labels))
 
     def _forward(self, x: torch.Tensor, w: dict[str, torch.Tensor]) -> torch.Tensor:
         width = x.shape[-1]
-        y = functional.layer_norm(x, (width,), w["n1.weight"], w["n1.bias"])
+        y = functional.layer_norm(x, (width,), w["n1.weight"], w["n1.bias"], self.eps)
         y, _ = functional.multi_head_attention_forward(
             y, y, y, width, self.heads, w["in.weight"], w["in.bias"], None, None, False, 0.0,
             w["out.weight"], w["out.bias"], training=False, need_weights=False, attn_mask=self.mask,
         )  # fmt: skip
         x = x + y
-        y = functional.layer_norm(x, (width,), w["n2.weight"], w["n2.bias"])
+        y = functional.layer_norm(x, (width,), w["n2.weight"], w["n2.bias"], self.eps)
         y = functional.linear(y, w["fc1.weight"], w["fc1.bias"])
-        y = y * torch.sigmoid(1.702 * y)
-        return x + functional.linear(y, w["fc2.weight"], w["fc2.bias"])
+        return x + functional.linear(self.act(y), w["fc2.weight"], w["fc2.bias"])
 
 
 def _layer(found: Mapping[str, torch.Tensor], path: str) -> dict[str, torch.Tensor]:

@@ -3,8 +3,8 @@
 Commands are listed in one table and imported when they are called. An error that the user can fix is one line on stderr
 and exit code 2, Ctrl-C is 130, a bug is a traceback and 1. The library's notices appear on stderr as `note: ...`.
 
->>> run(["--version"])
-sharpzo-mlx 0.1.0
+>>> run(["--version"])  # doctest: +ELLIPSIS
+sharpzo-mlx 0...
 0
 """
 
@@ -26,14 +26,22 @@ from sharpzo_mlx.runtime import startup
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
     "models": ("models:models_command", "List models by name: known ones, and those that are here."),
+    "classes": ("classes:classes_command", "Show the classes of a data set, with images and prompts."),
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
+    "sort": ("sort:sort_command", "Put images into folders by their labels, with a way back."),
+    "suggest": ("suggest:suggest_command", "Say which unlabelled images to label next."),
+    "check": ("check:check_command", "Find labels that look wrong, and copies, in a data set."),
+    "add": ("add:add_command", "Add images or classes to a run, without a new search."),
+    "export": ("export:export_command", "Write a run's classifier as ONNX, plain files or a web page."),
     "serve": ("serve:serve_command", "Label images on a page, and over HTTP."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
+    "upload": ("upload:upload_command", "Send a run or a model to the Hugging Face hub."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),
     "doctor": ("doctor:doctor_command", "Check this machine and say how to fix what is wrong."),
+    "completion": ("completion:completion_command", "Print shell completion for zsh, bash or fish."),
 }
 USER_ERROR, INTERRUPTED = 2, 130
 # errors of the machine, which one line explains

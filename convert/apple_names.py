@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 import mlx.core as mx
 
+from sharpzo_mlx.clip.catalog import S0_REMEDY
 from sharpzo_mlx.errors import UserError
 
 IMAGES, TEXTS, TRUNK = "image_encoder.model.", "text_encoder.", "visual.trunk."
-S0_REMEDY = "use MobileCLIP2-S0 (timm/MobileCLIP2-S0-OpenCLIP), which is more accurate and as fast"
 _MIXED = re.compile(r"text_encoder\.transformer\.\d+\.(token_mixer|convffn|layer_scale)")  # convolutions among words
 _DOWN = re.compile(r"network\.(\d{1,4})\.proj\.")
 _NETWORK = re.compile(r"network\.(\d{1,4})\.(.+)")

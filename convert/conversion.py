@@ -28,6 +28,7 @@ from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.clip.siglip_tokenizer import read_tokenizer
 from sharpzo_mlx.clip.tokenizer import Tokenizer
+from sharpzo_mlx.clip.tower_config import ResNetConfig
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, models_folder, refuse_empty
@@ -252,10 +253,12 @@ def _tokenizer(found: Source, config: CLIPConfig) -> Tokenizer:
 
 
 def _spare_convolutions(config: CLIPConfig, quantise: Quantisation | None) -> Quantisation | None:
-    """Return the settings without the image tower where that is a FastViT, which has no transformer layers."""
-    if quantise is None or not quantise.vision or not isinstance(config.vision, FastViTConfig):
+    """Return the settings without the image tower where that is one of convolutions, without transformer layers."""
+    kinds = {FastViTConfig: "FastViT", ResNetConfig: "ResNet"}
+    kind = kinds.get(type(config.vision))
+    if quantise is None or not quantise.vision or kind is None:
         return quantise
-    notify("--quantize-vision: the image tower is a FastViT, whose convolutions are left alone")
+    notify(f"--quantize-vision: the image tower is a {kind}, whose convolutions are left alone")
     return replace(quantise, vision=False)
 
 

@@ -19,7 +19,7 @@ from sharpzo_mlx.clip.tower_config import CONV_STEM, STEM_PATCH, ConvStemConfig,
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
-from .apple_names import S0_REMEDY, TRUNK
+from .apple_names import TRUNK
 from .conv_stem_names import STEM
 
 LICENCE = "apple-amlr"  # the hub's name for Apple's licence of models for research
@@ -37,7 +37,6 @@ _FASTVITS: dict[str, dict[str, Any]] = {
 VIT = "vit_base_mci_224"
 TOWERS = (*_FASTVITS, VIT)
 _NAMES = re.compile(r"mobileclip.*\.(pt|pth|bin|safetensors)", re.IGNORECASE)
-_FIRST_S0 = re.compile(r"([\w.-]+/)?mobileclip[-_]s0([-_]openclip)?", re.IGNORECASE)
 _FIRST = re.compile(r"visual\.trunk\.stem\.0\.(conv_kxk\.0\.conv|reparam_conv)\.weight")
 _LAYER = re.compile(r"text\.transformer\.resblocks\.(\d{1,4})\.")
 _BLOCK = re.compile(r"visual\.trunk\.stages\.(\d{1,3})\.blocks\.(\d{1,4})\.")
@@ -78,13 +77,6 @@ def translate_vision(section: Mapping[str, Any]) -> dict[str, Any]:
 def may_be_one(path: Path) -> bool:
     """Tell by its name whether a weights file without a description may be one of Apple's own."""
     return _NAMES.fullmatch(path.name) is not None
-
-
-def describe_hub_name(name: str) -> str | None:
-    """Return why a name on the hub, or a short one, is of a MobileCLIP that cannot be converted, or None."""
-    if not _FIRST_S0.fullmatch(name):
-        return None
-    return f"its text tower (mct) mixes words by convolutions, which is not supported; {S0_REMEDY}"
 
 
 def is_one(vision: ImageConfig) -> bool:

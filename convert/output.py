@@ -25,8 +25,7 @@ from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy
 from sharpzo_mlx.files import check_spelling, expand, missing_folders, remove_empty
-
-from .exchange import exchange
+from sharpzo_mlx.runtime.renames import exchange
 
 OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS})
 UNFINISHED = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}-.*" for name in sorted(OUR_FILES)))

@@ -1,4 +1,4 @@
-"""Read the small files beside a checkpoint's weights: JSON, the preprocessing, the licence.
+"""Read the small files beside a checkpoint's weights: JSON, the preprocessing, the tokenizer.
 
 >>> has_own_tokenizer({"config.json", "tokenizer.json"}, None)
 True
@@ -6,14 +6,12 @@ True
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.files import open_regular
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
@@ -63,15 +61,3 @@ def _needs_own_tokenizer(description: Mapping[str, Any]) -> bool:
     """Tell whether open_clip's file names another vocabulary than CLIP's, or one of another size."""
     text = description["model_cfg"]["text_cfg"]
     return bool(text.get("hf_tokenizer_name")) or text.get("vocab_size", CLIP_WORDS) != CLIP_WORDS
-
-
-def read_licence(card: Path) -> str | None:
-    """Return the value of `license:` in the card's front matter, or None."""
-    try:
-        with open_regular(card) as file:
-            text = file.read(10_000).decode("utf-8", "replace")
-    except OSError:
-        return None
-    front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None
-    return found.group(1) if found else None

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.clip import catalog
+from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
+from sharpzo_mlx.hub import download as hub
 
-from . import architectures, hub, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
+from . import architectures, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
 from .small_files import (
@@ -29,7 +31,6 @@ from .small_files import (
     TOKENIZERS,
     has_own_tokenizer,
     read_json,
-    read_licence,
     read_preprocessor,
 )
 
@@ -92,7 +93,7 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
     name = catalog.resolve(str(source))
-    if refused := mobileclip.describe_hub_name(name):
+    if refused := catalog.describe_refused(name):
         raise UserError(f"{source}: {refused}")
     if not catalog.HUB_NAME.fullmatch(name):
         raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, WEIGHTS
+from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.files import models_folder, refuse_empty
 
 from .output import OUR_FILES, UNFINISHED
-from .small_files import read_licence
 
 LEFT_BY_FINDERS = (".DS_Store", "._")
 

@@ -17,23 +17,39 @@ from typing import TYPE_CHECKING, Any
 from sharpzo_mlx.runtime import startup
 
 if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
+    from sharpzo_mlx.adding.pipeline import add as add
+    from sharpzo_mlx.adding.pipeline import add_steps as add_steps
+    from sharpzo_mlx.adding.pipeline import go_back as go_back
     from sharpzo_mlx.clip.handle import Clip as Clip
     from sharpzo_mlx.clip.handle import load as load
     from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
+    from sharpzo_mlx.datasets.overview import list_classes as list_classes
     from sharpzo_mlx.errors import UserError as UserError
     from sharpzo_mlx.evaluation.folders import evaluate as evaluate
     from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
     from sharpzo_mlx.evaluation.prediction import predict as predict
     from sharpzo_mlx.evaluation.prediction import predict_steps as predict_steps
     from sharpzo_mlx.evaluation.reports import Report as Report
+    from sharpzo_mlx.exporting.formats import export as export
+    from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
+    from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
     from sharpzo_mlx.report.tune_and_report import tune as tune
+    from sharpzo_mlx.review.label_check import LabelCheck as LabelCheck
+    from sharpzo_mlx.review.label_check import check_labels as check_labels
+    from sharpzo_mlx.review.page import write_page as write_page
+    from sharpzo_mlx.review.suggestions import Suggestions as Suggestions
+    from sharpzo_mlx.review.suggestions import suggest as suggest
     from sharpzo_mlx.runs.run import Run as Run
     from sharpzo_mlx.serving.server import serve as serve
+    from sharpzo_mlx.sorting.plan import SortPlan as SortPlan
+    from sharpzo_mlx.sorting.plan import read_sort_plan as read_sort_plan
+    from sharpzo_mlx.sorting.plan import sort_plan as sort_plan
+    from sharpzo_mlx.sorting.undo import undo_sort as undo_sort
     from sharpzo_mlx.tuning.pipeline import tune_steps as tune_steps
 
 startup.prepare()
@@ -41,24 +57,40 @@ startup.prepare()
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
+    "LabelCheck": "review.label_check",
+    "ExportOptions": "exporting.options",
     "Prediction": "evaluation.prediction",
     "Prompt": "prompts.prompt",
     "Report": "evaluation.reports",
     "Run": "runs.run",
+    "SortPlan": "sorting.plan",
+    "Suggestions": "review.suggestions",
     "TuneConfig": "config",
     "UserError": "errors",
+    "add": "adding.pipeline",
+    "add_steps": "adding.pipeline",
+    "check_labels": "review.label_check",
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
+    "export": "exporting.formats",
+    "go_back": "adding.pipeline",
+    "list_classes": "datasets.overview",
     "load": "clip.handle",
+    "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",
+    "read_sort_plan": "sorting.plan",
     "serve": "serving.server",
+    "sort_plan": "sorting.plan",
+    "suggest": "review.suggestions",
     "tune": "report.tune_and_report",
     "tune_steps": "tuning.pipeline",
+    "undo_sort": "sorting.undo",
+    "write_page": "review.page",
     "write_report": "report.page",
 }
-_WITHOUT_MLX = ("config", "errors", "presets")
+_WITHOUT_MLX = ("config", "errors", "exporting.options", "presets")
 __all__ = list(_MODULES)
 
 

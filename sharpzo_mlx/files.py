@@ -67,6 +67,12 @@ def default_model_folder() -> Path:
     return models_folder() / DEFAULT_MODEL.replace("/", "--")
 
 
+def root_of(dataset: str | Path) -> Path:
+    """Return the folder that a data set's images lie in: itself, or the folder of the file that lists them."""
+    path = Path(os.path.abspath(dataset))
+    return path.parent if path.is_file() or (path.suffix and not path.exists()) else path
+
+
 def refuse_empty(*paths: str | Path) -> None:
     """Refuse an empty string, which would mean the current folder as a path.
 

@@ -36,9 +36,9 @@ def make_folder(root: Path) -> Path:
     shutil.move(root / "foreign" / "night", root / "others")
     shutil.rmtree(root / "foreign")
     shutil.copytree(images / "dusk" / "test", root / "new-photos")
-    for source in (images / "dusk" / "train", root / "sketches"):
+    for look in (images / "dusk" / "train", root / "sketches"):
         for name in CLASSES:
-            shutil.copytree(source / name, root / "mixed" / name / source.name)
+            shutil.copytree(look / name, root / "mixed" / name / look.name)
     test = sorted((images / "dusk" / "test").rglob("*.png"))
     for name in ("holiday", "more", "new", "inbox"):
         (root / name).mkdir()

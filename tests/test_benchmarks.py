@@ -22,6 +22,8 @@ SCRIPTS = (
     "head_tables",
     "heads",
     "json_lines",
+    "label_tables",
+    "labels",
     "gpu_counts",
     "memory",
     "queries",
@@ -263,3 +265,14 @@ def test_a_search_waits_seldom_for_a_gpu(scripts: dict[str, ModuleType]) -> None
         found = counts.count_query(objective)
     assert found.kernels["AddMM"] == 72  # six products with a bias in each of twelve layers
     assert found.kernels["Abs"] == 12  # activations of one kernel each
+
+
+def test_labels_are_changed_as_said(scripts: dict[str, ModuleType]) -> None:
+    labels = np.repeat(np.arange(5), 20)
+    changed = scripts["labels"].change_labels(labels, 5, 0.1, np.random.default_rng(0))
+    assert (changed != labels).sum() == 10
+    assert all((changed[labels == k] == k).sum() >= 2 for k in range(5))
+    crossing = scripts["label_tables"].crossing
+    assert crossing([10, 20, 30], [0.5, 0.6, 0.8], 0.7) == pytest.approx(25)
+    assert crossing([10, 20], [0.5, 0.6], 0.4) == 10
+    assert crossing([10, 20], [0.5, 0.6], 0.7) is None

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from sharpzo_mlx.convert import hub, sources
+from sharpzo_mlx.convert import sources
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.hub import download as hub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 SMALL = ["README.md", "config.json", "preprocessor_config.json", "tokenizer.json", "vocab.json", "merges.txt"]

@@ -18,8 +18,9 @@ import pytest
 from damaged_models import copy
 
 from sharpzo_mlx.clip.checkpoint import WEIGHTS, fingerprint
-from sharpzo_mlx.convert import convert, exchange, output
+from sharpzo_mlx.convert import convert, output
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime.renames import exchange
 
 # one process forks a child for every moment, for the import takes longer than all else; nothing of MLX runs in it
 KILLED_EVERYWHERE = """
@@ -101,11 +102,11 @@ def test_two_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name)
-    if exchange.exchange(tmp_path / "a", tmp_path / "b"):  # most disks can
+    if exchange(tmp_path / "a", tmp_path / "b"):  # most disks can
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
         assert [path.name for path in (tmp_path / "b").iterdir()] == ["a"]
     with pytest.raises(FileNotFoundError, match="No such file"):
-        exchange.exchange(tmp_path / "a", tmp_path / "absent")
+        exchange(tmp_path / "a", tmp_path / "absent")
 
 
 def test_macos_has_another_name_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,11 +119,11 @@ def test_macos_has_another_name_for_it(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "platform", "darwin")
     library = type("Library", (), {"renamex_np": staticmethod(swap)})
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
-    assert exchange.exchange(tmp_path / "a", tmp_path / "b")
+    assert exchange(tmp_path / "a", tmp_path / "b")
     (first, second, flag) = calls[0]
     assert (first, second, flag.value) == (os.fsencode(tmp_path / "a"), os.fsencode(tmp_path / "b"), 2)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())  # a system without it
-    assert not exchange.exchange(tmp_path / "a", tmp_path / "b")
+    assert not exchange(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])

@@ -17,9 +17,11 @@ from mlx.utils import tree_flatten
 
 from sharpzo_mlx import TuneConfig, tune
 from sharpzo_mlx.cli.main import run
-from sharpzo_mlx.clip.checkpoint import load_config, load_model
+from sharpzo_mlx.clip.checkpoint import load_config, load_model, save_model
 from sharpzo_mlx.clip.handle import load
+from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert import Quantisation, convert
+from sharpzo_mlx.doctor.networks import make_config
 from sharpzo_mlx.errors import UserError
 
 
@@ -164,3 +166,17 @@ def test_the_number_of_parameters_counts_what_is_packed(tiny_model: Path, tmp_pa
     folder = convert(tiny_model, tmp_path / "q", quantise=Quantisation(4, group_size=32)).folder
     plain: dict[str, mx.array] = dict(tree_flatten(load_model(tiny_model).parameters()))
     assert convert(folder, tmp_path / "again").parameters == sum(array.size for array in plain.values())
+
+
+def test_a_resnet_says_that_its_convolutions_stay(
+    tmp_path: Path, tiny_tokenizer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config("tiny-RN", vocabulary=514)
+    weights = dict(tree_flatten(CLIPModel(config).parameters()))
+    save_model(tmp_path / "m", config, weights, tiny_tokenizer, "random")
+    convert(tmp_path / "m", tmp_path / "q", quantise=Quantisation(8, group_size=32, vision=True))
+    said = [record.getMessage() for record in caplog.records if "ResNet" in record.getMessage()]
+    assert said == ["--quantize-vision: the image tower is a ResNet, whose convolutions are left alone"]
+    before, after = weights_of(tmp_path / "m"), weights_of(tmp_path / "q")
+    images = [name for name in before if name.startswith("vision_model")]
+    assert all(mx.array_equal(before[name], after[name]).item() for name in images)

@@ -59,7 +59,7 @@ def test_a_run_folder_holds_the_files_of_the_table(
     assert main.run(["evaluate", str(run), str(photos)]) == 0
     assert main.run(["report", str(run), "--no-landscape"]) == 0
     of_the_search = {"checkpoint.safetensors", "checkpoint-before.safetensors"}
-    assert names(run) == documented - of_the_search
+    assert names(run) == documented - of_the_search - {"history/N/"}
     monkeypatch.setattr(checkpointing, "CHECKPOINT_SECONDS", 0)
     events = tune_steps(sz.load(tiny_model), photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "part")
     steps = (event for event in events if isinstance(event, TuneStep))
@@ -67,6 +67,8 @@ def test_a_run_folder_holds_the_files_of_the_table(
         next(steps)
     events.close()  # type: ignore[attr-defined]
     assert of_the_search <= names(tmp_path / "part") <= documented
+    assert main.run(["add", str(run), "--class", "lynx"]) == 0
+    assert names(run) == documented - of_the_search - {"history/N/"} | {"history"}
 
 
 def test_a_prompt_holds_the_arrays_and_texts_of_the_tables(run: Path) -> None:

@@ -15,9 +15,10 @@ from sharpzo_mlx.cli.convert_command import convert_command, summary
 from sharpzo_mlx.cli.models import models_command
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.handle import load
-from sharpzo_mlx.convert import convert, hub
+from sharpzo_mlx.convert import convert
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import cache_folder, default_model_folder, models_folder
+from sharpzo_mlx.hub import download as hub
 
 
 @pytest.fixture
@@ -188,3 +189,9 @@ def test_the_option_arch_of_convert(tmp_path: Path) -> None:
     assert isinstance(refused, UserError)
     assert "the nearest are ViT-B-32" in str(refused)
     assert CliRunner().invoke(convert_command, [*options[:-1], "x", "--activation", "relu"]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["apple/MobileCLIP-S0", "mobileclip-s0"])
+def test_the_first_mobileclip_s0_is_refused_with_the_one_to_use(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name}: its text tower .* use MobileCLIP2-S0"):
+        load(name)

@@ -47,12 +47,17 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "a run": {
         "runs": "a run on disk: record, results, step log",
+        "hub": "a name on the hub -> files, a Run",
         "tuning": "budget -> search -> checkpoint -> Run",
     },
     "use of a run": {
         "evaluation": "a run and folders -> Report; predictions",
+        "sorting": "labels -> files in folders, and back",
+        "adding": "more images and classes -> a new version",
+        "review": "images to label next, doubtful labels",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "exporting": "a run -> files of other programs",
         "serving": "a run -> a page and an HTTP API",
     },
     "doors": {
@@ -60,6 +65,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "the whole path with painted pictures",
         "doctor": "this machine: its setup, a full check",
         "convert": "foreign checkpoints -> a model folder",
+        "sharing": "a run or a model -> a parcel on the hub",
         "cli": "the command line",
     },
 }

@@ -29,7 +29,8 @@ Activation = Callable[[mx.array], mx.array]
 SQRT_HALF = math.sqrt(0.5)
 SQRT_EIGHT_OVER_PI = math.sqrt(8 / math.pi)
 SATURATION = 4.971786858527772  # where the convergent below reaches 1; beyond this it would leave [-1, 1]
-ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # 7.1.26, highest power first; 1e-7
+# P of `_gelu`, highest power first: minimax in what it adds to GELU's error up to |x| = 6.5; beyond, it grows
+TANH_OF_ERF = (1.8056164e-9, -1.3344641e-7, 3.9691094e-6, -5.524016e-5, -3.3129994e-5, 0.036334284, 0.79788422)
 BLOCK = 1 << 16  # elements: a quarter of a MB, so that the fraction's steps stay in the cache
 
 
@@ -130,18 +131,21 @@ def _gelu_tanh(x: np.ndarray, spare: np.ndarray) -> None:
 
 
 def _gelu(x: np.ndarray, spare: np.ndarray) -> None:
-    """Compute max(x, 0) - |x| Q(|x|) without cancellation; Q is the normal tail (Abramowitz & Stegun 7.1.26)."""
-    size, tail = np.abs(x, out=spare[0]), spare[1]
-    np.maximum(x, 0, out=x)
-    t = 1 / (1 + np.float32(0.3275911 * SQRT_HALF) * size)
-    tail[:] = np.float32(ERFC[0] / 2)
-    for coefficient in ERFC[1:]:
-        tail *= t
-        tail += np.float32(coefficient / 2)
-    tail *= t
-    tail *= np.exp(np.float32(-0.5) * size * size)
-    tail *= size
-    x -= tail
+    """Compute x (1 + tanh(x P(x^2))) / 2; x P(x^2) is the inverse tanh of erf(x / sqrt 2) to within 7e-8 of the result.
+
+    It takes two thirds of the time of a quotient and exp: NumPy's tanh is as fast as three products.
+    """
+    square, t = np.square(x, out=spare[0]), spare[1]
+    np.multiply(square, np.float32(TANH_OF_ERF[0]), out=t)
+    for coefficient in TANH_OF_ERF[1:-1]:
+        t += np.float32(coefficient)
+        t *= square
+    t += np.float32(TANH_OF_ERF[-1])
+    t *= x
+    np.tanh(t, out=t)
+    t *= np.float32(0.5)
+    t += np.float32(0.5)
+    x *= t
 
 
 def _times_sigmoid(x: mx.array, sigmoid: Activation = mx.sigmoid) -> mx.array:

@@ -20,6 +20,8 @@ from sharpzo_mlx.files import expand, models_folder
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SHOWN = 60  # characters of a name that an error repeats
+S0_REMEDY = "use MobileCLIP2-S0 (timm/MobileCLIP2-S0-OpenCLIP), which is more accurate and as fast"
+_FIRST_S0 = re.compile(r"([\w.-]+/)?mobileclip[-_]s0([-_]openclip)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,22 @@ def suggest(name: str) -> str:
 
 
 def describe_missing(name: str) -> str | None:
-    """Return that a known model is not converted yet, and the command that does it; None for other names."""
+    """Return that a known model is not converted yet, and the command that does it, or why none can; else None."""
+    if refusal := describe_refused(name):
+        return f"{one_line(name, SHOWN)}: {refusal}"
     known = find(name)
     if known is None:
         return None
     size = f", {known.size}" if known.size else ""
     shown = one_line(name, SHOWN)
     return f"{shown}: not here yet; make it once: sharpzo-mlx convert {shown} (downloads {known.name}{size})"
+
+
+def describe_refused(name: str) -> str | None:
+    """Return why a name on the hub, or a short one, is of a MobileCLIP that cannot be converted, or None."""
+    if not _FIRST_S0.fullmatch(name):
+        return None
+    return f"its text tower (mct) mixes words by convolutions, which is not supported; {S0_REMEDY}"
 
 
 def _plain(name: str) -> str:

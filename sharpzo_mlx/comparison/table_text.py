@@ -20,9 +20,9 @@ COLUMNS = ("method", "test, %", "gain", "validation, %", "queries", "image passe
 STAR = "* needs backpropagation: a ceiling, not a competitor"
 
 
-def as_text(comparison: Comparison) -> str:
-    """Return all tables in aligned columns."""
-    parts = [f"{escape(heading)}\n{aligned(table)}" for heading, table in _make_tables(comparison)]
+def as_text(comparison: Comparison, width: int | None = None) -> str:
+    """Return all tables in aligned columns, within the columns of a screen if `width` is given."""
+    parts = [f"{escape(heading)}\n{aligned(table, width)}" for heading, table in _make_tables(comparison)]
     return "\n\n".join([*parts, *_remarks(comparison)])
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,8 +15,17 @@ from mlx.utils import tree_flatten, tree_map
 
 from sharpzo_mlx.clip.checkpoint import TOKENIZER, save_model
 from sharpzo_mlx.clip.config import CLIPConfig
+from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.model import CLIPModel
-from sharpzo_mlx.clip.tower_config import ResNetConfig, TextConfig, VisionConfig
+from sharpzo_mlx.clip.tower_config import (
+    ConvStemConfig,
+    ImageConfig,
+    ResNetConfig,
+    SigLIPTextConfig,
+    SigLIPVisionConfig,
+    TextConfig,
+    VisionConfig,
+)
 from sharpzo_mlx.demo import MODEL_FOLDER
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.objective.backend import BackendName
@@ -39,26 +49,57 @@ def _vision(width: int, layers: int, heads: int, side: int, patch: int) -> Visio
     return VisionConfig(width, 4 * width, layers, heads, side, patch)
 
 
+_BASE = _text(512, 12, 8)
+_MOBILE = replace(_BASE, hidden_act="gelu", causal=False)  # of the MobileCLIPs S0 to S2
+_STEM = ConvStemConfig(hidden_act="gelu", layer_norm_eps=1e-6)
+
 # text tower, image tower, joint width
-SIZES: dict[str, tuple[TextConfig, VisionConfig | ResNetConfig, int]] = {
-    "ViT-B/16": (_text(512, 12, 8), _vision(768, 12, 12, 224, 16), 512),
-    "ViT-B/32": (_text(512, 12, 8), _vision(768, 12, 12, 224, 32), 512),
-    "RN50": (_text(512, 12, 8), ResNetConfig(), 1024),
+SIZES: dict[str, tuple[TextConfig, ImageConfig, int]] = {
+    "ViT-B/16": (_BASE, _vision(768, 12, 12, 224, 16), 512),
+    "ViT-B/32": (_BASE, _vision(768, 12, 12, 224, 32), 512),
+    "ViT-L/14": (_text(768, 12, 12), _vision(1024, 24, 16, 224, 14), 768),
+    "RN50": (_BASE, ResNetConfig(), 1024),
+    "SigLIP-B/16": (SigLIPTextConfig(vocab_size=VOCABULARY), SigLIPVisionConfig(), 768),
+    "MobileCLIP2-S0": (_MOBILE, FastViTConfig(), 512),
+    "MobileCLIP2-S2": (_MOBILE, FastViTConfig((4, 12, 24, 4), (80, 160, 320, 640)), 512),
+    "MobileCLIP2-B": (replace(_BASE, hidden_act="gelu"), _STEM, 512),
     "tiny": (_text(64, 2, 2), _vision(64, 2, 2, 32, 16), 32),
     "tiny-RN": (_text(64, 2, 2), ResNetConfig((1, 1, 1, 1), 8, 4, 64), 32),
+    "tiny-FastViT": (_text(64, 2, 2), FastViTConfig((1, 1, 1, 1), (8, 16, 32, 64), image_size=64), 32),
 }
 
 
-def make_text_tower(name: str) -> CLIPModel:
-    """Return the text half of a network in float32; contexts are as large in it as in a trained one."""
+def make_config(name: str, vocabulary: int = VOCABULARY) -> CLIPConfig:
+    """Return the configuration of a size, a key of SIZES, with that many token ids."""
     text, vision, joint = SIZES[name]
-    config = CLIPConfig(text, vision, joint, PreprocessorConfig.for_size(vision.image_size))
+    if vocabulary != VOCABULARY:
+        text = replace(text, vocab_size=vocabulary)
+        if not text.read_at_the_end:
+            text = replace(text, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1)
+    return CLIPConfig(text, vision, joint, PreprocessorConfig.for_size(vision.image_size))
+
+
+def make_tower(name: str, kind: str, *, vocabulary: int = VOCABULARY, dtype: mx.Dtype = mx.float32) -> CLIPModel:
+    """Return one tower of a size, "text" or "vision", with random weights and contexts as large as trained ones."""
     mx.random.seed(0)
-    model = CLIPModel(config, towers=("text",))
-    table = model.text_model.embeddings.token_embedding
-    table.weight = 0.5 * table.weight
+    model = CLIPModel(make_config(name, vocabulary), towers=(kind,))
+    if kind == "text":
+        table = model.text_model.embeddings.token_embedding
+        table.weight = 0.5 * table.weight
+    model.update(_filled(model, dtype))
     mx.eval(model.parameters())
     return model
+
+
+def _filled(model: CLIPModel, dtype: mx.Dtype) -> dict[str, object]:
+    """Return a model's weights with random numbers where a new network has zeros throughout."""
+
+    def fill(weight: mx.array) -> mx.array:
+        empty = weight.ndim > 1 and not mx.any(weight).item()
+        return (mx.random.normal(weight.shape) / weight[0].size ** 0.5 if empty else weight).astype(dtype)
+
+    filled: dict[str, object] = tree_map(fill, model.parameters())
+    return filled
 
 
 def make_objective(
@@ -80,7 +121,7 @@ def make_objective(
         backend: as in `Objective`.
         directions: as in `Objective`.
     """
-    draw, model = np.random.default_rng(0), make_text_tower(name)
+    draw, model = np.random.default_rng(0), make_tower(name, "text")
     names = draw.integers(1, SOS, (classes, 2)).tolist()
     tokens = PromptTokens(SOS, (2, 3, 5, 2), tuple((*words, 7, EOS) for words in names))  # a photo of a ... .
     images = draw.standard_normal((shots * classes, model.config.projection_dim)).astype(np.float32)
@@ -101,6 +142,6 @@ def write_image_model(folder: Path, name: str) -> None:
     _, vision, joint = SIZES[name]
     config = CLIPConfig(_text(64, 1, 2), vision, joint, PreprocessorConfig.for_size(vision.image_size))
     mx.random.seed(0)
-    weights = dict(tree_flatten(tree_map(lambda weight: weight.astype(mx.float16), CLIPModel(config).parameters())))
+    weights = dict(tree_flatten(_filled(CLIPModel(config), mx.float16)))
     tokenizer = (MODEL_FOLDER / TOKENIZER).read_text(encoding="utf-8")
     save_model(folder, config, weights, tokenizer, "Random weights, made by doctor.\n")

@@ -43,9 +43,9 @@ class Sizes:
     painted: Amounts
 
 
-SMALL = Sizes("tiny", ("tiny", "tiny-RN"), 4, 12, 0.2, Amounts(4, 2, 2, 1))
-ON_CPU = Sizes("ViT-B/16", ("ViT-B/32", "RN50"), 8, 64, 3.0, Amounts())
-ON_GPU = Sizes("ViT-B/16", ("ViT-B/16", "RN50"), 32, 320, 3.0, Amounts())
+SMALL = Sizes("tiny", ("tiny", "tiny-RN", "tiny-FastViT"), 4, 12, 0.2, Amounts(4, 2, 2, 1))
+ON_CPU = Sizes("ViT-B/16", ("ViT-B/32", "RN50", "tiny-FastViT"), 8, 64, 3.0, Amounts())
+ON_GPU = Sizes("ViT-B/16", ("ViT-B/16", "RN50", "MobileCLIP2-S0"), 32, 320, 3.0, Amounts())
 
 
 class Workspace:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class PartResult(JsonRecord):
 class EvaluationEntry(JsonRecord):
     """One folder's results as JSON holds them, in evaluations.json and on standard output.
 
-    The fields are those of FolderResult; both classifiers' metrics are named in full. The last six are those of
-    AnswerMetrics, and None for a run without a head.
+    The fields are those of FolderResult; both classifiers' metrics are named in full. The six before the last are those
+    of AnswerMetrics, and None for a run without a head. The last is the run's version; None before it had several.
     """
 
     path: PathText
@@ -75,6 +75,7 @@ class EvaluationEntry(JsonRecord):
     stated_coverage: Share | None = None
     set_size: Amount | None = None
     opening: Share | None = None
+    version: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -206,15 +207,20 @@ class Report:
 def keep_evaluations(run: Run, report: Report) -> None:
     """Write a report into evaluations.json of the run, in place of earlier results on the same folders.
 
-    A run in a place that cannot be written to gets a notice.
+    A run in a place that cannot be written to gets a notice. The folder of a run from the hub belongs to the hub's
+    cache and is left as it is.
     """
+    if run.name:
+        return
     entries: dict[tuple[bool, object], EvaluationEntry | ForeignEntry] = {}
     for entry in read_entries(run):
         entries[isinstance(entry, ForeignEntry), identify(entry.path)] = entry
+    version = run.record.version
     results: tuple[FolderResult | ForeignResult, ...] = (*report.folders, *report.foreign)
     for result in results:
         path = expand(result.path).resolve()
-        entries[isinstance(result, ForeignResult), identify(path)] = result.to_entry(path)
+        entry = replace(result.to_entry(path), version=version.number if version else None)
+        entries[isinstance(result, ForeignResult), identify(path)] = entry
     text = json.dumps([entry.to_json() for entry in entries.values()], indent=1)
     try:
         atomic_write(run.folder / EVALUATIONS, text + "\n")

@@ -25,6 +25,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.runtime.limits import empty_cache
 
 NAMED = 5  # a notice names this many unreadable images
@@ -63,6 +64,7 @@ class Features:
         paths: [N] the file of each row.
         skipped: the files that could not be read, with the reason.
         content: a digest of the content of all files in order; empty if the cache, which needs it, is off.
+        digests: [N] the SHA-256 of each row's file, 32 bytes; empty likewise.
     """
 
     embeddings: mx.array
@@ -72,6 +74,7 @@ class Features:
     paths: tuple[Path, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
     content: str = ""
+    digests: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         """Evaluate the rows, so that every thread may use them."""
@@ -85,6 +88,7 @@ class Features:
             embeddings=self.embeddings[mx.array(chosen)],
             labels=self.labels[chosen],
             paths=tuple(self.paths[row] for row in chosen),
+            digests=tuple(self.digests[row] for row in chosen) if self.digests else (),
         )
 
 
@@ -157,7 +161,9 @@ def encode_steps(
             failed.update(give_to_copies(unread, copies))
             yield EncodeProgress(len(rows) + len(failed), len(images.paths), cached)
     features = _collect(images, rows, failed, clip.config.projection_dim)
-    features = replace(features, content=digest_contents(digests) if cache else "")
+    if cache:
+        known_rows = tuple(digests[index] for index in sorted(rows))
+        features = replace(features, content=digest_contents(digests), digests=known_rows)
     if whole:
         check_readable(images, features.labels, features.skipped)
     return features
@@ -209,10 +215,12 @@ def encode_files(
         For each batch the features [D] and the reasons of failure, by position in `paths`.
 
     The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
-    positions: what is left after a stop is encoded in the same batches as without the stop.
+    positions, in the order of reading: what is left after a stop is encoded in the same batches as without the stop.
     """
+    places = read_order(paths)
+    missing = sorted(missing, key=places.__getitem__)
     chosen = [paths[index] for index in missing]
-    blocks = [index // batch_size for index in missing]
+    blocks = [places[index] // batch_size for index in missing]
     batches = stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks)
     for batch, features in clip.encode_batches(batches, min(batch_size, len(missing))):
         fresh = {missing[index]: row for index, row in zip(batch.indices, np.array(features), strict=True)}

@@ -46,6 +46,7 @@ class FittedHead:
     Attributes:
         head: the classifier.
         images: the labelled images.
+        gaussians: those of the images; of fewer classes than the head where a class has a name alone.
         words: class features of the plain words [K, D].
         logit_scale: s, the factor that turns cosines into logits.
         rest: the learned classifier without the words' own logits.
@@ -55,10 +56,12 @@ class FittedHead:
         judged: the rows of the labelled images that are like the images to be classified, for accuracies.
         accuracy: of the whole classifier on those, left out, 0..1.
         zero_shot_accuracy: of the plain words on the same images.
+        right: which of them the whole classifier names, in the order of `judged`.
     """
 
     head: Head
     images: LabelledSet
+    gaussians: GaussianFit
     words: Array
     logit_scale: float
     rest: Linear
@@ -67,6 +70,7 @@ class FittedHead:
     judged: npt.NDArray[np.integer]
     accuracy: float
     zero_shot_accuracy: float
+    right: npt.NDArray[np.bool_]
 
     @property
     def offsets(self) -> npt.NDArray[np.float32]:
@@ -106,6 +110,7 @@ class FittedHead:
             judged=rows,
             accuracy=told.accuracy,
             zero_shot_accuracy=told.zero_shot_accuracy,
+            right=told.right,
         )
 
 
@@ -121,10 +126,7 @@ class _Choice:
 def fit_head(
     words: mx.array, logit_scale: float, train: Features, val: Features, *, views: mx.array | None = None
 ) -> FittedHead:
-    """Fit a head beside the plain words.
-
-    Where left-out images say that the sum is worse than the plain words, what was learned from images gets half of its
-    shares, a quarter and so on, until it is not.
+    """Fit a head beside the plain words to two sets of images; see `fit_labelled`.
 
     Args:
         words: class features of the plain words [K, D].
@@ -138,7 +140,20 @@ def fit_head(
     """
     _check_finite(train)
     _check_finite(val)
-    images = LabelledSet.of(train, val, views)
+    return fit_labelled(words, logit_scale, LabelledSet.of(train, val, views))
+
+
+def fit_labelled(words: mx.array, logit_scale: float, images: LabelledSet) -> FittedHead:
+    """Fit a head beside the plain words.
+
+    Where left-out images say that the sum is worse than the plain words, what was learned from images gets half of its
+    shares, a quarter and so on, until it is not.
+
+    Args:
+        words: class features of the plain words [K, D].
+        logit_scale: s, the factor that turns cosines into logits.
+        images: the labelled images, every class present.
+    """
     text = np.array(words, np.float64)
     gaussians = images.fit(len(text))
     judged = _find_representative(images, gaussians)
@@ -256,8 +271,8 @@ def _assemble(
         distances=_as_float32(np.sort(distances[judged])),
         scores=_as_float32(told.scores),
     )
-    accuracies = (told.accuracy, told.zero_shot_accuracy)
-    return FittedHead(head, images, text, logit_scale, rest, left_out, distances, judged, *accuracies)
+    of_left_out = (told.accuracy, told.zero_shot_accuracy, told.right)
+    return FittedHead(head, images, gaussians, text, logit_scale, rest, left_out, distances, judged, *of_left_out)
 
 
 def _leave_each_out(choice: _Choice, images: LabelledSet, text: Array) -> tuple[npt.NDArray[np.float32], Array]:

@@ -198,17 +198,11 @@ class GaussianFit:
 
     @host_products()
     def _leave_out(self, rows: npt.NDArray[np.integer], means: _Products, texts: _Products | None) -> LeftOut:
-        own, place, deviations = self.labels[rows], np.arange(len(rows)), self._deviations[rows]
-        x = self._turned_means[own] + deviations if self._judged is None else self._judged[rows]
-        count = self.counts[own].astype(np.float64)
+        own, place, without = self.labels[rows], np.arange(len(rows)), self._remove(rows)
+        x, deviations, along, change = without.x, without.deviations, without.along, without.change
+        count, leverage, moved = self.counts[own].astype(np.float64), without.leverage, without.moved
         alone = count == 1
-        moved = np.where(alone, 0.0, 1 / np.maximum(count - 1, 1))  # the mean of the own class moves by -moved d
-        loss = moved * count  # the scatter loses loss d d^T, where d is the deviation from the class mean
-        leverage = deviations**2 @ self._inverse
-        change = loss / np.maximum(1 - loss * leverage, LEAST_RATIO)
-        freedom = self._freedom - (0.0 if self._flat else 1.0) * ~alone
 
-        along = (x * deviations) @ self._inverse
         means_along = deviations @ means.weighted.T  # [M, K]
         cross = means_along + means.of_means[own] if self._judged is None else x @ means.weighted.T
         cross += (change * along)[:, None] * means_along
@@ -216,9 +210,8 @@ class GaussianFit:
         grown = 1 + change * leverage
         cross[place, own] -= along * grown * moved
         norms[place, own] += (leverage * grown * moved - 2 * means_along[place, own] * grown) * moved
-        self_product = x**2 @ self._inverse + change * along**2
 
-        squared = np.maximum((self_product[:, None] - 2 * cross + norms) * freedom[:, None], 0)
+        squared = np.maximum((without.norms[:, None] - 2 * cross + norms) * without.freedom[:, None], 0)
         squared[place, own] = np.where(alone, np.inf, squared[place, own] * (1 - 1 / count**2))
         nearest = squared.min(axis=1)
         logits = -0.5 * (squared - nearest[:, None])
@@ -227,7 +220,67 @@ class GaussianFit:
         named = deviations @ texts.weighted.T
         plain = named + texts.of_means[own] if self._judged is None else x @ texts.weighted.T
         named *= (change * along)[:, None]
-        return LeftOut(logits, (named + plain) * freedom[:, None], np.sqrt(nearest))
+        return LeftOut(logits, (named + plain) * without.freedom[:, None], np.sqrt(nearest))
+
+    @host_products()
+    def measure_left_out(self, rows: npt.NDArray[np.integer], points: Array) -> Array:
+        """Return the squared distances of left-out images to points that no image was averaged into, [M, P].
+
+        Args:
+            rows: positions of M of the images that were fitted.
+            points: [P, D], such as means that were predicted.
+        """
+        turned, found = (points - self.mean) @ self._axes, np.zeros((len(rows), len(points)))
+        weighted = turned * self._inverse
+        norms = (turned * weighted).sum(axis=1)
+        for start in range(0, len(rows), ROWS):
+            without = self._remove(rows[start : start + ROWS])
+            along = without.deviations @ weighted.T
+            cross = without.x @ weighted.T + (without.change * without.along)[:, None] * along
+            squared = without.norms[:, None] - 2 * cross + norms + without.change[:, None] * along**2
+            found[start : start + ROWS] = np.maximum(squared * without.freedom[:, None], 0)
+        return found
+
+    @host_products()
+    def _remove(self, rows: npt.NDArray[np.integer]) -> _Without:
+        """Return what leaving out each of some images changes."""
+        own, deviations = self.labels[rows], self._deviations[rows]
+        x = self._turned_means[own] + deviations if self._judged is None else self._judged[rows]
+        count = self.counts[own].astype(np.float64)
+        alone = count == 1
+        moved = np.where(alone, 0.0, 1 / np.maximum(count - 1, 1))
+        loss = moved * count  # the scatter loses loss d d^T, where d is the deviation from the class mean
+        leverage = deviations**2 @ self._inverse
+        change = loss / np.maximum(1 - loss * leverage, LEAST_RATIO)
+        along = (x * deviations) @ self._inverse
+        freedom = self._freedom - (0.0 if self._flat else 1.0) * ~alone
+        return _Without(
+            x, deviations, moved, leverage, change, along, x**2 @ self._inverse + change * along**2, freedom
+        )
+
+
+@dataclass(frozen=True)
+class _Without:
+    """M images, each with what leaving it out changes; vectors are in the axes of the scatter.
+
+    Attributes:
+        x, deviations: the image, and its deviation d from the mean of its class [M, D].
+        moved: the mean of its class moves by -moved d [M].
+        leverage: d times the inverse of the scatter times d [M].
+        change: the inverse of the scatter grows by change times the outer product of (inverse d) [M].
+        along: x times the inverse times d [M].
+        norms: the image's own squared length in the inverse without it [M].
+        freedom: the images that the shrunk scatter without it stands for [M].
+    """
+
+    x: Array
+    deviations: Array
+    moved: Array
+    leverage: Array
+    change: Array
+    along: Array
+    norms: Array
+    freedom: Array
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,13 @@ class Judgement:
         accuracy: of the whole classifier, 0..1.
         zero_shot_accuracy: of the plain words.
         scores: the probabilities of the images' own classes [N], rising.
+        right: which images the whole classifier names [N], in their order.
     """
 
     accuracy: float
     zero_shot_accuracy: float
     scores: Array
+    right: npt.NDArray[np.bool_]
 
 
 def judge(
@@ -66,7 +68,7 @@ def judge(
         summed = guarded_logits(words, other, distances[rows], guard)
         right[:, rows] = mark_right(summed, labels[rows]), mark_right(words, labels[rows])
         scores[rows] = own_probabilities(summed, labels[rows])
-    return Judgement(float(right[0].mean()), float(right[1].mean()), np.sort(scores))
+    return Judgement(float(right[0].mean()), float(right[1].mean()), np.sort(scores), right[0])
 
 
 def guarded_logits(plain: Array, learned: Array, distances: Array, guard: Guard) -> Array:

@@ -9,8 +9,6 @@ PosixPath('runs/photo-m-0/report.html')
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 import shlex
 from dataclasses import dataclass
@@ -25,20 +23,22 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
-from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside
+from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside, root_of
 from sharpzo_mlx.images.load import open_image
+from sharpzo_mlx.images.thumbnail import as_data_url
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.report.analysis import ChangedImage, RunAnalysis, analyse_run
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 from sharpzo_mlx.report.plots import as_svg, choose_classes, draw_all, save_png
 from sharpzo_mlx.runs.checkpoint import CHECKPOINTS
+from sharpzo_mlx.runs.labelled import LABELLED
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.runs.settings_file import SETTINGS
 from sharpzo_mlx.runs.step_log import STEPS, StepRecord, read_steps
 
 PAGE = "report.html"
-RUN_FILES = (RECORD, PROMPT, STEPS, *CHECKPOINTS, SETTINGS, EVALUATIONS)  # a page may not replace these
+RUN_FILES = (RECORD, PROMPT, LABELLED, STEPS, *CHECKPOINTS, SETTINGS, EVALUATIONS)  # a page may not replace these
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 THUMBNAIL = 120  # pixels
 CONFUSED = 10  # pairs of classes that are named
@@ -72,6 +72,8 @@ def write_report(
             written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
+    if run.name is not None and output is None:
+        raise UserError(f"{run.name}: its folder is the hub's cache; name a place for the page (--output)")
     _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _choose_path(run, output)
     analysis = _analyse(run, clip, landscape=landscape)
@@ -159,7 +161,7 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         run=run,
         name=run.folder.resolve().name,
         dataset=Path(run.record.dataset).name,
-        images={split: len(rows) for split, rows in run.record.images.by_split().items()},
+        images=_count_images(run),
         evaluations=evaluations,
         answers=[entry for entry in evaluations if entry.rejected is not None],
         foreign=[entry for entry in entries if isinstance(entry, ForeignEntry)],
@@ -172,6 +174,12 @@ def _collect(run: Run, steps: list[StepRecord], analysis: RunAnalysis | None, fi
         confused=_most_confused(run, analysis) if analysis else [],
         changed=_changed_images(run, analysis) if analysis else [],
     )
+
+
+def _count_images(run: Run) -> dict[str, int]:
+    """Return the number of images by split, and of those that were added later."""
+    found = {split: len(rows) for split, rows in run.record.images.by_split().items()}
+    return found if run.record.images.added is None else {**found, "added": len(run.record.images.added)}
 
 
 def _command(run: Run) -> str:
@@ -199,7 +207,7 @@ def _most_confused(run: Run, analysis: RunAnalysis) -> list[tuple[str, str, int]
 def _changed_images(run: Run, analysis: RunAnalysis) -> list[tuple[str, list[_Thumbnail]]]:
     """Return the pictures of the page: of the data set's own images only, because a page is passed on."""
     changed = (*analysis.gained, *analysis.lost)
-    outside = {image.path for image in changed if not is_inside(image.path, run.record.dataset)}
+    outside = {image.path for image in changed if not is_inside(image.path, root_of(run.record.dataset))}
     if outside:
         notify(f"{min(outside)}: outside of the data set {run.record.dataset}, so the page does not show such images")
     groups = (("More probable now", analysis.gained), ("Less probable now", analysis.lost))
@@ -208,12 +216,7 @@ def _changed_images(run: Run, analysis: RunAnalysis) -> list[tuple[str, list[_Th
 
 
 def _thumbnail(image: ChangedImage) -> _Thumbnail:
-    picture = open_image(image.path)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = io.BytesIO()
-    picture.convert("RGB").save(out, "JPEG", quality=80)
-    data = base64.b64encode(out.getvalue()).decode()
-    return _Thumbnail(image, image.path.name, f"data:image/jpeg;base64,{data}")
+    return _Thumbnail(image, image.path.name, as_data_url(open_image(image.path), THUMBNAIL))
 
 
 def _percent(share: float | None) -> str:

@@ -8,11 +8,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
 
 from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, PathText, Share, Text
+from sharpzo_mlx.runs.version_record import Version
 
 Status: TypeAlias = Literal["running", "interrupted", "finished"]
+# words for `sharpzo-mlx convert`: a name on the hub, and options that change the weights. An error repeats them for a
+# shell, so nothing else passes.
+SOURCE = (
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}( --dtype (float32|float16|bfloat16))?"
+    r"( --quantize [48]( --group-size (32|64|128))?( --quantize-vision)?)?"
+)
+Source: TypeAlias = Annotated[str, Meta(max_length=300, pattern=rf"\A{SOURCE}\Z")]
 ImageRows: TypeAlias = tuple[tuple[PathText, Count], ...]  # (path relative to the dataset, label)
 
 
@@ -23,25 +33,33 @@ class ModelRecord(JsonRecord):
     Attributes:
         folder: absolute path at the time of tuning.
         fingerprint: digest of its weights, configuration and tokenizer.
+        source: of a run on the hub, whose `folder` is empty: the words behind `sharpzo-mlx convert` that make it.
     """
 
     folder: PathText
     fingerprint: Text
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
 class DrawnImages(JsonRecord):
     """The images that a run drew, by split.
 
-    `val` is empty where no image was left for it; `test` is None where the dataset has no test images.
+    `val` is empty where no image was left for it; `test` is None where the dataset has no test images. `added` are
+    images that the run was given later.
     """
 
     train: ImageRows
     val: ImageRows
     test: ImageRows | None = None
+    added: ImageRows | None = None
+
+    def labelled(self) -> ImageRows:
+        """Return the images that the run learned from or chose by."""
+        return (*self.train, *self.val, *(self.added or ()))
 
     def by_split(self) -> dict[str, ImageRows]:
-        """Return the splits that there are, by name."""
+        """Return the splits that were drawn, by name."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
 
@@ -62,6 +80,7 @@ class RunRecord(JsonRecord):
         content: digest of the training and validation images' content; None before they were encoded.
         zero_shot_val: validation accuracy before tuning, 0..1; None before the search began.
         templates: the templates whose mean is the zero-shot classifier; empty if it is the one template alone.
+        version: which version of the run this is; None before something was added to it.
     """
 
     status: Status
@@ -75,6 +94,7 @@ class RunRecord(JsonRecord):
     content: Text | None = None
     zero_shot_val: Share | None = None
     templates: tuple[Text, ...] = ()
+    version: Version | None = None
 
     @classmethod
     def from_json(cls, content: object, name: str = "") -> RunRecord:
@@ -83,7 +103,7 @@ class RunRecord(JsonRecord):
         classes = len(record.class_names)
         if len(record.class_folders) != classes:
             raise ValueError(f"class_folders has {len(record.class_folders)} entries, class_names {classes}")
-        for split, rows in record.images.by_split().items():
+        for split, rows in {**record.images.by_split(), "added": record.images.added or ()}.items():
             for place, (_, label) in enumerate(rows):
                 if label >= classes:
                     raise ValueError(f"images.{split}[{place}] has label {label}, of {classes} classes")

@@ -23,7 +23,8 @@ from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.datasets.templates import PLAIN, read_templates, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
-from sharpzo_mlx.files import identify
+from sharpzo_mlx.files import identify, root_of
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.runs.checkpoint import remove_checkpoints
 from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
@@ -43,7 +44,8 @@ def run_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, output: 
 
 def default_folder(model: Path, dataset: Path, seed: int, *, resume: bool) -> Path:
     """Return `runs/<dataset>-<model>-<seed>`; for a new run with the first free number behind it, if it is taken."""
-    name = f"{dataset.resolve().name}-{model.resolve().name}-{seed}"
+    place = dataset.resolve()
+    name = f"{place.stem if place.is_file() else place.name}-{model.resolve().name}-{seed}"
     folder, number = RUNS / name, 2
     while not resume and folder.exists():
         folder, number = RUNS / f"{name}-{number}", number + 1
@@ -130,7 +132,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
         _tidy_finished(run)
     if config is not None:
         run.config = _check_options(run, config)
-    images = {name: _restore(dataset, run.record, rows) for name, rows in run.record.images.by_split().items()}
+    images = {name: restore_images(dataset, run.record, rows) for name, rows in run.record.images.by_split().items()}
     if run.finished:
         _log.warning(f"{run.folder}: finished already, its result is as it was; for more, choose another --output")
     else:
@@ -144,7 +146,7 @@ def _continue(run: Run, clip: Clip, dataset: Path, config: TuneConfig | None) ->
 def _tidy_finished(run: Run) -> None:
     """Remove what a process left that was killed at its very end; refuse a run that has lost its prompt."""
     remove_checkpoints(run.folder)
-    if not (run.folder / PROMPT).is_file():
+    if not run.prompt_path.is_file():
         raise UserError(f"{run.folder}: finished, but its {PROMPT} is missing; choose another --output to tune again")
 
 
@@ -153,8 +155,8 @@ def _check_dataset(run: Run, dataset: Path) -> None:
     own, drawn = run.record.dataset, run.record.images
     if identify(dataset) == identify(own):
         return
-    tuned = [_restore(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
-    there = all(os.path.isfile(path) for paths in tuned for path in paths)
+    tuned = [restore_images(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
+    there = all(is_there(path) for paths in tuned for path in paths)
     if not there or run.record.content != _digest(map(content_of, tuned)):
         raise UserError(f"{run.folder}: tuned on {own}, not {dataset}; name that data set, or choose another --output")
 
@@ -182,7 +184,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
 
 
 def _check_present(images: ImageSet, run: Run) -> None:
-    missing = next((path for path in images.paths if not os.path.isfile(path)), None)
+    missing = next((path for path in images.paths if not is_there(path)), None)
     if missing:
         raise UserError(
             f"{missing}: gone, but drawn for {run.folder}; put it back, name the folder it is in, or tune anew"
@@ -190,11 +192,11 @@ def _check_present(images: ImageSet, run: Run) -> None:
 
 
 def _begin_record(clip: Clip, dataset: Path, split: Split, templates: tuple[str, ...]) -> RunRecord:
-    root = os.path.abspath(dataset)
+    root = str(root_of(dataset))
     return RunRecord(
         status="running",
         model=ModelRecord(str(clip.folder.resolve()), clip.fingerprint),
-        dataset=root,
+        dataset=os.path.abspath(dataset),
         shots=split.shots,
         class_names=tuple(split.train.class_names),
         class_folders=tuple(split.train.folders),
@@ -207,7 +209,12 @@ def _begin_record(clip: Clip, dataset: Path, split: Split, templates: tuple[str,
 
 
 def _rows(images: ImageSet, root: str) -> ImageRows:
-    return tuple((_relative(path, root), label) for path, label in zip(images.paths, images.labels, strict=True))
+    return list_rows(images.paths, images.labels, root)
+
+
+def list_rows(paths: Iterable[Path], labels: Iterable[int], root: str) -> ImageRows:
+    """Return images as a run's record holds them: relative to the dataset `root` where they lie in it."""
+    return tuple((_relative(path, root), label) for path, label in zip(paths, labels, strict=True))
 
 
 def _relative(path: Path, root: str) -> str:
@@ -216,9 +223,10 @@ def _relative(path: Path, root: str) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
 
 
-def _restore(dataset: Path, record: RunRecord, rows: ImageRows) -> ImageSet:
+def restore_images(dataset: Path, record: RunRecord, rows: ImageRows) -> ImageSet:
+    """Return images of a run's record, in the folder that its dataset is in now."""
     return ImageSet(
-        paths=tuple(Path(os.path.abspath(dataset), path) for path, _ in rows),
+        paths=tuple(root_of(dataset) / path for path, _ in rows),
         labels=tuple(label for _, label in rows),
         class_names=record.class_names,
         folders=record.class_folders,

@@ -40,7 +40,7 @@ from sharpzo_mlx.runs.prompt_file import read_prompt, write_prompt
 from sharpzo_mlx.runs.record import RunRecord, RunResults
 from sharpzo_mlx.runs.settings_file import SETTINGS
 
-RECORD, PROMPT = "run.json", "prompt.safetensors"
+RECORD, PROMPT, HISTORY = "run.json", "prompt.safetensors", "history"
 FORMAT = 2
 _NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}  # what network shares answer to flock
 
@@ -55,6 +55,7 @@ class Run:
         record: model, dataset, images drawn, versions and status.
         current_results: the results so far; None while there is no prompt.
         place: what tells the folder from another at the same path, from `hold` on.
+        name: `owner/name` of a run from the hub, whose folder is the hub's and is not written to; else None.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Run:
     record: RunRecord
     current_results: RunResults | None = None
     place: object = field(default=None, repr=False, compare=False)
+    name: str | None = None
 
     @property
     def results(self) -> RunResults:
@@ -78,8 +80,15 @@ class Run:
     @property
     def leaves_out(self) -> bool:
         """Whether a labelled image can be left out, so that a head can be judged; not so with one image a class."""
-        drawn = self.record.images
-        return len(drawn.train) + len(drawn.val) > len(self.record.class_names)
+        labels = [label for _, label in self.record.images.labelled()]
+        return len(labels) > len(set(labels))
+
+    @property
+    def prompt_path(self) -> Path:
+        """The prompt of the present version: in the history, once something was added to the run."""
+        version = self.record.version
+        kept = self.folder / PROMPT if version is None else version_folder(self.folder, version.number) / PROMPT
+        return kept if kept.is_file() else self.folder / PROMPT
 
     @cached_property
     def prompt(self) -> Prompt:
@@ -88,7 +97,7 @@ class Run:
         Raises:
             UserError: the run was stopped before it had one, or its file is missing, damaged or of other classes.
         """
-        path = self.folder / PROMPT
+        path = self.prompt_path
         if not path.is_file():
             if self.finished:
                 raise UserError(f"{path}: missing, though the run is finished; tune again with another --output")
@@ -132,11 +141,14 @@ class Run:
     def save(self) -> None:
         """Write run.json."""
         self.check_place()
+        atomic_write(self.folder / RECORD, self.to_text())
+
+    def to_text(self) -> str:
+        """Return what run.json holds."""
         results = self.current_results and self.current_results.to_json()
         record = self.record.to_json()
         content = {"format": FORMAT, "config": self.config.to_json(), **record, "results": results}
-        text = json.dumps(content, indent=2, allow_nan=False)
-        atomic_write(self.folder / RECORD, text + "\n")
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -167,6 +179,11 @@ class Run:
     def exists(cls, folder: Path) -> bool:
         """Whether the folder holds a run."""
         return os.path.isfile(folder / RECORD)
+
+
+def version_folder(folder: Path, number: int) -> Path:
+    """Return the folder of a version of the run in `folder`."""
+    return folder / HISTORY / f"{number}"
 
 
 @dataclass(frozen=True)

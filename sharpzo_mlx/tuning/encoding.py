@@ -12,6 +12,9 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import EncodeProgress, Features, check_readable, encode_steps, relay
+from sharpzo_mlx.heads.fit import FittedHead
+from sharpzo_mlx.heads.labelled_set import LabelledSet
+from sharpzo_mlx.runs.labelled import LABELLED, LabelledImages
 from sharpzo_mlx.runs.run import Run
 
 
@@ -78,3 +81,21 @@ def check_classes(train: Features) -> None:
             f"{train.folders[lost[0]]}: no readable training image is left in this class; "
             "repair or add images, or remove the folder"
         )
+
+
+def keep_labelled(
+    run: Run, train: Features, val: Features, head: FittedHead | None, test_digests: tuple[bytes, ...]
+) -> None:
+    """Write the features of a run's labelled images into its folder, so that more can be added without the images.
+
+    Args:
+        run: the run.
+        train: the training images.
+        val: the validation images.
+        head: what was fitted to them, which may hold the means of views too; None for a run without a head.
+        test_digests: the digests of the test images' files.
+    """
+    images = LabelledSet.of(train, val) if head is None else head.images
+    labelled = LabelledImages(images, len(val.labels), train.digests + val.digests, test_digests)
+    run.check_place()
+    labelled.write(run.folder / LABELLED)

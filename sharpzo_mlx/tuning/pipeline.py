@@ -43,10 +43,25 @@ from sharpzo_mlx.tuning.beside_head import (
 )
 from sharpzo_mlx.tuning.budget import check_budget
 from sharpzo_mlx.tuning.checkpointing import Recorder, costs
-from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split, encode_test
+from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split, encode_test, keep_labelled
 from sharpzo_mlx.tuning.problem import TuningProblem, make_problem
 from sharpzo_mlx.tuning.search import Search, TuneStep
 from sharpzo_mlx.tuning.timing import measure_seconds, plan_queries, plan_seconds
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images of a run are chosen; none is read so far.
+
+    Attributes:
+        classes: how many.
+        images: images to learn from.
+        prompt: the prompt of the first class, before tuning.
+    """
+
+    classes: int
+    images: int
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class Done:
     run: Run
 
 
-Event = Encoding | Plan | TuneStep | Done
+Event = Drawn | Encoding | Plan | TuneStep | Done
 
 
 def tune(
@@ -121,7 +136,7 @@ def tune_steps(
         resume: continue the run in that folder; begin it if there is none.
 
     Yields:
-        Encoding, Plan, TuneStep for every generation and step, Encoding for the test images, and Done.
+        Drawn, Encoding, Plan, TuneStep for every generation and step, Encoding for the test images, and Done.
 
     Raises:
         UserError: what the user gave cannot be used; nothing is left behind.
@@ -153,8 +168,10 @@ def check_arguments(clip: object, config: object) -> None:
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
     check_budget(run.config)
     names = images["train"].class_names
-    tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, names)  # refused before work
+    template = run.config.template or PLAIN
+    tokenise_prompts(clip.tokenizer, template, names)  # refused before work
     check_lengths(clip.tokenizer, run.record.templates, names)
+    yield Drawn(len(names), len(images["train"]), template.replace("{}", names[0]))
     report_cloud_only(path for split in images.values() for path in split.paths)
     train = yield from encode_split(clip, images["train"], "train")
     check_classes(train)
@@ -181,6 +198,7 @@ def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Ev
     results = results if problem.head is None else _choose_words(run, problem, search, results)
     test = (yield from encode_test(clip, run, images["test"])) if "test" in images else None
     clip.release_vision()
+    keep_labelled(run, train, val, problem.head, () if test is None else test.digests)
     _finish(run, results, test)
     yield Done(run)
 

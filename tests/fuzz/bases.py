@@ -52,6 +52,20 @@ def make_bases(folder: Path) -> None:
     run("compare", photos, "--model", model, "--output", folder / "comparison", *COMPARED)
     make_datasets(folder, photos)
     make_images(folder / "images")
+    make_sorted(folder, photos)
+
+
+def make_sorted(folder: Path, photos: Path) -> None:
+    """Make a plan file, a folder that was sorted by it with its journal, and images with sidecars."""
+    paths = sorted(photos.glob("*/*.png"))
+    labels = [{"path": path.relative_to(photos).as_posix(), "label": path.parent.name} for path in paths]
+    (folder / "plans").mkdir()
+    plan = folder / "plans" / "plan.json"
+    plan.write_text(json.dumps({"format": "sharpzo-mlx plan 1", "folder": str(photos), "labels": labels}))
+    run("sort", "--plan", plan, "--into", folder / "sorted", "--apply")
+    tagged = Path(shutil.copytree(photos / "cat", folder / "tagged"))
+    run("sort", folder / "run", tagged, "--tag", "--apply")
+    shutil.rmtree(tagged / ".sharpzo-sort")
 
 
 def make_photos(folder: Path, count: int = 6) -> Path:

@@ -1,4 +1,4 @@
-"""Six commands that are killed at random moments: what each begins with, how it is rerun, and what its result is.
+"""Eight commands that are killed at random moments: what each begins with, how it is rerun, and what its result is.
 
 >>> COMMANDS["predict"].line("case", "bases")  # doctest: +SKIP
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bases import COMPARED, LONG
+from PIL import Image
 
 CHANGING = re.compile(r"seconds|_mb$|memory|^time|versions|started|date")  # fields that no two runs share
 
@@ -66,10 +67,27 @@ def _run(case: Path, bases: Path) -> None:
     shutil.copytree(bases / "run", case / "run")
 
 
+def _run_and_more(case: Path, bases: Path) -> None:
+    """Put a run beside new images of a known class and of a new one."""
+    _run(case, bases)
+    for name, colour in (("cat", (190, 70, 50)), ("fox", (220, 140, 30))):
+        (case / "more" / name).mkdir(parents=True)
+        for number in range(3):
+            shade = tuple(value + 5 * number for value in colour)
+            Image.new("RGB", (16, 12), shade).save(case / "more" / name / f"{number}.png")
+
+
 def _tuned(case: Path, _: str) -> object:
     steps = [without_times(json.loads(line)) for line in (case / "run" / "steps.jsonl").read_text().splitlines()]
     names = sorted(path.name for path in (case / "run").iterdir())
     return (case / "run" / "prompt.safetensors").read_bytes(), read(case / "run" / "run.json")["results"], steps, names
+
+
+def _added(case: Path, _: str) -> object:
+    run = case / "run"
+    versions = {path.name: read(path / "run.json") for path in sorted((run / "history").iterdir())}
+    prompts = [path.read_bytes() for path in (run / "prompt.safetensors", run / "history" / "2" / "prompt.safetensors")]
+    return versions, read(run / "run.json"), prompts, sorted(path.name for path in run.iterdir())
 
 
 def _compared(case: Path, _: str) -> object:
@@ -110,5 +128,6 @@ COMMANDS = {
     "compare": Command(
         _nothing, ("compare", "{bases}/photos", *MODEL, "--output", "{case}/c", *COMPARED, "--seeds", "2"), _compared
     ),
+    "add": Command(_run_and_more, ("add", "{case}/run", "{case}/more", "--class", "lynx"), _added),
     "report": Command(_run, ("report", "{case}/run", "--png"), _page),
 }

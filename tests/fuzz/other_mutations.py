@@ -38,7 +38,7 @@ def mutate_text(content: bytes, rng: random.Random) -> bytes:
     elif kind == 2:
         lines *= rng.choice((2, 500))
     elif kind == 3:
-        return "\n".join(lines).encode(rng.choice(("utf-16", "utf-8-sig", "utf-32", "cp037")))
+        return "\n".join(lines).encode(rng.choice(("utf-16", "utf-8-sig", "utf-32", "cp037")), "replace")
     elif kind == 4:
         return rng.choice(("\r\n", "\r", "\0", "\x0b", "\u2028", "")).join(lines).encode()
     else:

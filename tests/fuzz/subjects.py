@@ -18,7 +18,8 @@ from other_mutations import mutate_archive, mutate_database, mutate_image, mutat
 Mutator = Callable[[bytes, random.Random], bytes]
 MUTATORS: dict[str, Mutator] = {  # by a file's ending; every other is an image
     ".json": mutate_json, ".jsonl": mutate_lines, ".safetensors": mutate_safetensors, ".txt": mutate_text,
-    ".toml": mutate_text, ".bin": mutate_archive, ".npz": mutate_archive, ".sqlite": mutate_database,
+    ".toml": mutate_text, ".xmp": mutate_text, ".bin": mutate_archive, ".npz": mutate_archive,
+    ".sqlite": mutate_database,
 }  # fmt: skip
 
 Line = tuple[str, ...]
@@ -38,6 +39,9 @@ EVALUATE_DATA: Line = ("evaluate", "{run}", "{in}")
 COMPARE: Line = ("compare", PHOTOS, "--model", "{bases}/model", "--output", "{in}", *COMPARED)
 MAP: Line = ("evaluate", "{run}", PHOTOS, "--mapping", "{file}")
 TEMPLATES: Line = ("tune", PHOTOS, "--model", "{bases}/model", "--output", "{out}/r", "--templates", "{file}", *SHORT)
+SORT: Line = ("sort", "--plan", "{file}", "--into", "{out}/s", "--apply")
+UNDO: Line = ("sort", "--undo", "{file}")
+TAG: Line = ("sort", "{run}", "{in}", "--tag", "--apply")
 LABEL: Line = ("predict", "{run}", "{file}", "{bases}/photos/cat/0.png")
 SETTINGS: Line = ("tune", PHOTOS, "--model", "{bases}/model", "--output", "{out}/r", "--config", "{file}", *SHORT)
 
@@ -103,6 +107,9 @@ SUBJECTS = (
     Subject("data: lists of paths (FGVC-Aircraft)", "aircraft", ("*.txt",), ((TUNE_DATA,),)),
     Subject("data: mapping", "texts", ("map.json", "map.txt"), ((MAP,),)),
     Subject("data: templates", "texts", ("templates.txt",), ((TEMPLATES,),)),
+    Subject("sorting: plan file", "plans", ("plan.json",), ((SORT,),)),
+    Subject("sorting: journal", "sorted", (".sharpzo-sort/*.jsonl",), ((UNDO,),), ("{in}",)),
+    Subject("sorting: XMP sidecars", "tagged", ("*.xmp",), ((TAG,),), ("{in}",)),
     Subject("cache: features", "cache", ("features/*.sqlite",), ((("evaluate", "{run}", PHOTOS, "--csv"),),),
             ("{in}",)),
     *(Subject(f"image: {name}", "images", patterns, ((LABEL,),)) for name, patterns in {

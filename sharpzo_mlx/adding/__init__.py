@@ -1,0 +1,1 @@
+"""Add images and classes to a finished run, without a new search."""
