@@ -18,8 +18,7 @@ HEADER = """# Commands
 
 This page is made from the code: `python -m sharpzo_mlx.cli.commands_page > docs/reference/commands.md`.
 
-`sharpzo-mlx COMMAND --help` shows the same in a terminal. Exit codes: 0 is done, 1 is a failure of the program (or of
-one method of `compare`), 2 is something that you can change, named in one line, and 130 is Ctrl-C.
+`sharpzo-mlx COMMAND --help` shows the same in a terminal. [Exit codes](environment.md) are the same for all.
 """
 
 
