@@ -19,7 +19,7 @@ FOREIGN = ("snail", "cactus")
 AMOUNTS = Amounts(train=16, val=4, test=4, shifted=2)
 MODELS = ("m", "clip-b16", "sharpzo_mlx/demo/model")
 RUNS = ("RUN", "runs/photos-m-0", "runs/seed-0", "runs/seed-1", "runs/seed-2")
-SETTINGS = "query_budget = 20000\n\n[stage2]\ndraws = 48\n\n[stage1]\nsigma = 0.2\n"
+SETTINGS = "query_budget = 200\n\n[stage2]\ndraws = 48\n\n[stage1]\nsigma = 0.2\n"
 
 
 def make_folder(root: Path) -> Path:
@@ -46,6 +46,8 @@ def make_folder(root: Path) -> Path:
             shutil.copy(path, root / name / f"{number}.png")
     for name in ("new.jpg", "other.png", "photos/1.jpg", "photos/2.jpg"):
         shutil.copy(test[0], root / name)
+    for name in CLASSES:
+        shutil.copytree(root / "satellite" / name, root / "more" / name)
     (root / "settings.toml").write_text(SETTINGS)
     for name in MODELS:
         shutil.copytree(MODEL_FOLDER, root / name, symlinks=True)
