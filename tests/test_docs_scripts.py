@@ -14,12 +14,18 @@ import documents
 import pytest
 from documents import DOCUMENTS, ROOT, Snippet
 
+from sharpzo_mlx.config import TuneConfig
+from sharpzo_mlx.runs.settings_file import read_settings
+
 SCRIPTS = [
     snippet
     for path in DOCUMENTS
     for snippet in documents.commands(path, "python")
     if documents.calls(snippet.code, "python")[0][0] not in ("-", "-c")
 ]
+RUN_ELSEWHERE = {
+    "export.md": {"js": "test_export_bundle.py runs it in node", "swift": "needs a Mac: see not-run-on-a-mac.md"}
+}
 
 
 def check(words: list[str]) -> None:
@@ -49,3 +55,15 @@ def test_a_wrong_line_would_be_found(line: str) -> None:
     (words,) = documents.calls(line, "python")
     with pytest.raises(AssertionError):
         check(words)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_code_in_other_languages_is_accounted_for(path: Path, tmp_path: Path) -> None:
+    """Settings are read; other code is run by a test that names its page, or is marked."""
+    for block in documents.blocks(path.read_text(encoding="utf-8")):
+        if block.language == "toml":
+            settings = tmp_path / "settings.toml"
+            settings.write_text("\n".join(block.lines))
+            assert TuneConfig().with_settings(read_settings(settings)) != TuneConfig()
+        elif block.language not in ("", "python", "text", "json", *documents.SHELL_FENCES):
+            assert block.reason or block.language in RUN_ELSEWHERE.get(path.name, {}), f"{path}:{block.line}"

@@ -2,7 +2,8 @@
 
 - The navigation is the index, docs/README.md: its headings are the sections, its links the pages. A page that is not
   in the index is a warning, which ends a strict build.
-- Pages outside of docs/ (`OUTSIDE`) are part of the site, and links to and from them are changed to fit.
+- Pages outside of docs/ (`OUTSIDE`) are part of the site, and links to and from them are changed to fit. Of a link to
+  another file of the repository the text stays.
 - The reference of Python lists every public name of the package.
 """
 
@@ -26,7 +27,7 @@ OUTSIDE = {  # file of the repository -> page of the site
 }
 LAST_SECTION = "Project"
 PUBLIC_NAMES = "<!-- the site lists every public name here -->"
-LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+LINK = re.compile(r"(\[[^\]]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -62,6 +63,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def relink(match: re.Match[str]) -> str:
         if not (ROOT / posixpath.dirname(source) / match[2]).exists():
             return match[0]  # no file of the repository; MkDocs warns of it if it is a link
+        if page_of(match[2], source).startswith("../"):
+            return match[1][1:-2]  # the text alone: the file is no page of the site, such as a workflow
         return match[1] + posixpath.relpath(page_of(match[2], source), start) + match[3]
 
     return LINK.sub(relink, markdown).replace(PUBLIC_NAMES, list_public_names())
