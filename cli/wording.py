@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
 __all__ = ["aligned", "aligned_whole", "amount", "as_json", "columns_of", "duration", "echo_json", "escape", "head",
-           "percent", "points", "screen_width", "shorten"]  # fmt: skip
+           "on_screen", "percent", "points", "screen_width", "shorten"]  # fmt: skip
 
 
 def screen_width() -> int:
@@ -33,9 +34,14 @@ def screen_width() -> int:
     return shutil.get_terminal_size(fallback=(80, 24)).columns
 
 
+def on_screen() -> bool:
+    """Return whether a person reads stdout in a window of known width: on a terminal, or with COLUMNS set."""
+    return "COLUMNS" in os.environ or sys.stdout.isatty()
+
+
 def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as `formatting.aligned` does, within the columns of the screen."""
-    return formatting.aligned(rows, screen_width())
+    """Return a table as `formatting.aligned` does, within the columns of the screen; in a pipe names stay whole."""
+    return formatting.aligned(rows, screen_width(), whole_names=not on_screen())
 
 
 def aligned_whole(rows: Iterable[Sequence[str]]) -> str:

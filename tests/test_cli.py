@@ -241,6 +241,15 @@ def test_a_wide_table_is_cut_between_columns(monkeypatch: pytest.MonkeyPatch) ->
     assert wording.aligned(rows) == formatting.aligned(rows, 22)
 
 
+def test_names_stay_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a person's screen cuts them: what a program searches for is there."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = [("folder", *(f"column {n}" for n in range(6))), ("x" * 70, *"123456")]
+    lines = wording.aligned(rows).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("x")] == ["x" * 70] * 2
+    assert max(map(len, lines)) <= 70 + 56
+
+
 def test_wide_characters_take_two_columns() -> None:
     assert formatting.aligned([("name", "n"), ("柴犬", "1"), ("e\u0301a", "22")]).split("\n") == [
         "name   n",

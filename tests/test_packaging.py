@@ -141,7 +141,7 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
         "tomli": "tomli", "tomli_w": "tomli-w", "safetensors": "safetensors", "msgspec": "msgspec",
     }  # fmt: skip
     extras = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "h11": "h11"}
-    extras |= {"onnx": "onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
+    extras |= {"coremltools": "coremltools", "onnx": "onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     text = wheel.read(metadata).decode()
     required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)

@@ -47,19 +47,22 @@ def amount(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def aligned(rows: Iterable[Sequence[str]], width: int | None = None) -> str:
+def aligned(rows: Iterable[Sequence[str]], width: int | None = None, *, whole_names: bool = False) -> str:
     """Return rows of words as a plain table: the first column flush left, the others flush right.
 
     Args:
         rows: equally many cells in each; the first row is the heading. Control characters are escaped.
         width: columns of the screen. A wider table is cut between its columns into several, one below the other, each
             with the first column; of a long name in that one the end is kept. None: as wide as it is.
+        whole_names: keep long names whole, so that only what stands beside them keeps within the width.
     """
     table = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(columns_of, column)) for column in zip(*table, strict=True)]
     if width is None or _total(widths) <= width:
         return _join(table, widths)
     name = min(widths[0], max(SHORTEST, 3 * width // 10))
+    if whole_names:
+        name, width = widths[0], width + widths[0] - name
     table = [[shorten(row[0], name), *row[1:]] for row in table]
     blocks: list[list[int]] = [[]]
     for place, needed in enumerate(widths[1:], start=1):
