@@ -36,7 +36,7 @@ def classes_command(dataset: Path, *, template: str | None, as_json: bool) -> No
     if as_json:
         wording.echo_json(make_record(found))
     else:
-        click.echo(format_classes(found, wording.screen_width()))
+        click.echo(format_classes(found, wording.screen_width() if wording.on_screen() else None))
 
 
 def make_record(found: Overview) -> dict[str, Any]:
@@ -57,18 +57,23 @@ def make_record(found: Overview) -> dict[str, Any]:
     }
 
 
-def format_classes(found: Overview, width: int) -> str:
-    """Return a table with a row a class, its prompt at the end or, where that is too long, in a line of its own."""
+def format_classes(found: Overview, width: int | None) -> str:
+    """Return a table with a row a class, its prompt at the end or, where that is too long, in a line of its own.
+
+    Args:
+        found: the data set.
+        width: columns of the screen; None, as in a pipe, keeps names whole and prompts in their rows.
+    """
     named = any(one.name != one.folder for one in found.classes)
     rows = [("folder", *(["name"] if named else []), *(split or "images" for split in found.splits))]
     for one in found.classes:
         texts = (one.folder, one.name) if named else (one.folder,)
-        short = [wording.shorten(text, NAME_WIDTH) for text in texts]
+        short = [wording.escape(text) if width is None else wording.shorten(text, NAME_WIDTH) for text in texts]
         rows.append((*short, *map(str, one.images)))
     lines = wording.aligned_whole(rows).splitlines()
     prompts = [wording.escape(one.prompt) for one in found.classes]
-    room = width - max(map(wording.columns_of, lines)) - 2
-    if all(wording.columns_of(prompt) <= room for prompt in prompts):
+    room = 0 if width is None else width - max(map(wording.columns_of, lines)) - 2
+    if width is None or all(wording.columns_of(prompt) <= room for prompt in prompts):
         lines = [f"{line}  {words}" for line, words in zip(lines, ["prompt", *prompts], strict=True)]
     else:
         heading, *body = lines

@@ -52,10 +52,16 @@ def test_splits_and_names_as_json(photos: Path, tmp_path: Path, capsys: Capture)
     assert (found.splits, found.images, found.classes[2].name) == (("train", "val", "test"), (12, 12, 12), "dog")
 
 
-def test_long_and_wide_names_fit_80_columns(tmp_path: Path, capsys: Capture) -> None:
+def test_long_and_wide_names_fit_80_columns(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_class_with_a_name_that_is_much_longer_than_any_column", "アジアゾウ", "cat", "x\x1b[31mred"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "1.jpg").touch()
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main.run(["classes", str(tmp_path / "set")]) == 0
+    whole = capsys.readouterr().out  # as in a pipe
+    assert "\x1b" not in whole
+    assert whole.splitlines()[1].startswith("a_class_with_a_name_that_is_much_longer_than_any_column ")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main.run(["classes", str(tmp_path / "set")]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out

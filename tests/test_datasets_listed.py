@@ -178,3 +178,35 @@ def test_a_table_is_tuned_resumed_reported_and_evaluated(
         assert (report.images, report.tuned, report.in_distribution) == (12, results[-1], True)
         assert ("data:image/jpeg" in (run / "report.html").read_text()) == (file == near)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("other", ["./a.jpg", "sub/../a.jpg", "{folder}/a.jpg"])
+def test_an_image_under_another_spelling_is_the_same_image(other: str, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    other = other.format(folder=tmp_path)
+    assert len(read(tmp_path / "x.csv", f"path,label\na.jpg,cat\nb.jpg,dog\n{other},cat\n")[""]) == 2
+    with pytest.raises(UserError, match=r"x.csv: .*a.jpg has the labels '(cat' and 'dog|dog' and 'cat)'; keep one"):
+        read(tmp_path / "x.csv", f"path,label\na.jpg,cat\nb.jpg,dog\n{other},dog\n")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_metadata_counts_an_image_once_and_refuses_two_labels(kind: str, tmp_path: Path) -> None:
+    def write(*pairs: tuple[str, str]) -> dict[str, list[tuple[str, str]]]:
+        lines = [json.dumps({"file_name": name, "label": label}) for name, label in pairs]
+        if kind == "csv":
+            lines = ["file_name\tlabel", *(f"{name}\t{label}" for name, label in pairs)]  # tabs as in a .tsv
+        (tmp_path / f"metadata.{kind}").write_text("\n".join(lines))
+        sets = read_listed(tmp_path)
+        assert sets is not None
+        return {split: [path.name for path in images.paths] for split, images in sets.items()}
+
+    pairs = [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert write(*pairs, ("a.jpg", "cat")) == {"": ["a.jpg", "b.jpg"]}
+    with pytest.raises(UserError, match=r"a.jpg has the labels 'cat' and 'dog'; keep one"):
+        write(*pairs, ("a.jpg", "dog"))
+
+
+def test_metadata_names_the_value_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": 3, "label": "cat"}')
+    with pytest.raises(UserError, match="line 1 has the path 3, which is none"):
+        read_listed(tmp_path)

@@ -181,3 +181,30 @@ def test_a_file_of_such_a_name_is_a_file(photos: Path, tmp_path: Path) -> None:
     assert not is_there(tmp_path / "b.parquet#1")
     with pytest.raises(ImageError, match="no such file"):
         open_image(tmp_path / "b.parquet#1")
+
+
+@pytest.mark.parametrize(("label", "kind"), [(1.0, "double"), (True, "bool"), (["cat"], "list<")])
+def test_labels_that_are_neither_text_nor_numbers(label: object, kind: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": [b"a"], "label": [label]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=f"x.parquet: the column label has the type {kind}"):
+        read_listed(tmp_path / "x.parquet")
+
+
+def test_a_column_of_splits_is_one_throughout(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def read(*words: str) -> set[str]:
+        columns = {"image": [b"a", b"b"], "label": pa.array(["cat", "dog"]).dictionary_encode(), "split": list(words)}
+        pq.write_table(pa.table(columns), tmp_path / "train-x.parquet")
+        sets = read_listed(tmp_path / "train-x.parquet")
+        assert sets is not None
+        return set(sets)
+
+    assert read("Train", "validation") == {"train", "val"}
+    assert read("web", "book") == {"train"}  # the file's name says it; where images come from does not
+    with pytest.raises(UserError, match=r"train-x.parquet: has the split 'holdout'; write train, val or test"):
+        read("train", "holdout")

@@ -193,3 +193,36 @@ def test_a_download_beside_class_folders_is_not_the_data_set(photos: Path, tmp_p
     write_tar(tmp_path / "download.tar", [("1.jpg", b"x"), ("1.cls", b"cat")])
     write_parquet(tmp_path / "table.parquet", [(b"x", "cat")])
     assert read_folder(tmp_path).counts() == [12, 12]
+
+
+def test_a_member_that_stands_twice_counts_once_and_has_one_label(photos: Path, tmp_path: Path) -> None:
+    picture = next(photos.rglob("*.png")).read_bytes()
+    members = [("1.jpg", picture), ("1.cls", b"cat"), ("2.jpg", picture), ("2.cls", b"dog"), ("1.jpg", picture)]
+    for name, last in (("same", b"cat"), ("other", b"dog")):
+        (tmp_path / name).mkdir()
+        with tarfile.open(tmp_path / name / "x.tar", "w") as tar:
+            for member, content in (*members, ("1.cls", last)):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    sets = read_listed(tmp_path / "same")
+    assert sets is not None
+    assert len(sets[""]) == 2
+    with pytest.raises(UserError, match=r"x.tar#1.jpg has the labels 'cat' and 'dog'; keep one"):
+        read_listed(tmp_path / "other")
+
+
+def test_a_download_beside_deep_folders_is_not_the_data_set(tmp_path: Path) -> None:
+    (tmp_path / "blur" / "defocus" / "1" / "cat").mkdir(parents=True)
+    (tmp_path / "blur" / "defocus" / "1" / "cat" / "1.jpg").touch()
+    for name in ("blur.tar", "noise.tar.gz"):
+        (tmp_path / name).touch()
+    assert read_listed(tmp_path) is None
+
+
+def test_a_compressed_tar_file_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "birds-train-0.tar.gz"
+    packed.touch()
+    for place in (tmp_path, packed):
+        with pytest.raises(UserError, match=r"birds-train-0.tar.gz: a compressed tar file; unpack it once"):
+            sz.list_classes(place)

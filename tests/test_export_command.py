@@ -121,6 +121,13 @@ def test_an_empty_folder_is_filled(finished_run: Path, here: Path) -> None:
     assert names(here / "x") == ["classifier.json", "classifier.safetensors"]
 
 
+def test_a_file_does_not_take_the_place_of_a_folder(finished_run: Path, here: Path, refused: Refused) -> None:
+    (here / "x").mkdir()
+    line = refused("export", finished_run, "--to", "onnx", "--output", "x")
+    assert line == "error: x: a folder; name the file to write, such as x/classifier.onnx"
+    assert names(here / "x") == []
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_a_stopped_export_leaves_nothing(
     finished_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
@@ -231,3 +238,14 @@ def test_without_the_package_the_extra_is_named(
         assert 'pip install "sharpzo-mlx[onnx]"' in refused("export", finished_run, "--to", to)
     assert main.run(["export", str(finished_run), "--to", "bundle"]) == 0
     assert names(here) == ["run-bundle"]
+
+
+def test_a_listed_run_is_compared_on_its_images(finished_run: Path, photos: Path, here: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data, run = shutil.copytree(photos, here / "data"), shutil.copytree(finished_run, here / "run")
+    (data / "labels.csv").touch()  # names of a listed run's images start at the list's folder
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "dataset": str(data / "labels.csv")}))
+    checked = sz.export(run, "onnx", "x.onnx").checked
+    assert checked is not None
+    assert checked.images == 8

@@ -275,3 +275,13 @@ def test_columns_of_wide_names_stand_below_each_other() -> None:
         "東京の犬       2",
         "cat           11",
     ]
+
+
+def test_the_images_of_a_listed_run_are_not_suggested(finished_run: Path, photos: Path, tmp_path: Path) -> None:
+    data, folder = shutil.copytree(photos, tmp_path / "data"), shutil.copytree(finished_run, tmp_path / "run")
+    (data / "labels.csv").touch()  # names of a listed run's images start at the list's folder
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "dataset": str(data / "labels.csv")}))
+    assert sz.suggest(folder, data, 99, recursive=True).images == 36 - 24
+    (folder / "labelled.safetensors").unlink()
+    assert sz.suggest(folder, data, 99, recursive=True).known == 24

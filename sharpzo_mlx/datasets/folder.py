@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from sharpzo_mlx.datasets import shards
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.listed import FILES, is_listed_file, read_listed
@@ -112,6 +113,7 @@ def checked_folder(folder: str | Path) -> Path:
     if is_listed_file(path):
         return path
     if not path.is_dir():
+        shards.refuse_compressed(path)
         raise UserError(
             f"{path}: a file; name the folder that holds one folder of images for each class, or a list of images "
             f"({', '.join(FILES)})"

@@ -12,7 +12,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from sharpzo_mlx.datasets.coop import find_split_file
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
 from sharpzo_mlx.datasets.names import class_names
 from sharpzo_mlx.datasets.path_list import PathList
-from sharpzo_mlx.datasets.rows import SPLITS, UNDIVIDED, Row
+from sharpzo_mlx.datasets.rows import UNDIVIDED, Row
 from sharpzo_mlx.datasets.scan import folders_inside, loose_images
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.reading import is_encodable
 
 FILES = (*table.ENDINGS, parquet.ENDING, shards.ENDING)  # endings of files that are a data set
+DEPTH = 4  # folders above a class's images, its own included
 LONGEST = 1000  # characters of a label
 Reader = Callable[[], Iterable[Row]]
 
@@ -45,14 +47,17 @@ def find_listed(place: Path) -> Reader | None:
         files = kind.find_files(place)
         if files and not _has_class_folders(place):  # else it is perhaps what they were unpacked from
             return partial(kind.read_rows, place, files)
+    if not _has_class_folders(place):
+        shards.refuse_compressed(place)
     return None
 
 
-def _has_class_folders(place: Path) -> bool:
-    """Return whether images lie in folders inside, or in folders inside those of splits."""
+def _has_class_folders(place: Path, depth: int = DEPTH) -> bool:
+    """Return whether images lie in folders inside, such as `cat/`, `train/cat/` or `blur/defocus/1/cat/`."""
     inside = folders_inside(place)
-    divided = [one for split in inside if split.name.lower() in SPLITS for one in folders_inside(split)]
-    return any(loose_images(one) for one in (*inside, *divided))
+    if any(loose_images(one) for one in inside):
+        return True
+    return depth > 1 and any(_has_class_folders(one, depth - 1) for one in inside)
 
 
 def _reader_of_file(file: Path) -> Reader | None:
@@ -85,14 +90,15 @@ def read_listed(place: Path) -> dict[str, ImageSet] | None:
         sorted by their names. None if `place` is no such data set.
 
     Raises:
-        UserError: it cannot be read, holds no image with a label, or divides only some of its images.
+        UserError: it cannot be read, holds no image with a label, gives one image two labels or splits, or divides only
+            some of its images.
     """
     read = find_listed(place)
     if read is None:
         return None
     folder = place if place.is_dir() else place.parent
     names: dict[tuple[str, str], list[str]] = {}  # by split and label
-    for row in read():
+    for row in _once(place, folder, read()):
         _check_label(place, row)
         names.setdefault((row.split, nfc(row.label)), []).append(row.name)
     splits = list(dict.fromkeys(split for split, _ in names))
@@ -103,6 +109,27 @@ def read_listed(place: Path) -> dict[str, ImageSet] | None:
     labels = tuple(sorted({label for _, label in names}))
     words = class_names(folder, labels, fits_parent=False)
     return {split: _make_set(folder, names, split, labels, words) for split in splits}
+
+
+def _once(place: Path, folder: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield each image once, however often it is listed; UserError if it has two labels or two splits."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        known = seen.setdefault(_identity(folder, row.name), row)
+        if known is row:
+            yield row
+            continue
+        for what, one, other in (("label", known.label, row.label), ("split", known.split, row.split)):
+            if nfc(one) != nfc(other):
+                name = one_line(row.name, 200)
+                raise UserError(f"{place}: {name} has the {what}s {shown(one)} and {shown(other)}; keep one")
+
+
+def _identity(folder: Path, name: str) -> str:
+    """Return one spelling of the path of an image, whether it is absolute, leads through `..`, or does neither."""
+    if not os.path.isabs(name) and ".." not in name:
+        return name
+    return os.path.relpath(os.path.realpath(folder / name), os.path.realpath(folder))
 
 
 def _make_set(

@@ -17,7 +17,7 @@ from typing import Any
 from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.datasets.rows import IMAGE_COLUMNS, LABEL_COLUMNS, SPLITS, UNDIVIDED, Row, find_column
 from sharpzo_mlx.datasets.scan import folders_inside
-from sharpzo_mlx.datasets.table import LARGEST, checked_row, find_columns, parse_rows
+from sharpzo_mlx.datasets.table import LARGEST, checked_row, names_labels, parse_rows
 from sharpzo_mlx.errors import UserError, notify, shown
 from sharpzo_mlx.reading import parse_json, read_text, reason
 
@@ -64,10 +64,12 @@ def _parse_lines(file: Path, text: str) -> Iterator[Row]:
             image, label = find_column(names, IMAGE_COLUMNS), find_column(names, LABEL_COLUMNS)
             if image is None or label is None:
                 raise UserError(f"{file}: line {number} has no file_name or no label; give it both, or take it out")
-            values = record[names[image]], record[names[label]]
-            if not isinstance(values[0], str) or isinstance(values[1], bool) or not isinstance(values[1], (str, int)):
-                raise UserError(f"{file}: line {number} has the label {shown(values[1])}; write a name or a number")
-            yield checked_row(f"{file}: line {number}", values[0], str(values[1]).strip(), None)
+            where, path, value = f"{file}: line {number}", record[names[image]], record[names[label]]
+            if not isinstance(path, str):
+                raise UserError(f"{where} has the path {shown(path)}, which is none")
+            if isinstance(value, bool) or not isinstance(value, (str, int)):
+                raise UserError(f"{where} has the label {shown(value)}; write a name or a number")
+            yield checked_row(where, path, str(value).strip(), None)
 
 
 def _record(file: Path, number: int, line: str) -> dict[str, Any]:
@@ -81,11 +83,11 @@ def _record(file: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _has_labels(file: Path) -> bool:
-    first = _text(file).lstrip().partition("\n")[0]
+    text = _text(file)
     if file.suffix == ".csv":
-        columns, _ = find_columns(first.strip().replace('"', "").split("," if "," in first else ";"))
-        labelled = columns is not None
+        labelled = names_labels(file, text)
     else:
+        first = text.lstrip().partition("\n")[0]
         labelled = find_column(list(_record(file, 1, first or "{}")), LABEL_COLUMNS) is not None
     if not labelled:
         notify(f"{file}: has no column of labels ({', '.join(LABEL_COLUMNS[:3])}), so it is not used")

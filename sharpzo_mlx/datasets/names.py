@@ -119,7 +119,7 @@ def _twins(names: Sequence[str]) -> list[tuple[int, int]]:
 def _refuse_twins(folder: Path, folders: Sequence[str], names: Sequence[str]) -> None:
     for one, other in _twins(names):
         raise UserError(
-            f"{folder}: the folders {folders[one]!r} and {folders[other]!r} give the same class name, "
+            f"{folder}: the classes {folders[one]!r} and {folders[other]!r} have the same class name, "
             f"{names[one]!r}: merge them, or tell them apart in a {NAMES_FILE}"
         )
 

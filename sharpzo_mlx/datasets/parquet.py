@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.datasets.rows import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, UNDIVIDED, Row, find_column, split_of
-from sharpzo_mlx.errors import UserError, notify, one_line
+from sharpzo_mlx.errors import UserError, notify, one_line, shown
 from sharpzo_mlx.images.parquet_rows import hugging_face_features, image_column, open_parquet
 
 ENDING = ".parquet"
 PREFERRED = (*LABEL_COLUMNS, "fine_label")
+TEXTS = ("string", "large_string", "string_view")  # types of text
 BATCH = 65_536  # labels that are read at a time
 
 
@@ -46,9 +47,9 @@ def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     """Yield the images of Parquet files below a folder.
 
     Raises:
-        UserError: a file cannot be read, or has no column of images or of labels.
+        UserError: a file cannot be read, has no column of images or of labels, or names some splits of another kind.
     """
-    unlabelled = 0
+    unlabelled, divided = 0, _Divided()
     for file in files:
         below = file.relative_to(folder)
         split = split_of(file.stem) or split_of(below.parent.name if len(below.parts) > 1 else "")
@@ -57,13 +58,29 @@ def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
                 if label is None:
                     unlabelled += 1
                 else:
-                    yield Row(f"{below.as_posix()}#{number}", label, SPLITS.get(own.lower(), split) if own else split)
+                    yield Row(f"{below.as_posix()}#{number}", label, divided.find(file, own) or split)
         except UserError:
             raise
         except Exception as error:  # whatever a damaged file makes the package raise
             raise UserError(f"{file}: cannot be read as Parquet ({one_line(str(error))}); download it again") from error
     if unlabelled:
         notify(f"{folder}: {unlabelled} images have no label and are left out")
+
+
+class _Divided:
+    """The words in the column of splits: a column without any split, such as one of sources, says nothing."""
+
+    def __init__(self) -> None:
+        self._known = self._other = UNDIVIDED
+
+    def find(self, file: Path, word: str) -> str:
+        """Return the split that a word names, or ""; UserError if others were splits and this one is none."""
+        found = SPLITS.get(word.strip().lower(), UNDIVIDED)
+        self._known = self._known or found
+        self._other = self._other or ("" if found else word)
+        if self._known and self._other:
+            raise UserError(f"{file}: has the split {shown(self._other)}; write train, val or test")
+        return found
 
 
 def _read_labels(file: Path) -> Iterator[tuple[str | None, str]]:
@@ -75,6 +92,7 @@ def _read_labels(file: Path) -> Iterator[tuple[str | None, str]]:
     label = _label_column(file, opened, features)
     columns = [str(name) for name in opened.schema_arrow.names]
     place = find_column(columns, SPLIT_COLUMNS)
+    _check_kind(file, label, opened.schema_arrow.field(label).type)
     wanted = [label] if place is None else [label, columns[place]]
     names = _class_names(features, label)
     for batch in opened.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
@@ -82,6 +100,15 @@ def _read_labels(file: Path) -> Iterator[tuple[str | None, str]]:
         splits = labels if place is None else batch.column(columns[place]).to_pylist()
         for one, own in zip(labels, splits, strict=True):
             yield _name(one, names), UNDIVIDED if place is None or own is None else str(own)
+
+
+def _check_kind(file: Path, column: str, kind: Any) -> None:
+    """Raise a UserError if a column has neither texts nor whole numbers."""
+    from pyarrow import types
+
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_integer(inner) or types.is_null(inner) or str(inner) in TEXTS):
+        raise UserError(f"{file}: the column {column} has the type {one_line(str(kind))}; labels are text or numbers")
 
 
 def _label_column(file: Path, opened: Any, features: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from sharpzo_mlx.images.tar_members import Member, walk_members
 from sharpzo_mlx.reading import decode_text, parse_json, reason
 
 ENDING = ".tar"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 LABEL_ENDINGS = ("cls", "label", "txt", "json")  # in this order
 LARGEST_LABEL = 1 << 20  # bytes
 
@@ -32,6 +33,13 @@ LARGEST_LABEL = 1 << 20  # bytes
 def find_files(folder: Path) -> list[Path]:
     """Return the tar files in a folder, or else in its `data/` or its splits, sorted."""
     return find_with_ending(folder, ENDING)
+
+
+def refuse_compressed(place: Path) -> None:
+    """Raise a UserError if a file, or one in a folder, is a compressed tar file: in these no member can be reached."""
+    files = [place] if place.is_file() else sorted(place.glob("*"))
+    if packed := next((file for file in files if file.name.lower().endswith(COMPRESSED)), None):
+        raise UserError(f"{packed}: a compressed tar file; unpack it once, so that it ends in .tar")
 
 
 def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:

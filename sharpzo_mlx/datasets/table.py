@@ -32,27 +32,18 @@ def read_rows(file: Path) -> list[Row]:
     """Return the images of a table, sorted by their paths.
 
     Raises:
-        UserError: the file cannot be read, names no columns of paths and labels, or gives one image two labels.
+        UserError: the file cannot be read, or names no columns of paths and labels.
     """
     try:
         text = read_text(file, LARGEST)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a table ({reason(error)}); save it as CSV in UTF-8") from error
-    rows: dict[str, Row] = {}
-    for row in parse_rows(file, text):
-        if (known := rows.setdefault(row.name, row)) != row:
-            what = "label" if known.label != row.label else "split"
-            one, other = (getattr(found, what) for found in (known, row))
-            raise UserError(f"{file}: {row.name} has the {what}s {shown(one)} and {shown(other)}; keep one")
-    return sorted(rows.values(), key=lambda row: nfc(row.name))
+    return sorted(parse_rows(file, text), key=lambda row: nfc(row.name))
 
 
 def parse_rows(file: Path, text: str) -> Iterator[Row]:
     """Yield the images of a table's text; `file` names it in errors."""
-    first = text.partition("\n")[0]
-    tabs = file.suffix.lower() == ".tsv" or ("\t" in first and "," not in first)
-    separator = "\t" if tabs else ";" if ";" in first and "," not in first else ","
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(file, text), strict=True)
     columns: Columns | None = None
     try:
         for cells in lines:
@@ -67,6 +58,21 @@ def parse_rows(file: Path, text: str) -> Iterator[Row]:
             yield make_row(f"{file}: line {lines.line_num}", cells, columns)
     except csv.Error as error:
         raise UserError(f"{file}: line {lines.line_num} is no line of a table ({error}); {FORM}") from None
+
+
+def names_labels(file: Path, text: str) -> bool:
+    """Return whether the first line of a table's text says which columns hold images and labels."""
+    lines = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=_separator(file, text.lstrip()))
+    try:
+        return find_columns(next(lines, []))[0] is not None
+    except csv.Error:
+        return False
+
+
+def _separator(file: Path, text: str) -> str:
+    first = text.partition("\n")[0]
+    tabs = file.suffix.lower() == ".tsv" or ("\t" in first and "," not in first)
+    return "\t" if tabs else ";" if ";" in first and "," not in first else ","
 
 
 Columns = tuple[int, int, int | None]  # the places of image, label and split

@@ -92,7 +92,7 @@ def export(
     options = options or ExportOptions()
     options.check(to)
     run = run if isinstance(run, Run) else Run.load(run)
-    place = output.resolve(path if path is not None else _default_path(run, to))
+    place = output.resolve(path if path is not None else _default_path(run, to), folder=to != "onnx")
     clip = open_model(run, clip)
     record = describe_run(run, clip, options.reject)
     licence.check(record.model.licence, accepted=options.accept_licence, source=record.model.name)

@@ -24,16 +24,23 @@ from sharpzo_mlx.files import OWN, check_spelling, expand, missing_folders, remo
 _TAKEN = "exists; choose another --output, or remove it"
 
 
-def resolve(output: str | Path) -> Path:
+def resolve(output: str | Path, *, folder: bool = True) -> Path:
     """Return the place to write to, once it is certain that nothing is there.
 
+    Args:
+        output: the place.
+        folder: whether a folder is written, or a package, which may take the place of an empty folder; else a file.
+
     Raises:
-        UserError: something but an empty folder exists there, or its name is not UTF-8.
+        UserError: something but an empty folder exists there, or a folder where a file is written, or its name is not
+            UTF-8.
     """
     place = expand(output)
     check_spelling(place)
     if os.path.lexists(place) and not _is_empty(place):
         raise UserError(f"{output}: {_TAKEN}")
+    if place.is_dir() and not folder:
+        raise UserError(f"{output}: a folder; name the file to write, such as {place / 'classifier.onnx'}")
     return place
 
 

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.files import root_of
 from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.runs.run import Run
 
 KNOWN, NOISE = 6, 2  # images of each kind
@@ -94,5 +96,5 @@ def _known(run: Run) -> list[Path]:
 def _existing(run: Run) -> Iterator[Path]:
     for rows in run.record.images.by_split().values():
         for relative, _ in rows[:: max(1, len(rows) // KNOWN)]:
-            if (path := Path(run.record.dataset) / relative).is_file():
+            if is_there(path := root_of(run.record.dataset) / relative):
                 yield path

@@ -24,8 +24,9 @@ from sharpzo_mlx.datasets.listing import ImageListing
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import encode_steps, finish, name_files
 from sharpzo_mlx.features.streaming import encode_stream
-from sharpzo_mlx.files import identify
+from sharpzo_mlx.files import identify, root_of
 from sharpzo_mlx.heads.answers import REJECTION, make_answers
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.review.covering import choose_covering
 from sharpzo_mlx.runs.history import labelled_path
 from sharpzo_mlx.runs.labelled import LabelledImages
@@ -155,7 +156,7 @@ def suggest_steps(
 
 
 def _labelled_paths(run: Run) -> list[Path]:
-    return [Path(run.record.dataset) / path for path, _ in run.record.images.labelled()]
+    return [root_of(run.record.dataset) / path for path, _ in run.record.images.labelled()]
 
 
 def _known_features(clip: Clip, run: Run) -> np.ndarray:
@@ -163,7 +164,7 @@ def _known_features(clip: Clip, run: Run) -> np.ndarray:
     if labelled_path(run).is_file():
         return LabelledImages.read(labelled_path(run), len(run.record.class_names)).images.embeddings
     listed = _labelled_paths(run)
-    there = tuple(path for path in listed if path.is_file())
+    there = tuple(path for path in listed if is_there(path))
     if len(there) < len(listed):
         gone = f"{len(listed) - len(there)} of {len(listed)} images of the run are gone"
         notify(f"{run.record.dataset}: {gone}; images like them may be suggested")
