@@ -191,7 +191,7 @@ def test_an_image_under_another_spelling_is_the_same_image(other: str, tmp_path:
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_metadata_counts_an_image_once_and_refuses_two_labels(kind: str, tmp_path: Path) -> None:
-    def write(*pairs: tuple[str, str]) -> dict[str, list[tuple[str, str]]]:
+    def write(*pairs: tuple[str, str]) -> dict[str, list[str]]:
         lines = [json.dumps({"file_name": name, "label": label}) for name, label in pairs]
         if kind == "csv":
             lines = ["file_name\tlabel", *(f"{name}\t{label}" for name, label in pairs)]  # tabs as in a .tsv
