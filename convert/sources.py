@@ -21,7 +21,7 @@ from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 
-from . import architectures, hub, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
+from . import architectures, hub, kinds, mobileclip, open_clip_config, perception, torch_file, training, wrapped_names
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
 from .small_files import (
@@ -256,7 +256,8 @@ def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
             raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
         return True
     described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
-    if mobileclip.may_be_one(weights) and OPEN_CLIP_CONFIG not in here and not told.architecture:
+    own = mobileclip.may_be_one(weights) or perception.may_be_one(weights)
+    if own and OPEN_CLIP_CONFIG not in here and not told.architecture:
         return True
     if not described:
         raise UserError(
