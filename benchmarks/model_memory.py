@@ -1,9 +1,9 @@
 """Measure the peak memory of every command for networks of published sizes, from conversion to prediction.
 
-The checkpoints have random weights: open_clip writes them in its own form (`--python` is an interpreter that has it), and
-a SigLIP gets a vocabulary of 256 000 made-up words. Each command runs in a process of its own on a few drawn images:
-`convert`, `tune` with two images a class and few queries, `evaluate` and `predict`. The figure is the peak of resident
-memory, as `/usr/bin/time -v` shows it, in MB. The images are few because no peak depends on their number.
+The checkpoints have random weights: open_clip writes them in its own form (`--python` is an interpreter that has it),
+and a SigLIP gets a vocabulary of 256 000 made-up words. Each command runs in a process of its own on a few drawn
+images: `convert`, `tune` with two images a class and few queries, `evaluate` and `predict`. The figure is the peak of
+resident memory, as `/usr/bin/time -v` shows it, in MB. The images are few because no peak depends on their number.
 
 usage: python benchmarks/model_memory.py [--models ViT-B-16-SigLIP2 MobileCLIP2-S2] [--bits 8] [--output FILE.json]
 """

@@ -23,7 +23,8 @@ Choice: TypeAlias = Callable[[Collection[str], Reader], list[str]]
 
 ELSEWHERE = "or download the model's folder on another machine and give its path"
 OFFLINE = "HF_HUB_OFFLINE"
-CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is in every repository that converts
+CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is beside weights of a usual name
+USUAL = ("model", "pytorch_model", "weights", "open_clip_")  # beginnings of such names
 # errors of a disk that may not be written to; the hub's library passes them on with the path
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
@@ -95,12 +96,13 @@ def _commit_of_main(kept: Path) -> str | None:
 def _is_whole(folder: Path, choose: Choice) -> bool:
     """Tell whether a folder has all files that would be chosen from those that it has."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if not CONFIGS & {name.rpartition("/")[2] for name in names}:
-        return False
     try:
-        return all((folder / name).is_file() for name in choose(names, folder.joinpath))
+        chosen = choose(names, folder.joinpath)
     except UserError:
         return False
+    plain = {name.rpartition("/")[2] for name in chosen}
+    described = CONFIGS & plain or not any(name.startswith(USUAL) for name in plain)
+    return bool(described) and all((folder / name).is_file() for name in chosen)
 
 
 def _is_of_disk(error: Exception) -> bool:

@@ -81,7 +81,10 @@ def check_towers(text: TextConfig, vision: ImageConfig, projection_dim: int, pro
 
 def _check_heads(vision: RotaryVisionConfig) -> None:
     """Refuse heads that cannot be turned along two axes in pairs, and another number of heads than divides a width."""
-    for field, parts in (("num_attention_heads", 4 * vision.num_attention_heads), ("num_pooling_heads", vision.num_pooling_heads)):
+    for field, parts in (
+        ("num_attention_heads", 4 * vision.num_attention_heads),
+        ("num_pooling_heads", vision.num_pooling_heads),
+    ):
         if vision.hidden_size % parts:
             raise UserError(
                 f"config.json: vision_config.hidden_size {vision.hidden_size} must be a multiple of {parts}, for "

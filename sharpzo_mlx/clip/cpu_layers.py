@@ -102,7 +102,7 @@ class CPULayer:
             sequences: how many there are.
             heads, scale: of the attention.
             read: for each sequence the one token whose attention is computed; None: that of all tokens.
-            turns: the complex factors of `clip.rotary` [T, m / heads / 2] for queries and keys, or None; not with `read`.
+            turns: the factors [T, m / heads / 2] of `clip.rotary` for queries and keys, or None; not with `read`.
         """
         m = buffers.x.shape[1]
         y = asked = self.norm1.norm(buffers.x, buffers.y)
@@ -120,7 +120,7 @@ class CPULayer:
 
 
 def turn(x: Array, turns: Array, heads: int) -> None:
-    """Multiply pairs of numbers, as complex numbers, by their token's factors in place: [p * T, m], [T, m / heads / 2]."""
+    """Multiply pairs of numbers of x [p * T, m], as complex numbers, by their token's factors in place."""
     tokens, pairs = turns.shape
     x.view(np.complex64).reshape(-1, tokens, heads, pairs)[...] *= turns[:, None]
 

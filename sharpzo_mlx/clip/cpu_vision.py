@@ -1,9 +1,9 @@
-"""Compute the ViT image towers of CLIP, SigLIP and the Perception Encoder in NumPy, for MLX's CPU device: pixels to unit-norm features.
+"""Compute the ViT image towers in NumPy, for MLX's CPU device: pixels to unit-norm features.
 
 The networks are those of `clip.vision`. Only the class token of CLIP's last layer is read (Radford et al., arXiv
-2103.00020, section 2.4), so that layer computes one query and one row of the MLP for each image. Of the
-others the last layer is computed whole, and the attention pooling has one query. Each core takes a few images at a time. `cpu_layers` says
-why NumPy is faster there.
+2103.00020, section 2.4), so that layer computes one query and one row of the MLP for each image. The last layer of
+towers with attention pooling is computed whole, and their pooling has one query. Each core takes a few images at a
+time. `cpu_layers` says why NumPy is faster there.
 
     features = CPUVision(clip.vision()).image_features(pixels)         # [B, H, W, 3] -> [B, D]
 """
@@ -33,7 +33,7 @@ class CPUVision:
 
     def __init__(self, model: CLIPModel) -> None:
         tower = model.vision_model
-        assert isinstance(tower, VisionModel | PooledVisionModel | RotaryVisionModel), "a ResNet has no layers of this kind"
+        assert isinstance(tower, VisionModel | PooledVisionModel | RotaryVisionModel), "a ResNet has no such layers"
         config, embeddings = tower.config, tower.embeddings
         self.preprocessor = model.config.preprocessor
         self.expected = (config.image_size, config.image_size, config.num_channels)

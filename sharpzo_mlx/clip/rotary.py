@@ -27,7 +27,8 @@ def turns(config: RotaryVisionConfig) -> npt.NDArray[np.complex64]:
     row, column = (1 + places.reshape(-1, 1) for places in np.mgrid[0:side, 0:side].astype(np.float32))
     angles = np.concatenate([column * speeds, row * speeds], axis=1)
     angles = np.concatenate([np.zeros_like(angles[:1]), angles])
-    return (np.cos(angles) + 1j * np.sin(angles)).astype(np.complex64)
+    factors: npt.NDArray[np.complex64] = (np.cos(angles) + 1j * np.sin(angles)).astype(np.complex64)
+    return factors
 
 
 class RotaryAttention(Attention):
@@ -47,7 +48,7 @@ class RotaryAttention(Attention):
         """Turn queries or keys [B, heads, T, d] in float32."""
         pairs = x.astype(mx.float32).reshape(*x.shape[:-1], -1, 2)
         first, second = pairs[..., 0], pairs[..., 1]
-        turned = (first * self._cosines - second * self._sines, second * self._cosines + first * self._sines)
+        turned = [first * self._cosines - second * self._sines, second * self._cosines + first * self._sines]
         return mx.stack(turned, axis=-1).reshape(x.shape).astype(x.dtype)
 
     def __call__(self, x: mx.array, mask: Mask = None) -> mx.array:

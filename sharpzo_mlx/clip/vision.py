@@ -1,8 +1,8 @@
 """The ViT image towers of CLIP, SigLIP and the Perception Encoder: they turn prepared pixels into one vector an image.
 
 A convolution whose stride is its size cuts the image into patches. In CLIP a class token stands before them, and its
-last state is the result (Radford et al., arXiv 2103.00020, section 2.4); a SigLIP ends with `attention_pool`, and so does
-a Perception Encoder, which has a class token too. The tower runs once for each image, before tuning starts.
+last state is the result (Radford et al., arXiv 2103.00020, section 2.4); a SigLIP ends with `attention_pool`, and so
+does a Perception Encoder, which has a class token too. The tower runs once for each image, before tuning starts.
 
 >>> VisionModel(VisionConfig(hidden_size=48, num_hidden_layers=2))(mx.zeros((1, 224, 224, 3))).shape
 (1, 48)
