@@ -102,7 +102,10 @@ def random_texts() -> dict[str, mx.array]:
     """Return a random text tower with OpenAI's names."""
     draw = np.random.default_rng(4)
     width, words = TEXT["width"], TEXT["vocab_size"]
-    shapes = {"token_embedding.weight": (words, width), "positional_embedding": (TEXT["context_length"], width)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.weight": (words, width),
+        "positional_embedding": (TEXT["context_length"], width),
+    }
     shapes |= {"text_projection": (width, JOINT), "ln_final.weight": (width,), "ln_final.bias": (width,)}
     block = "transformer.resblocks.0."
     shapes |= {f"{block}attn.in_proj_weight": (3 * width, width), f"{block}attn.in_proj_bias": (3 * width,)}

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +147,8 @@ def test_a_file_of_another_size_is_refused(source: Path, tmp_path: Path) -> None
         ("num_pooling_heads", 0, r"num_pooling_heads is 0; it must be 1 or more"),
     ],
 )
-def test_impossible_sizes_are_refused_by_name(
-    model: Path, refused: Callable[..., str], field: str, value: int, message: str
-) -> None:
-    config = sz.load(model).config
-    changed = replace(config, vision=replace(config.vision, **{field: value})).to_dict()
+def test_impossible_sizes_are_refused_by_name(model: Path, field: str, value: int, message: str) -> None:
+    changed = sz.load(model).config.to_dict()
+    changed["vision_config"][field] = value
     with pytest.raises(UserError, match=message):
         CLIPConfig.from_dict(changed)
