@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_mlx.errors import UserError, one_line
+from sharpzo_mlx.hub import download as hub
 
-from . import hub, kinds, training
+from . import kinds, training
 from .huggingface import TIMM_REMEDY
 from .small_files import PREPROCESSOR, PROCESSOR, TOKENIZERS, read_json
 

@@ -21,8 +21,9 @@ from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.model_card import read_licence
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
+from sharpzo_mlx.hub import download as hub
 
-from . import architectures, hub, kinds, mobileclip, open_clip_config, perception, torch_file, training, wrapped_names
+from . import architectures, kinds, mobileclip, open_clip_config, perception, torch_file, training, wrapped_names
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
 from .layout import (

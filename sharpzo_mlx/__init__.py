@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
+    from sharpzo_mlx.datasets.overview import list_classes as list_classes
     from sharpzo_mlx.errors import UserError as UserError
     from sharpzo_mlx.evaluation.folders import evaluate as evaluate
     from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.reports import Report as Report
     from sharpzo_mlx.exporting.formats import export as export
     from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
+    from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -72,7 +74,9 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "evaluate": "evaluation.folders",
     "export": "exporting.formats",
     "go_back": "adding.pipeline",
+    "list_classes": "datasets.overview",
     "load": "clip.handle",
+    "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from fake_hub import SMALL, FakeHub
 
-from sharpzo_mlx.convert import hub, sources
+from sharpzo_mlx.convert import sources
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.hub import download as hub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

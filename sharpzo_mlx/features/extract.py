@@ -25,6 +25,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.runtime.limits import empty_cache
 
 NAMED = 5  # a notice names this many unreadable images
@@ -214,10 +215,12 @@ def encode_files(
         For each batch the features [D] and the reasons of failure, by position in `paths`.
 
     The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
-    positions: what is left after a stop is encoded in the same batches as without the stop.
+    positions, in the order of reading: what is left after a stop is encoded in the same batches as without the stop.
     """
+    places = read_order(paths)
+    missing = sorted(missing, key=places.__getitem__)
     chosen = [paths[index] for index in missing]
-    blocks = [index // batch_size for index in missing]
+    blocks = [places[index] // batch_size for index in missing]
     batches = stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks)
     for batch, features in clip.encode_batches(batches, min(batch_size, len(missing))):
         fresh = {missing[index]: row for index, row in zip(batch.indices, np.array(features), strict=True)}

@@ -51,11 +51,23 @@ def make_bases(folder: Path) -> None:
     run("tune", photos, "--model", model, "--output", folder / "run", *SHORT)
     run("evaluate", folder / "run", photos)
     run("predict", folder / "run", photos / "cat" / "0.png")
+    make_added(folder)
     make_unfinished(folder)
     run("compare", photos, "--model", model, "--output", folder / "comparison", *COMPARED)
     make_datasets(folder, photos)
     make_images(folder / "images")
     make_sorted(folder, photos)
+
+
+def make_added(folder: Path) -> None:
+    """Make images to add, and a run to which others were added."""
+    photos = make_photos(folder / "more", count=2, seed=1)
+    for path in photos.glob("*/1.png"):
+        first = folder / "first" / path.parent.name / "1.png"
+        first.parent.mkdir(parents=True)
+        path.rename(first)
+    added = Path(shutil.copytree(folder / "run", folder / "added"))
+    run("add", added, folder / "first", "--class", "fox", "--model", folder / "model")
 
 
 def make_sorted(folder: Path, photos: Path) -> None:
@@ -71,9 +83,9 @@ def make_sorted(folder: Path, photos: Path) -> None:
     shutil.rmtree(tagged / ".sharpzo-sort")
 
 
-def make_photos(folder: Path, count: int = 6) -> Path:
+def make_photos(folder: Path, count: int = 6, seed: int = 0) -> Path:
     """Make three classes that differ by their colour."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label, colour in COLOURS.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):

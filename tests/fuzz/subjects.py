@@ -43,6 +43,10 @@ SORT: Line = ("sort", "--plan", "{file}", "--into", "{out}/s", "--apply")
 UNDO: Line = ("sort", "--undo", "{file}")
 TAG: Line = ("sort", "{run}", "{in}", "--tag", "--apply")
 LABEL: Line = ("predict", "{run}", "{file}", "{bases}/photos/cat/0.png")
+ADD: Line = ("add", "{in}", "{bases}/more", "--model", "{bases}/model")
+LIST: Line = ("add", "{in}", "--list")
+BACK: Line = ("add", "{in}", "--back", "1")
+FORWARD: Line = ("add", "{in}", "--back", "2")
 SETTINGS: Line = ("tune", PHOTOS, "--model", "{bases}/model", "--output", "{out}/r", "--config", "{file}", *SHORT)
 
 
@@ -100,6 +104,9 @@ SUBJECTS = (
     Subject("run: steps.jsonl", "run", ("steps.jsonl",), ((REPORT,), (RESUME,)), ("{in}",)),
     Subject("run: evaluations.json", "run", ("evaluations.json",), ((REPORT,), (EVALUATE,)), ("{in}",)),
     Subject("run: config.toml", "run", ("config.toml",), ((SETTINGS,), (RESUME,)), ("{in}", "{out}")),
+    Subject("run: labelled.safetensors", "run", ("labelled.safetensors",), ((ADD,),), ("{in}",)),
+    Subject("run: versions in its history", "added", ("run.json", "history/*/*"),
+            ((LIST,), (BACK, FORWARD, PREDICT), (ADD,), (EVALUATE,)), ("{in}",)),
     Subject("unfinished run: checkpoint.safetensors", "unfinished", ("checkpoint.safetensors",),
             ((GO_ON,),), ("{in}",)),
     Subject("unfinished run: the other files", "unfinished", ("run.json", "prompt.safetensors", "steps.jsonl"),
