@@ -20,7 +20,7 @@ ORDER = (
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
     *("heads", "runs", "tuning", "evaluation", "sorting", "adding", "review", "report", "comparison"),
-    *("exporting", "serving"),
+    *("cluster", "exporting", "serving"),
     *("", "demo", "doctor", "convert", "cli"),  # "" is the package's own __init__
 )
 

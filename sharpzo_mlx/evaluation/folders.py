@@ -41,8 +41,9 @@ from sharpzo_mlx.heads.answers import Answers, make_answers
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime.helpers import count_helpers
 
-CHUNK = 512  # images whose features are in memory at once
+CHUNK = 512  # images whose features are in memory at once, for each helper
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,9 @@ class _Evaluator:
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
         """Evaluate one set, a chunk of images at a time; `before` is the progress of the folder so far."""
         parts = []
-        for start in range(0, len(images.images), CHUNK):
-            rows = range(start, min(start + CHUNK, len(images.images)))
+        most = CHUNK * count_helpers()
+        for start in range(0, len(images.images), most):
+            rows = range(start, min(start + most, len(images.images)))
             chunk = replace(images, images=images.images.take(rows))
             parts.append((yield from self._evaluate_chunk(chunk, replace(before, done=before.done + start))))
         found = _join(parts)
@@ -200,7 +202,7 @@ class _Evaluator:
     def _evaluate_chunk(
         self, chunk: EvaluationSet, before: FolderProgress
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
-        steps = encode_steps(self.clip, chunk.images, whole=False)
+        steps = encode_steps(self.clip, chunk.images, whole=False, chunk=CHUNK)
         features = yield from relay(steps, lambda step: replace(before, done=before.done + step.done))
         x, labels = features.embeddings, features.labels
         logits = np.array(self.prompt.logits(x))
