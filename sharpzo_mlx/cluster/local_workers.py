@@ -18,6 +18,7 @@ from pathlib import Path
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import make_certificate
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime.threads import SHARERS
 
 PATIENCE = 5  # seconds that a worker has to end
 USER_ERROR = 2
@@ -91,7 +92,7 @@ class LocalWorkers:
         # as many threads as the user allows at most
         allowed = os.environ.get("OPENBLAS_NUM_THREADS", "")
         threads = min(threads, int(allowed)) if allowed.isdigit() and int(allowed) else threads
-        variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "SHARPZO_MLX_WORKERS_HERE": str(self.count)}
+        variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), SHARERS: str(self.count)}
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables)
 
 

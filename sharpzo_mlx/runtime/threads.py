@@ -169,6 +169,15 @@ class KeptThreads(AbstractContextManager[None]):
 kept_threads = KeptThreads()  # the number of threads belongs to the process, and so does the guard
 
 
+SHARERS = "SHARPZO_MLX_WORKERS_HERE"  # set for workers that share this machine
+
+
+def shared_cores() -> int:
+    """Return the machine's cores divided among the workers of a cluster on it, at least 1."""
+    sharers = os.environ.get(SHARERS, "")
+    return max(1, (os.cpu_count() or 1) // (int(sharers) if sharers.isdigit() and int(sharers) else 1))
+
+
 def cores() -> Cores | None:
     """Return the cores that NumPy's OpenBLAS was given; None where NumPy uses another BLAS."""
     with _finding:
