@@ -11,11 +11,13 @@ answer counts. If this process is lost, workers wait for the next leader at the 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import queue
 import threading
 import time
 from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +32,7 @@ from sharpzo_mlx.runtime.helpers import Model
 
 BEAT_SECONDS = 0.2  # between two looks at the workers
 QUIET_SECONDS = 5.0  # without a worker before the user is told
+STOP_SECONDS = 10.0
 AHEAD = 2  # pieces for each worker that are given out at once
 
 
@@ -70,7 +73,8 @@ class Leader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._hub is not None:
-            self._wait(self._hub.stop())
+            with suppress(TimeoutError, concurrent.futures.TimeoutError):  # of a worker that hangs
+                self._begin(self._hub.stop()).result(timeout=STOP_SECONDS)
         if self._local is not None:
             self._local.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)

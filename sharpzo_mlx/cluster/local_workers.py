@@ -93,7 +93,10 @@ class LocalWorkers:
         allowed = os.environ.get("OPENBLAS_NUM_THREADS", "")
         threads = min(threads, int(allowed)) if allowed.isdigit() and int(allowed) else threads
         variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), SHARERS: str(self.count)}
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables)
+        # in a session of its own: Ctrl-C is the leader's to hear
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables, start_new_session=True
+        )
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
