@@ -5,6 +5,8 @@ alone, with one worker, and with two, one after the other; the workers are start
 sleeping workers, many in one process: each piece takes as long as it would, and its result is as large. It says which
 share of the time they slept, and what a piece takes of the leader's processor. All share this machine's cores.
 
+Each worker, and this process when it works alone, is held to one core (where the system can).
+
 usage: OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py encode|cells FOLDER --model m [--rounds 3] [--images 1024]
        python benchmarks/cluster.py simulate [--workers 16] [--seconds 4] [--pieces 6] [--kilobytes 512]
 """
@@ -28,7 +30,15 @@ from pathlib import Path
 import sharpzo_mlx as sz
 
 PORT = 18796
+EVERY_CORE = set(range(os.cpu_count() or 1))
 METHODS = "bbt,zo,sharpzo,sam-cma"
+
+
+def hold(pid: int, cores: set[int]) -> None:
+    """Hold all threads of a process to some cores."""
+    if hasattr(os, "sched_setaffinity"):
+        for thread in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def time_turns(work: Callable[[], None], rounds: int) -> dict[str, list[float]]:
@@ -38,8 +48,12 @@ def time_turns(work: Callable[[], None], rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"alone": [], "one": [], "two": []}
     with sz.open_cluster("local:1") as one, sz.open_cluster("local:2") as two:
         settings = {"alone": None, "one": one, "two": two}
+        for leader in (one, two):
+            for core, pid in enumerate(leader.pids):
+                hold(pid, {core})
         for turn in range(-1, rounds):  # the first turn reads weights
             for name, helpers in settings.items():
+                hold(0, {0} if helpers is None else EVERY_CORE)
                 with helped_by(helpers):
                     began = time.perf_counter()
                     work()

@@ -13,7 +13,7 @@ from pathlib import Path
 from sharpzo_mlx.cluster.address import read_address
 from sharpzo_mlx.cluster.worker import WorkerSettings, serve
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.runtime.threads import SHARERS
+from sharpzo_mlx.runtime.threads import sharers
 
 
 def _end_with_leader() -> None:
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Work for the leader at an address until it goes; return the exit code."""
     url, certificate = arguments
     threading.Thread(target=_end_with_leader, daemon=True).start()
-    settings = WorkerSettings(sharers=int(os.environ.get(SHARERS, "1")), once=True)
+    settings = WorkerSettings(sharers=sharers(), once=True)
     try:
         serve(read_address(url, certificate=Path(certificate)), [], settings, say=lambda line: None)
     except UserError as error:

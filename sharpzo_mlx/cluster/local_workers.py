@@ -18,7 +18,7 @@ from pathlib import Path
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import make_certificate
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.runtime.threads import SHARERS
+from sharpzo_mlx.runtime.threads import SHARERS, shared_cores, sharers
 
 PATIENCE = 5  # seconds that a worker has to end
 USER_ERROR = 2
@@ -87,12 +87,12 @@ class LocalWorkers:
         self._folder.cleanup()
 
     def _start_one(self) -> subprocess.Popen[bytes]:
-        threads = max(1, (os.cpu_count() or 1) // self.count)
+        threads = max(1, shared_cores() // self.count)
         command = [sys.executable, "-m", "sharpzo_mlx.cluster.local_worker", self._url, str(self._certificate)]
         # as many threads as the user allows at most
         allowed = os.environ.get("OPENBLAS_NUM_THREADS", "")
         threads = min(threads, int(allowed)) if allowed.isdigit() and int(allowed) else threads
-        variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), SHARERS: str(self.count)}
+        variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), SHARERS: str(self.count * sharers())}
         # in a session of its own: Ctrl-C is the leader's to hear
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables, start_new_session=True

@@ -172,10 +172,15 @@ kept_threads = KeptThreads()  # the number of threads belongs to the process, an
 SHARERS = "SHARPZO_MLX_WORKERS_HERE"  # set for workers that share this machine
 
 
+def sharers() -> int:
+    """Return how many workers of a cluster share this machine, 1 outside of one."""
+    given = os.environ.get(SHARERS, "")
+    return max(1, int(given)) if given.isdigit() else 1
+
+
 def shared_cores() -> int:
-    """Return the machine's cores divided among the workers of a cluster on it, at least 1."""
-    sharers = os.environ.get(SHARERS, "")
-    return max(1, (os.cpu_count() or 1) // (int(sharers) if sharers.isdigit() and int(sharers) else 1))
+    """Return the machine's cores divided among the workers on it, at least 1."""
+    return max(1, (os.cpu_count() or 1) // sharers())
 
 
 def cores() -> Cores | None:
