@@ -1,4 +1,4 @@
-"""Measure exported classifiers: the bytes of each file, and the processor's milliseconds an image beside this program.
+"""Measure exported classifiers: the bytes of files and packages, and the processor's milliseconds an image beside ours.
 
 Networks of published sizes with random weights, and a head of a hundred classes. Eight images at once, one thread, ours
 and onnxruntime's in turns; the times are those that the processor spent (`time.process_time`), and the lowest of the
@@ -29,6 +29,7 @@ from sharpzo_mlx.clip.cpu_vision import CPUVision
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.exporting.bundle import write_bundle
 from sharpzo_mlx.exporting.classifier import ClassifierRecord, HeadRecord, ModelName
+from sharpzo_mlx.exporting.coreml_model import write_coreml
 from sharpzo_mlx.exporting.onnx_model import OnnxForm, write_onnx
 from sharpzo_mlx.exporting.tower import Tower, Weights, flatten_weights
 
@@ -109,6 +110,10 @@ def measure_network(name: str, folder: Path, rounds: int) -> str:
     for label, half in (("onnx", False), ("onnx float16", True)):
         write_onnx(folder / f"{label}.onnx", record, tower, OnnxForm(half=half))
         sizes[label] = (folder / f"{label}.onnx").stat().st_size
+    for label, half in (("coreml", False), ("coreml float16", True)):
+        package = folder / f"{label}.mlpackage"
+        write_coreml(package, record, tower, half=half)
+        sizes[label] = sum(path.stat().st_size for path in package.rglob("*"))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(folder / "onnx.onnx"), settings, providers=["CPUExecutionProvider"])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BEFORE = -1  # --back without a number
 BACK_HELP = "Make version N the present one; without N the one that this one adds to. It can be undone likewise."
 CLASS_HELP = "Add a class by its name alone, without images; may be repeated."
-WIDEST = 38  # characters of a first column, so that tables fit 80
+WIDEST = 38  # columns of a first cell, so that tables fit 80
 
 
 @click.command("add")
@@ -105,7 +105,8 @@ def _make_table(rows: Sequence[AccuracyChange], heading: str = "") -> str:
     cells = [(heading, "images", "before", "after", "change")]
     for row in rows:
         before, after = wording.percent(row.before), wording.percent(row.after)
-        cells.append((_shorten(row.images), f"{row.count}", before, after, wording.points(row.before, row.after)))
+        name = wording.shorten(row.images, WIDEST, keep="beginning")
+        cells.append((name, f"{row.count}", before, after, wording.points(row.before, row.after)))
     return wording.aligned(cells)
 
 
@@ -133,13 +134,10 @@ def _show_versions(run: Run, *, as_json: bool) -> None:
     for version, results in versions:
         mark = "*" if version.number == present else " "
         accuracies = wording.percent(results.val), wording.percent(results.test)
-        cells.append((f"{mark} {version.number} {_shorten(version.describe())}", version.date or "-", *accuracies))
+        name = wording.shorten(version.describe(), WIDEST, keep="beginning")
+        cells.append((f"{mark} {version.number} {name}", version.date or "-", *accuracies))
     click.echo(wording.aligned(cells))
 
 
 def _make_record(version: Version, results: RunResults) -> dict[str, Any]:
     return {**version.to_json(), "val": results.val, "test": results.test}
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

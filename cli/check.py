@@ -48,10 +48,15 @@ def check_command(
 
     Each image is judged by a classifier of all the others, so no run is needed.
     """
-    from sharpzo_mlx.review.page import check_page_path, write_page
+    from sharpzo_mlx.datasets.folder import checked_folder
+    from sharpzo_mlx.datasets.listed import has_list
+    from sharpzo_mlx.review.page import check_page_path, no_page_error, write_page
 
+    place = checked_folder(dataset)  # before the model is looked for
     if page is not None:
         check_page_path(page)
+        if has_list(place):
+            raise no_page_error(place)
     found = _check(dataset, model, run_folder, odds)
     written = None if page is None else write_page(found, page)
     if as_json:
@@ -64,11 +69,9 @@ def check_command(
 
 def _check(dataset: Path, model: Path | None, run_folder: Path | None, odds: float) -> LabelCheck:
     from sharpzo_mlx.clip import handle
-    from sharpzo_mlx.datasets.folder import checked_folder
     from sharpzo_mlx.review.label_check import LabelCheck, check_labels_steps
     from sharpzo_mlx.runs.run import Run
 
-    checked_folder(dataset)  # before the model is looked for
     run = None if run_folder is None else Run.load(run_folder)
     clip = handle.load(model) if run is None or model is not None else None
     source = run or clip

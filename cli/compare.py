@@ -82,7 +82,7 @@ def compare_command(
     if as_json:
         wording.echo_json(found.to_json())
     else:
-        click.echo(table_text.as_text(found))
+        click.echo(table_text.as_text(found, wording.screen_width(), whole_names=not wording.on_screen()))
         click.echo("\n" + wording.escape(f"tables, curves, results: {found.folder}"))
     if found.failed:
         click.echo(wording.escape(_describe_failures(found)), err=True)

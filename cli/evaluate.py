@@ -24,6 +24,7 @@ from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.reports import Report
+    from sharpzo_mlx.runs.run import Run
 
 FOREIGN_HELP = "Folder of images of none of the classes; may be repeated."
 SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
@@ -58,21 +59,26 @@ def evaluate_command(
 ) -> None:
     """Measure the run RUN on each FOLDER of class folders, beside zero-shot; further runs may follow the first.
 
+    RUN is a folder, or the name OWNER/NAME of a run on the hub, which only the first may be.
+
     The classes of a FOLDER may be a subset of those that were tuned; they are matched by name. ImageNet's variants
     are recognised: numbered folders (V2), the 200 classes of -A and -R, trees of corruptions (-C).
     """
+    from sharpzo_mlx.hub.runs import load_run
+
     style = at_most_one(json=as_json, csv=as_csv)
     scope = SCOPES[at_most_one(own_classes=own_classes, all_classes=all_classes)]
     runs, places = _split_arguments(run_folder, folders)
     options = {"scope": scope, "mapping": mapping, "foreign": foreign, "reject": reject, "coverage": coverage}
-    reports = {run: _evaluate(run, places, model, options) for run in runs}
+    loaded = [load_run(run) for run in runs]
+    reports = {run: _evaluate(one, places, model, options) for run, one in zip(runs, loaded, strict=True)}
     if style == "json":
         wording.echo_json(shift_tables.as_record(reports))
     elif style == "csv":
         click.echo(shift_tables.as_csv(reports), nl=False)
     else:
         click.echo(shift_tables.make_table(reports))
-        click.echo("".join(f"{remark}\n" for remark in _describe_heads(runs)), nl=False)
+        click.echo("".join(f"{remark}\n" for remark in _describe_heads(loaded)), nl=False)
 
 
 def _split_arguments(first: Path, others: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
@@ -85,23 +91,19 @@ def _split_arguments(first: Path, others: tuple[Path, ...]) -> tuple[list[Path],
     return [first, *others[:count]], list(others[count:])
 
 
-def _describe_heads(runs: list[Path]) -> list[str]:
+def _describe_heads(runs: list[Run]) -> list[str]:
     """Return lines for each run with a head: what its tuned column is made of."""
-    from sharpzo_mlx.runs.run import Run
-
-    found = [(run, Run.load(run).current_results) for run in runs]
+    found = [(run.name or run.folder, run.current_results) for run in runs]
     tuned = [(wording.escape(str(run)), results.head) for run, results in found if results and results.head]
     return [f"\n{name}\n{wording.head(head)}" for name, head in tuned]
 
 
-def _evaluate(run_folder: Path, folders: list[Path], model: Path | None, options: Mapping[str, Any]) -> Report:
+def _evaluate(run: Run, folders: list[Path], model: Path | None, options: Mapping[str, Any]) -> Report:
     from sharpzo_mlx.cli import progress
     from sharpzo_mlx.clip.handle import load
     from sharpzo_mlx.evaluation.folders import FolderProgress, evaluate_steps
     from sharpzo_mlx.evaluation.reports import Report
-    from sharpzo_mlx.runs.run import Run
 
-    run = Run.load(run_folder)
     clip = None if model is None else load(model)
     with progress.open_painter() as draw:
         for record in evaluate_steps(run, folders, clip=clip, **options):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NEXT = {
     "onnx": "next: docs/guide/export.md says what the graph takes and gives",
+    "coreml": "next: drag it into Xcode; docs/guide/export.md has Swift that uses it",
     "bundle": "next: docs/guide/export.md has forty lines of Swift and of JavaScript that use it",
     "web": "next: python -m http.server --directory {path}, then open http://localhost:8000",
 }
@@ -44,8 +45,9 @@ def export_command(
 ) -> None:
     """Write the classifier of the run RUN for other programs.
 
-    onnx: one graph from pictures to labels, probabilities and "none of them". bundle: two plain files for image
-    features that you have already. web: a page that classifies images in the browser, without a network.
+    onnx: one graph from pictures to labels, probabilities and "none of them". coreml: the same as a package for apps
+    on Apple's systems. bundle: two plain files for image features that you have already. web: a page that classifies
+    images in the browser, without a network.
     """
     from sharpzo_mlx.clip import handle
     from sharpzo_mlx.exporting.formats import export

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from sharpzo_mlx.cli.progress import QUIET_SECONDS, make_progress
+from sharpzo_mlx.cli.progress import QUIET_SECONDS, is_screen, make_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,7 +75,7 @@ class TerminalBar(ImageBar):
 def open_bar(total: int | None, stream: TextIO | None = None) -> Iterator[ImageBar]:
     """Yield a bar of `total` images, None where their number is not known, on `stream`; None for stderr."""
     stream = stream or sys.stderr
-    if not stream.isatty():
+    if not is_screen(stream):
         yield PipedLines(total, stream)
         return
     with make_progress(stream, results=True) as progress:

@@ -3,8 +3,8 @@
 Commands are listed in one table and imported when they are called. An error that the user can fix is one line on stderr
 and exit code 2, Ctrl-C is 130, a bug is a traceback and 1. The library's notices appear on stderr as `note: ...`.
 
->>> run(["--version"])
-sharpzo-mlx 0.1.0
+>>> run(["--version"])  # doctest: +ELLIPSIS
+sharpzo-mlx 0...
 0
 """
 
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
     "models": ("models:models_command", "List models by name: known ones, and those that are here."),
     "encode": ("encode:encode_command", "Encode images once, for all later commands."),
+    "classes": ("classes:classes_command", "Show the classes of a data set, with images and prompts."),
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
     "predict": ("predict:predict_command", "Label images with a run."),
@@ -39,8 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
     "worker": ("worker:worker_command", "Help a command on another machine that has --cluster."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
+    "upload": ("upload:upload_command", "Send a run or a model to the Hugging Face hub."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),
     "doctor": ("doctor:doctor_command", "Check this machine and say how to fix what is wrong."),
+    "completion": ("completion:completion_command", "Print shell completion for zsh, bash or fish."),
 }
 USER_ERROR, INTERRUPTED = 2, 130
 # errors of the machine, which one line explains
@@ -48,8 +51,10 @@ _MACHINE_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENXI
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, a quota, the limit of a file
 # errors of a path that the user gave
 _PATH_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT}
-_FULL_REMEDY = "make room; `tune --output RUN --resume` continues a run"
-_GPU_REMEDY = "lower --memory-budget or close other programs; `tune --output RUN --resume` continues a run"
+_RESUME = "`tune --output RUN --resume` continues a run"
+_AGAIN = "then give the same command again"
+_FULL_REMEDY = "make room"
+_GPU_REMEDY = "lower --memory-budget or close other programs"
 _MEMORY_REMEDY = "the system gives no more memory; close other programs, raise `ulimit -v`, or lower --memory-budget"
 _LOOP = "Symlink loop from "  # how pathlib's RuntimeError begins before Python 3.13
 
@@ -164,17 +169,22 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError:
         return _fail(_MEMORY_REMEDY)
     except OSError as error:
-        return _system_error(error)
+        return _system_error(error, _way_on(arguments))
     except RuntimeError as error:
         if is_gpu_error(error):
-            return _fail(f"{str(error).partition(chr(10))[0].rstrip('.')}; {_GPU_REMEDY}")
+            return _fail(f"{str(error).partition(chr(10))[0].rstrip('.')}; {_GPU_REMEDY}; {_way_on(arguments)}")
         if not str(error).startswith(_LOOP):
             raise
         path = str(error).removeprefix(_LOOP).strip("'\"")
         return _fail(f"{path}: a link that leads back to itself; name another path")
 
 
-def _system_error(error: OSError) -> int:
+def _way_on(arguments: Sequence[str]) -> str:
+    """Return how to go on with a command line when the machine has room again."""
+    return _RESUME if arguments[:1] == ["tune"] else _AGAIN
+
+
+def _system_error(error: OSError, way_on: str) -> int:
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -183,7 +193,7 @@ def _system_error(error: OSError) -> int:
     if error.errno not in _MACHINE_ERRORS | _PATH_ERRORS | _FULL:
         raise error
     otherwise = "name another path" if error.errno in _PATH_ERRORS else ""
-    advice = remedy(error, _FULL_REMEDY if error.errno in _FULL else otherwise)
+    advice = remedy(error, f"{_FULL_REMEDY}; {way_on}" if error.errno in _FULL else otherwise)
     return _fail("; ".join(filter(None, (f"{error.filename or 'the disk'}: {why(error)}", advice))))
 
 

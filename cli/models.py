@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.convert.stored import Stored
 
 UNNAMED = "see its card"
+NAME_WIDTH = 42  # columns of a name, so that the table fits 80; the folder below has all of it
 
 
 @click.group("models", invoke_without_command=True)
@@ -89,7 +90,7 @@ def format_models(stored: list[Stored]) -> str:
 
     lines = [wording.escape(f"here, in {models_folder()}:") + ("" if stored else " none yet")]
     if stored:
-        heading, *rows = wording.aligned([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
+        heading, *rows = wording.aligned_whole([("name", "size", "licence"), *map(_make_row_here, stored)]).splitlines()
         lines.append(f"  {heading}")
         for row, model in zip(rows, stored, strict=True):
             lines += [f"  {row}", f"    {wording.escape(model.folder.name)}/"]
@@ -101,7 +102,8 @@ def format_models(stored: list[Stored]) -> str:
 
 
 def _make_row_here(model: Stored) -> tuple[str, ...]:
-    return wording.escape(model.name), wording.amount(model.bytes), model.licence or UNNAMED
+    licence = wording.shorten(model.licence or UNNAMED, 20)
+    return wording.shorten(model.name, NAME_WIDTH), wording.amount(model.bytes), licence
 
 
 def _make_row(one: Known, here: set[str]) -> tuple[str, ...]:

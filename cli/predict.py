@@ -69,7 +69,7 @@ def predict_command(
     as_csv: bool,
     **settings: Any,
 ) -> None:
-    """Label images with the run RUN.
+    """Label images with the run RUN, a folder or the name OWNER/NAME of a run on the hub.
 
     Each PATH is an image, a folder of images, or - for a list on stdin, with one path a line.
     """
@@ -112,10 +112,10 @@ def _begin(
 ) -> Batches:
     from sharpzo_mlx.clip import handle
     from sharpzo_mlx.evaluation.prediction import predict_steps
-    from sharpzo_mlx.runs.run import Run
+    from sharpzo_mlx.hub.runs import load_run
 
     clip = None if model is None else handle.load(model)
-    return predict_steps(Run.load(run_folder), paths, clip=clip, skip=skip, **settings)
+    return predict_steps(load_run(run_folder, progress=sys.stderr.isatty()), paths, clip=clip, skip=skip, **settings)
 
 
 def _note(line: str) -> None:

@@ -8,6 +8,7 @@ runs a tuning to its end.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -17,11 +18,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sharpzo_mlx.cli.wording import amount, duration, percent
+from sharpzo_mlx.cli.progress_words import (
+    cut_words,
+    describe_cached,
+    describe_drawn,
+    describe_plan,
+    describe_result,
+    describe_step,
+    describe_step_shortly,
+    describe_working,
+)
+from sharpzo_mlx.cli.wording import duration
 from sharpzo_mlx.errors import escape, is_gpu_error
+from sharpzo_mlx.report.formatting import shorten
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Column
 
     from sharpzo_mlx.comparison.dataset_runner import Finished, Working
     from sharpzo_mlx.comparison.record import Comparison
@@ -29,12 +43,13 @@ if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.folders import FolderProgress
     from sharpzo_mlx.runs.run import Run
     from sharpzo_mlx.tuning.encoding import Encoding
-    from sharpzo_mlx.tuning.pipeline import Event, Plan
+    from sharpzo_mlx.tuning.pipeline import Event
     from sharpzo_mlx.tuning.search import TuneStep
 
     Record = Event | FolderProgress | Working | Finished
 
 QUIET_SECONDS = 10.0  # the longest time without a line in a pipe
+WIDE = 100  # columns from which a bar has all its words
 NEWS_SECONDS = 1.0  # the shortest time between two lines about a new best
 
 
@@ -86,11 +101,16 @@ def follow_comparison(events: Iterable[ComparisonEvent], stream: TextIO | None =
 def open_painter(stream: TextIO | None = None) -> Iterator[Callable[[Record], None]]:
     """Yield a function that draws one record on `stream`; None for stderr."""
     stream = stream or sys.stderr
-    if not stream.isatty():
+    if not is_screen(stream):
         yield Lines(stream).draw
         return
     with make_progress(stream) as progress:
         yield Bars(progress).draw
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Return whether bars can be drawn on a stream: a terminal that can move its cursor (TERM=dumb cannot)."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def make_progress(stream: TextIO, *, results: bool = False) -> Progress:
@@ -102,46 +122,40 @@ def make_progress(stream: TextIO, *, results: bool = False) -> Progress:
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    console = Console(file=stream)
+    bar = bar_width(console)
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[words]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=_cut_column(widest_name(console))),
+        BarColumn(bar_width=bar, table_column=Column(min_width=bar)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
+        TextColumn("{task.fields[words]}", markup=False, table_column=_cut_column()),
     )
-    return Progress(*columns, console=Console(file=stream), transient=results, redirect_stdout=not results)
+    return Progress(*columns, console=console, transient=results, redirect_stdout=not results)
 
 
-def describe_step(step: TuneStep) -> str:
-    """Return loss, validation accuracy, queries and memory of one step in words."""
-    now = "" if step.val_accuracy is None else f"{percent(step.val_accuracy)}, "
-    memory = amount(step.peak_memory_mb * 2**20)
-    validation = f"validation {now}kept {percent(step.best_val)}"
-    return f"loss {step.loss:.3f}, {validation}, {step.queries} queries, {memory}"
+def widest_name(console: Console) -> int:
+    """Return the columns that the name of a bar may take; the end of a longer one is shown."""
+    return max(8, console.width // 4)
 
 
-def describe_plan(plan: Plan) -> str:
-    """Return in words what a search will do, and how long it takes at most."""
-    images = f"{plan.train_images} training images, none for validation"
-    if plan.val_images:
-        images = f"{plan.train_images} training and {plan.val_images} validation images"
-    if plan.val_images or plan.head:
-        images += f"; zero-shot {percent(plan.zero_shot_val)} on {'them' if plan.head else 'validation'}"
-    return f"{plan.classes} classes, {images}; at most {plan.queries} queries, about {duration(plan.seconds)}"
+def bar_width(console: Console) -> int:
+    """Return the columns of a bar."""
+    return 20 if console.width >= WIDE else 10
 
 
-def describe_result(finished: Finished) -> str:
-    """Return in words what a method reached, and its cost."""
-    result = finished.result
-    variant = "" if result.variant == "tuned" else f" ({result.variant})"
-    name = f"{result.dataset}, seed {result.seed}, {result.method}{variant}"
-    if result.measurements is None:
-        return f"{name}: failed: {result.error}"
-    found = result.measurements
-    test = "" if found.test is None else f"test {percent(found.test)}, "
-    known = ", known already" if finished.found else ""
-    return f"{name}: {test}validation {percent(found.val)}, {found.queries} queries, {duration(found.seconds)}{known}"
+def room_for_words(console: Console, total: int) -> int:
+    """Return the columns that are left for words behind name, bar, count and time, with a blank between them."""
+    return console.width - widest_name(console) - bar_width(console) - max(9, 2 * len(f"{total}") + 1) - 5 - 4
+
+
+def _cut_column(max_width: int | None = None) -> Column:
+    """Return a column that gives way on a narrow screen; the bar, the count and the time left stay."""
+    from rich.table import Column
+
+    return Column(no_wrap=True, overflow="ellipsis", max_width=max_width)
 
 
 class Painter(ABC):
@@ -152,11 +166,13 @@ class Painter(ABC):
         from sharpzo_mlx.comparison.dataset_runner import Finished, Working
         from sharpzo_mlx.evaluation.folders import FolderProgress
         from sharpzo_mlx.tuning.encoding import Encoding
-        from sharpzo_mlx.tuning.pipeline import Plan
+        from sharpzo_mlx.tuning.pipeline import Drawn, Plan
         from sharpzo_mlx.tuning.search import TuneStep
 
         if isinstance(record, TuneStep):
             self.draw_step(record)
+        elif isinstance(record, Drawn):
+            self.write_line(describe_drawn(record))
         elif isinstance(record, Plan):
             self.write_line(describe_plan(record))
         elif isinstance(record, Encoding):
@@ -211,12 +227,12 @@ class Lines(Painter):
     def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Write a line at the end and after a silence."""
         if progress.done == progress.total or self._is_due(QUIET_SECONDS):
-            self.write_line(f"{name}: {progress.done} of {progress.total} read{_describe_cached(progress)}")
+            self.write_line(f"{name}: {progress.done} of {progress.total} read{describe_cached(progress)}")
 
     def draw_working(self, record: Working) -> None:
         """Write a line after a silence."""
         if self._is_due(QUIET_SECONDS):
-            self.write_line(f"{record.dataset}, seed {record.seed}, {record.method}: {_describe_working(record)}")
+            self.write_line(f"{record.dataset}, seed {record.seed}, {record.method}: {describe_working(record)}")
 
     def write_line(self, words: str) -> None:
         """Write a line now."""
@@ -237,15 +253,16 @@ class Bars(Painter):
 
     def draw_step(self, step: TuneStep) -> None:
         """Move the stage's bar."""
-        self._move(f"stage {step.stage}", step.step, step.of, describe_step(step))
+        describe = describe_step if self._progress.console.width >= WIDE else describe_step_shortly
+        self._move(f"stage {step.stage}", step.step, step.of, describe(step))
 
     def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Move the bar of these images."""
-        self._move(name, progress.done, progress.total, _describe_cached(progress).lstrip(", "))
+        self._move(name, progress.done, progress.total, describe_cached(progress).lstrip(", "))
 
     def draw_working(self, record: Working) -> None:
         """Move the bar of the method that runs."""
-        words = f"{record.method}, seed {record.seed}, {_describe_working(record)}"
+        words = f"{record.method}, seed {record.seed}, {describe_working(record)}"
         self._move(record.dataset, record.progress.queries, record.budget, words)
 
     def draw_finished(self, record: Finished) -> None:
@@ -259,17 +276,7 @@ class Bars(Painter):
 
     def _move(self, name: str, done: int, total: int, words: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(escape(name), total=total, words="")
-        self._progress.update(self._tasks[name], completed=done, total=total, words=words)
-
-
-def _describe_working(record: Working) -> str:
-    now, best = record.progress.score, record.progress.best
-    validation = f"validation {percent(now.accuracy)}, kept {percent(best.accuracy)}"
-    backwards = record.progress.backward_passes
-    return f"{validation}, {record.progress.queries} queries" + (f", {backwards} gradients" if backwards else "")
-
-
-def _describe_cached(progress: Encoding | FolderProgress) -> str:
-    known, looked_up = getattr(progress, "cached", 0), getattr(progress, "looked_up", 0)
-    return f", {known} known already" if known else f", {looked_up} looked up" if looked_up else ""
+            shown = shorten(escape(name), widest_name(self._progress.console))
+            self._tasks[name] = self._progress.add_task(shown, total=total, words="")
+        fitting = cut_words(words, room_for_words(self._progress.console, total))
+        self._progress.update(self._tasks[name], completed=done, total=total, words=fitting)

@@ -1,13 +1,11 @@
 """Write suggestions and checked labels for a terminal of 80 columns, and as records for a script.
 
->>> cut("holiday/2024/IMG_0001.jpg", 12)
-'…MG_0001.jpg'
+>>> print(format_suggestions(suggestions))  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +20,21 @@ PAIR = 29  # columns of each image of a pair
 MOST_PAIRS = 20
 
 
-def cut(text: str, columns: int) -> str:
-    """Return a text in at most so many columns: of a longer one the end, behind an ellipsis."""
-    text = wording.escape(text)
-    if _columns(text) <= columns:
-        return text
-    while _columns(text) > columns - 1:
-        text = text[1:]
-    return f"…{text}"
-
-
-def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(one) in "WF" else not unicodedata.combining(one) for one in text)
-
-
 def format_suggestions(found: Suggestions) -> str:
     """Return a table of the suggested images, the first first."""
     rows = [("image", "guess", "probability", "uncertain", "")]
     for rank, item in enumerate(found.items, start=1):
-        place = f"{rank}  {cut(_below(item.path, found.folder), 32)}"
+        place = f"{rank}  {_short(item.path, found.folder, 32)}"
         remark = "foreign" if item.foreign else ""
-        rows.append((place, cut(item.label, 18), wording.percent(item.probability), f"{item.uncertainty:.2f}", remark))
+        rows.append(
+            (
+                place,
+                wording.shorten(item.label, 18),
+                wording.percent(item.probability),
+                f"{item.uncertainty:.2f}",
+                remark,
+            )
+        )
     return wording.aligned(rows)
 
 
@@ -66,11 +58,11 @@ def _counted(shown: int, total: int) -> str:
 
 
 def _suspect_rows(rank: int, one: Suspect, folder: Path) -> list[tuple[str, ...]]:
-    place = f"{rank}  {cut(_below(one.path, folder), IMAGE)}"
+    place = f"{rank}  {_short(one.path, folder, IMAGE)}"
     given, rather = wording.percent(one.given_probability), wording.percent(one.suggested_probability)
-    row = (place, cut(one.given, NAME), given, cut(one.suggested, NAME), rather)
+    row = (place, wording.shorten(one.given, NAME), given, wording.shorten(one.suggested, NAME), rather)
     blank = " " * len(f"{rank}  ")
-    like = [(f"{blank}like {cut(_below(near.path, folder), IMAGE - 5)}", "", "", "", "") for near in one.neighbours[:1]]
+    like = [(f"{blank}like {_short(near.path, folder, IMAGE - 5)}", "", "", "", "") for near in one.neighbours[:1]]
     return [row, *like]
 
 
@@ -83,15 +75,14 @@ def _pair_lines(found: LabelCheck) -> list[str]:
         rows = [("image", "the same as", "")]
         for pair in shown:
             words = "same file" if pair.same_content else "near-copy"
-            rows.append(
-                (cut(_below(pair.path, found.folder), PAIR), cut(_below(pair.other, found.folder), PAIR), words)
-            )
+            rows.append((_short(pair.path, found.folder, PAIR), _short(pair.other, found.folder, PAIR), words))
         lines += ["", wording.aligned(rows), ""]
     return [*lines, f"twice within one class and split: {inside}"]
 
 
-def _below(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+def _short(path: Path, folder: Path, width: int) -> str:
+    """Return a path below a folder in at most so many columns."""
+    return wording.shorten(str(path.relative_to(folder) if path.is_relative_to(folder) else path), width)
 
 
 def record_suggestions(found: Suggestions) -> dict[str, Any]:

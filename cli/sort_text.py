@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpzo_mlx.cli import wording
-from sharpzo_mlx.sorting.items import DONE, UNSORTED
+from sharpzo_mlx.datasets.scan import UNSORTED
+from sharpzo_mlx.sorting.items import DONE
 
 if TYPE_CHECKING:
     from sharpzo_mlx.sorting.items import Order, Sorted
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.sorting.undo import Undone
 
 MOST_CLASSES = 6  # rows of the table
+PLACE = 36  # columns of a path
 RENAMED_MOST = 1
 HOW = {
     "copy": "copy", "move": "move", "link": "link (hard links)", "symlink": "link (symbolic links)", "tag": "tag",
@@ -32,7 +34,10 @@ def describe_plan(plan: SortPlan, found: Survey) -> str:
     verb = f"{HOW[order.mode]} {images - found.there - found.unlabelled - len(found.failures)} of {images} images"
     lines = [f"{verb}: {order.folder}/ -> {into}", *_class_table(found), *_remarks(plan, found)]
     if found.examples:
-        lines += ["for example", *(f"  {_shorten(one)} -> {_shorten(other)}" for one, other in found.examples)]
+        lines += [
+            "for example",
+            *(f"  {wording.shorten(one, PLACE)} -> {wording.shorten(other, PLACE)}" for one, other in found.examples),
+        ]
     lines.append("nothing was touched; the same command with --apply does it")
     return "\n".join(wording.escape(line) for line in lines)
 
@@ -43,7 +48,7 @@ def _class_table(found: Survey) -> list[str]:
     ranked = sorted(classes.items(), key=lambda one: (-one[1], one[0]))
     most = MOST_CLASSES - (UNSORTED in found.classes)
     shown = ranked if len(ranked) <= most else ranked[: most - 1]
-    rows = [(_shorten(name, 60), str(count)) for name, count in shown]
+    rows = [(wording.shorten(name, 60), str(count)) for name, count in shown]
     if rest := ranked[len(shown) :]:
         rows.append((f"{len(rest)} more", str(sum(count for _, count in rest))))
     if UNSORTED in found.classes:
@@ -53,7 +58,10 @@ def _class_table(found: Survey) -> list[str]:
 
 def _remarks(plan: SortPlan, found: Survey) -> list[str]:
     renamed = list(found.renamed.items())
-    lines = [f"the class {_shorten(label, 26)} goes to {_shorten(name, 26)}/" for label, name in renamed[:RENAMED_MOST]]
+    lines = [
+        f"the class {wording.shorten(label, 26)} goes to {wording.shorten(name, 26)}/"
+        for label, name in renamed[:RENAMED_MOST]
+    ]
     if len(renamed) > RENAMED_MOST:
         lines.append(f"{len(renamed) - RENAMED_MOST} more classes get names that every disk can hold")
     counts = (
@@ -64,8 +72,8 @@ def _remarks(plan: SortPlan, found: Survey) -> list[str]:
         (len(plan.unread) + len(found.failures), "left as they are, see the notes"),
     )
     lines += [f"{words}: {count}" for count, words in counts if count]
-    if plan.order.in_place and UNSORTED in found.classes:
-        lines.append(f"{UNSORTED}/ would be a class of its own here: move it away before you tune")
+    if plan.order.in_place and plan.order.mode != "move" and any("/" in item.path for item in plan.order.items):
+        lines.append("the images stay in their old folders too; --move takes them out")
     return lines
 
 
@@ -93,9 +101,3 @@ def describe_undone(journal: Path, result: Undone) -> str:
 
 def _where(order: Order) -> str:
     return str(order.folder if order.mode == "tag" else order.into)
-
-
-def _shorten(text: str, most: int = 36) -> str:
-    """Return a path with its beginning left out if it is long; names are at the end."""
-    text = wording.escape(text)
-    return text if len(text) <= most else f"...{text[-most + 3 :]}"

@@ -9,20 +9,44 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharpzo_mlx.errors import escape
-from sharpzo_mlx.report.formatting import aligned, amount, duration, percent, points
+from sharpzo_mlx.report import formatting
+from sharpzo_mlx.report.formatting import amount, columns_of, duration, percent, points, shorten
 from sharpzo_mlx.report.head_words import describe_head, describe_words
 
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = ["aligned", "amount", "as_json", "duration", "echo_json", "escape", "head", "percent", "points"]
+__all__ = ["aligned", "aligned_whole", "amount", "as_json", "columns_of", "duration", "echo_json", "escape", "head",
+           "on_screen", "percent", "points", "screen_width", "shorten"]  # fmt: skip
+
+
+def screen_width() -> int:
+    """Return the columns of the terminal on stdout; 80 where it is none, or does not tell."""
+    return shutil.get_terminal_size(fallback=(80, 24)).columns
+
+
+def on_screen() -> bool:
+    """Return whether a person reads stdout in a window of known width: on a terminal, or with COLUMNS set."""
+    return "COLUMNS" in os.environ or sys.stdout.isatty()
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as `formatting.aligned` does, within the columns of the screen; in a pipe names stay whole."""
+    return formatting.aligned(rows, screen_width(), whole_names=not on_screen())
+
+
+def aligned_whole(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as wide as it is."""
+    return formatting.aligned(rows)
 
 
 def head(result: HeadResult) -> str:

@@ -44,7 +44,7 @@ def write(source: str, *, dtype: str | None, quantise: Quantisation | None, lice
     source = one_line(source, LONGEST)
     name = source.rpartition("/")[2]
     command = f"sharpzo-mlx convert {shlex.quote(source)}" + (f" --dtype {dtype}" if dtype else "") + _options(quantise)
-    where = f"the hub's {_code(source)}" if on_hub else f"a local folder, {_code(source)}"
+    where = f"the hub's {code(source)}" if on_hub else f"a local folder, {code(source)}"
     kept = f"converted to {dtype}" if dtype else "as the checkpoint has them"
     if quantise:
         kept += f", the matrices of the {' and '.join(quantise.towers)} layers quantised to {quantise.bits} bits"
@@ -57,7 +57,7 @@ def write(source: str, *, dtype: str | None, quantise: Quantisation | None, lice
             *front,
             "---",
             "",
-            f"# {name if PLAIN.fullmatch(name) else _code(name)} for sharpzo-mlx",
+            f"# {name if PLAIN.fullmatch(name) else code(name)} for sharpzo-mlx",
             "",
             f"A CLIP for MLX: both towers, tokenizer and image preprocessing of {where}; the weights {kept}.",
             "Made by",
@@ -72,7 +72,7 @@ def write(source: str, *, dtype: str | None, quantise: Quantisation | None, lice
     )
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Return a text as Markdown's code, in which nothing has a meaning, whatever backticks it holds."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
+    from sharpzo_mlx.datasets.overview import list_classes as list_classes
     from sharpzo_mlx.errors import UserError as UserError
     from sharpzo_mlx.evaluation.folders import evaluate as evaluate
     from sharpzo_mlx.evaluation.prediction import Prediction as Prediction
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
     from sharpzo_mlx.features.filling import Filled as Filled
     from sharpzo_mlx.features.filling import fill_cache as fill_cache
+    from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
     from sharpzo_mlx.report.page import write_report as write_report
@@ -77,8 +79,10 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "export": "exporting.formats",
     "fill_cache": "features.filling",
     "go_back": "adding.pipeline",
+    "list_classes": "datasets.overview",
     "load": "clip.handle",
     "open_cluster": "cluster.opening",
+    "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",
     "preset": "presets",

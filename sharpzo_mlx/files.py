@@ -67,6 +67,12 @@ def default_model_folder() -> Path:
     return models_folder() / DEFAULT_MODEL.replace("/", "--")
 
 
+def root_of(dataset: str | Path) -> Path:
+    """Return the folder that a data set's images lie in: itself, or the folder of the file that lists them."""
+    path = Path(os.path.abspath(dataset))
+    return path.parent if path.is_file() or (path.suffix and not path.exists()) else path
+
+
 def refuse_empty(*paths: str | Path) -> None:
     """Refuse an empty string, which would mean the current folder as a path.
 
@@ -77,11 +83,12 @@ def refuse_empty(*paths: str | Path) -> None:
         raise UserError("an empty path was given: name one, or . for the current folder")
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, option: str = "--output") -> None:
     """Check that files can be written to a folder by writing one; everything made for the check is removed again.
 
     Args:
         folder: the folder for the files; it need not exist.
+        option: which names another one.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -92,7 +99,7 @@ def check_place(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        advice = remedy(error, "choose another --output")
+        advice = remedy(error, f"choose another {option}")
         raise UserError(f"{folder}: cannot be written to ({why(error)}); {advice}") from error
     finally:
         remove_empty(made)

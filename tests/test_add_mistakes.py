@@ -103,6 +103,22 @@ def test_names_that_differ_little_are_noticed(run: Path, tmp_path: Path, caplog:
     assert "Red-Pandas: a new class; did you mean 'red panda'?" in caplog.text
 
 
+def test_of_a_divided_list_only_training_images_are_added(
+    run: Path, more: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = sorted(path.relative_to(more).as_posix() for path in more.glob("*/*.png"))
+    splits = ["train", "test"] * len(paths)
+    rows = [f"{path},{path.split('/')[0]},{split}" for path, split in zip(paths, splits, strict=False)]
+    (more / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    added = sz.add(run, more / "list.csv")
+    assert added.record.version is not None
+    assert added.record.version.images == splits[: len(paths)].count("train") == 3
+    assert "list.csv: its train images; those of test are left out" in caplog.text
+    (more / "list.csv").write_text("\n".join(["path,label,split", *(row for row in rows if row.endswith("test"))]))
+    with pytest.raises(sz.UserError, match="none for training"):
+        sz.add(run, more / "list.csv")
+
+
 @pytest.mark.parametrize("harm", ["cut", "label", "type"])
 def test_damaged_features_are_named(run: Path, more: Path, harm: str) -> None:
     import mlx.core as mx

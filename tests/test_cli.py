@@ -19,6 +19,7 @@ import pytest
 
 from sharpzo_mlx.cli import main, wording
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.report import formatting
 from sharpzo_mlx.runtime import startup
 
 Capture = pytest.CaptureFixture[str]
@@ -126,7 +127,7 @@ def test_full_disk_is_one_line(command: Any, capsys: Capture) -> None:
     command(body)
     assert main.run(["probe"]) == 2
     assert capsys.readouterr().err == (
-        "error: runs/x/run.json: no space left on device; make room; `tune --output RUN --resume` continues a run\n"
+        "error: runs/x/run.json: no space left on device; make room; then give the same command again\n"
     )
 
 
@@ -218,6 +219,43 @@ def test_durations(seconds: float, words: str) -> None:
 def test_table_is_aligned() -> None:
     shown = wording.aligned([("folder", "images"), ("a", "5"), ("longer name", "1234")])
     assert shown.split("\n") == ["folder       images", "a                 5", "longer name    1234"]
+
+
+def test_a_wide_table_is_cut_between_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("folder", "one", "two"), ("/data/of/many/years/photos", "1", "2"), ("b", "10", "20")]
+    assert formatting.aligned(rows, 27).split("\n") == [
+        "folder            one  two",
+        "…any/years/photos    1    2".replace("…any", "…ny"),
+        "b                  10   20",
+    ]
+    assert formatting.aligned(rows, 22).split("\n") == [
+        "folder            one",
+        "…ny/years/photos    1",
+        "b                  10",
+        "",
+        "folder            two",
+        "…ny/years/photos    2",
+        "b                  20",
+    ]
+    monkeypatch.setenv("COLUMNS", "22")
+    assert wording.aligned(rows) == formatting.aligned(rows, 22)
+
+
+def test_names_stay_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a person's screen cuts them: what a program searches for is there."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = [("folder", *(f"column {n}" for n in range(6))), ("x" * 70, *"123456")]
+    lines = wording.aligned(rows).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("x")] == ["x" * 70] * 2
+    assert max(map(len, lines)) <= 70 + 56
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert formatting.aligned([("name", "n"), ("柴犬", "1"), ("e\u0301a", "22")]).split("\n") == [
+        "name   n",
+        "柴犬   1",
+        "e\u0301a    22",
+    ]
 
 
 def test_json_is_standard_json(capsys: Capture) -> None:

@@ -43,7 +43,7 @@ def _quiet_logger() -> Iterator[None]:
     logging.getLogger("sharpzo_mlx").handlers.clear()
 
 
-def test_evaluate(tuned: Path, photos: Path, capsys: Capture) -> None:
+def test_evaluate(tuned: Path, photos: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     report = sharpzo_mlx.evaluate(tuned, [photos / "test", photos / "val"])
     words = ["evaluate", str(tuned), str(photos / "test"), str(photos / "val")]
     assert main.run([*words, "--json"]) == 0
@@ -55,6 +55,9 @@ def test_evaluate(tuned: Path, photos: Path, capsys: Capture) -> None:
         for row in report.folders
     ]
     assert [row["images"] for row in record["folders"]] == [18, 6]
+    assert main.run(words) == 0
+    assert max(map(len, capsys.readouterr().out.partition("\n\n" + str(photos))[0].splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "400")
     assert main.run(words) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[:4]] == ["folder", *words[2:], "mean"]

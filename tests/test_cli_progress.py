@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sharpzo_mlx.cli import progress
+from sharpzo_mlx.cli import progress, progress_words
+from sharpzo_mlx.cli.image_bar import PipedLines, open_bar
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.evaluation.folders import FolderProgress
 from sharpzo_mlx.runs.record import DrawnImages, ModelRecord, RunRecord
@@ -93,11 +95,11 @@ def test_pipe_hears_the_plan_new_stages_and_new_bests_once(plan: Plan) -> None:
 
 
 def test_a_plan_without_validation_images_says_so(plan: Plan) -> None:
-    assert "7 classes, 112 training and 28 validation images; zero-shot 28.6 % on" in progress.describe_plan(plan)
-    assert "112 training and 28 validation images; zero-shot 28.6 % on them" in progress.describe_plan(
+    assert "7 classes, 112 training and 28 validation images; zero-shot 28.6 % on" in progress_words.describe_plan(plan)
+    assert "112 training and 28 validation images; zero-shot 28.6 % on them" in progress_words.describe_plan(
         replace(plan, head=True)
     )
-    words = progress.describe_plan(replace(plan, val_images=0))
+    words = progress_words.describe_plan(replace(plan, val_images=0))
     assert words == "7 classes, 112 training images, none for validation; at most 40000 queries, about 1 min 15 s"
 
 
@@ -131,6 +133,44 @@ def test_terminal_gets_bars_with_every_figure(plan: Plan, run: Run, monkeypatch:
     for words in ("train images", "112/112", "7 known already", "stage 1", "30/30", "1200 queries", "105 MB"):
         assert words in shown
     assert "28.6 %" in shown
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_narrow_terminal_keeps_bar_count_and_time(
+    columns: int, plan: Plan, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    stream, queries = Terminal(), 1200
+    events: list[Event] = [Encoding("train", 112, 112, 7), plan, step(30, queries=queries), Done(run)]
+    progress.follow(events, stream)
+    last = [line for line in stream.getvalue().splitlines() if "stage 1" in line][-1]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", last).strip("\r")
+    assert len(plain) <= columns
+    assert re.search(r"━{10} 30/30 +00:00 val 50" if columns == 80 else r"━{10} 30/30 +00:00", plain)
+    assert "loss" not in plain
+
+
+def test_a_long_folder_name_shows_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress.open_painter(stream) as draw:
+        draw(FolderProgress(Path("/somewhere/very/far/away/from/here/sketches"), 3, 3))
+    assert re.search(r"…\S*here/sketches ━+ 3/3", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_plain_lines(term: str, plan: Plan, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    stream = Terminal()
+    progress.follow([Encoding("train", 112, 112, 7), plan, step(30), Done(run)], stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "train images: 112 of 112 read, 7 known already"
+    assert lines[-1].startswith("stage 1, 30 of 30: loss 1.250")
+    assert "\x1b" not in stream.getvalue()
+    with open_bar(10, stream) as bar:
+        assert isinstance(bar, PipedLines)
 
 
 def test_follow_writes_nothing_to_stdout(plan: Plan, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

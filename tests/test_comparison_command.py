@@ -29,8 +29,9 @@ def arguments(model: Path, output: Path, *words: str | Path) -> list[str]:
 
 
 def test_the_command_prints_tables_and_writes_its_folder(
-    tiny_model: Path, photos: Path, tmp_path: Path, capsys: Capture
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     other = tmp_path / "others"
     for name in ("cat", "dog", "barn owl"):
         shutil.copytree(photos / name, other / name)

@@ -85,6 +85,40 @@ def test_numbers_that_do_not_fit_are_named(folders: list[str], match: str, tmp_p
         recognise(make(tmp_path / "set", *folders), tuned, tuned)
 
 
+@pytest.mark.parametrize(
+    ("tuned", "folders", "labels"),
+    [
+        ([str(number) for number in range(12)], [f"{number:02d}" for number in range(12)], None),
+        ([str(number) for number in range(1, 13)], [f"{number:02d}" for number in range(1, 13)], None),
+        ([f"{number:03d}" for number in range(1, 8)], ["7"], [7]),
+        (["07", "3"], ["007", "3"], [3, 7]),
+    ],
+)
+def test_numbers_are_compared_as_numbers(
+    tuned: list[str], folders: list[str], labels: list[int] | None, tmp_path: Path
+) -> None:
+    tuned = sorted(tuned)
+    (scored,) = recognise(make(tmp_path / "set", *folders), tuned, tuned)
+    for path, label in zip(scored.images.paths, scored.images.labels, strict=True):
+        assert int(path.parent.name) == int(tuned[label])
+    assert labels is None or sorted(int(path.parent.name) for path in scored.images.paths) == labels
+
+
+@pytest.mark.parametrize(
+    ("tuned", "folders", "match"),
+    [
+        (["1", "2", "3"], ["00", "01", "02"], "the folders 0 are not among the tuned classes, the numbers 1, 2, 3"),
+        (["7", "07", "3"], ["007", "03"], "two tuned classes have the number 7"),
+        (["c1", "c10", "c2"], ["0", "1", "2"], "numbers in their names"),
+    ],
+)
+def test_numbers_of_unknown_classes_are_refused(
+    tuned: list[str], folders: list[str], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=match):
+        recognise(make(tmp_path / "set", *folders), tuned, tuned)
+
+
 @pytest.mark.parametrize("title", ["ImageNet-A", "ImageNet-R"])
 def test_subsets_of_200_compete_among_themselves(title: str, tmp_path: Path) -> None:
     ids = imagenet.classes().subsets[title]

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from documents import DOCUMENTS, ROOT
 
-import sharpzo_mlx
+from sharpzo_mlx.cli import commands_page
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")})
 ARCHITECTURE = ROOT / "docs" / "how" / "architecture.md"
 INDEX = ROOT / "docs" / "README.md"
 TOP_LEVEL = sorted(
@@ -82,14 +81,14 @@ def test_named_files_exist(path: Path) -> None:
     assert missing == []
 
 
+def test_page_of_commands_is_that_of_the_code() -> None:
+    page = ROOT / "docs" / "reference" / "commands.md"
+    assert page.read_text(encoding="utf-8") == commands_page.page(), (
+        "run: python -m sharpzo_mlx.cli.commands_page > docs/reference/commands.md"
+    )
+
+
 def test_picture_of_the_architecture_is_current() -> None:
     command = [sys.executable, "docs/how/draw_architecture.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_python_in_documents_is_valid_and_public(path: Path) -> None:
-    for code in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
-        compile(code, path.name, "exec")
-        assert set(re.findall(r"\bsz\.(\w+)", code)) <= set(sharpzo_mlx.__all__)

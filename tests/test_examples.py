@@ -6,17 +6,13 @@ import ast
 import doctest
 import importlib
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 import sharpzo_mlx
-from sharpzo_mlx.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {
@@ -30,14 +26,6 @@ MODULES = sorted(
     for path in folder.rglob("*.py")  # does not enter the two links
 )
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-COMMAND_LINES = sorted(
-    {
-        line
-        for path in DOCUMENTS
-        for line in re.findall(r"^    (sharpzo-mlx (?!-).+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -47,23 +35,6 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert failed == 0, f"doctests of {name} failed: see the captured output"
     assert list(tmp_path.iterdir()) == [], "a doctest left files behind"
-
-
-@pytest.mark.parametrize("line", COMMAND_LINES)
-def test_documented_command_lines_parse(line: str) -> None:
-    """Every command line in the README and docs/ names a command and options that exist."""
-    name, *words = shlex.split(line, comments=True)[1:]
-    command = main.cli.get_command(click.Context(main.cli), name)
-    assert command is not None, f"no command {name}"
-    command.make_context(name, words)  # parses, does not run
-
-
-def test_documented_python_names_are_public() -> None:
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
-    compile(code, "README.md", "exec")
-    names = set(re.findall(r"\bsz\.(\w+)", code))
-    assert names
-    assert names <= set(sharpzo_mlx.__all__)
 
 
 def test_the_package_shows_public_names_alone() -> None:

@@ -19,9 +19,9 @@ ORDER = (
     *("errors", "options", "files", "reading", "rng"),
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
-    *("heads", "runs", "tuning", "evaluation", "sorting", "adding", "review", "report", "comparison"),
+    *("heads", "runs", "hub", "tuning", "evaluation", "sorting", "adding", "review", "report", "comparison"),
     *("cluster", "exporting", "serving"),
-    *("", "demo", "doctor", "convert", "cli"),  # "" is the package's own __init__
+    *("", "demo", "doctor", "convert", "sharing", "cli"),  # "" is the package's own __init__
 )
 
 

@@ -15,9 +15,10 @@ from sharpzo_mlx.cli.convert_command import convert_command, summary
 from sharpzo_mlx.cli.models import models_command
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.handle import load
-from sharpzo_mlx.convert import convert, hub
+from sharpzo_mlx.convert import convert
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import cache_folder, default_model_folder, models_folder
+from sharpzo_mlx.hub import download as hub
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ("CHANGELOG.md", "CITATION.cff", "SECURITY.md")  # what the sdist has beside the package
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def _source_copy(target: Path) -> Path:
     target.mkdir()
     for name in ("sharpzo_mlx", "cli", "convert"):
         shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", *BESIDE):
         shutil.copy(ROOT / name, target / name)
     return target
 
@@ -59,6 +61,41 @@ def test_wheel_equals_the_tree(wheel: zipfile.ZipFile) -> None:
     tree = _tree()
     assert sorted(packed) == sorted(tree)
     assert [name for name in tree if packed[name] != tree[name]] == []
+
+
+def test_sdist_has_the_tree_as_ordinary_files(tmp_path: Path) -> None:
+    """The two links are folders in it, so that it installs where links cannot be made."""
+    source = _source_copy(tmp_path / "source")
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True, timeout=300)
+    (found,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+        opened = {name: archive.extractfile(member) for name, member in members.items() if member.isfile()}
+        packed = {name: file.read() for name, file in opened.items() if file}
+    assert not any(member.issym() or member.islnk() for member in members.values())
+    tree = _tree()
+    assert {name: packed.get(name) for name in tree} == tree
+    assert all(packed[name] == (ROOT / name).read_bytes() for name in (*BESIDE, "README.md", "LICENSE"))
+
+
+def test_one_version_everywhere() -> None:
+    """The package's, the changelog's newest section, and the citation's."""
+    declared = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[:1]
+    cited = re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared == newest == cited
+
+
+def test_only_the_job_that_publishes_may_identify_itself() -> None:
+    """Trusted publishing: no secret is in the workflow, and the permission is that of one job behind an environment."""
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    before, after = text.split("\n  publish:\n")
+    assert "secrets." not in text
+    assert "id-token: write" not in before
+    assert "environment: pypi" in after
+    assert "id-token: write" in after
+    assert "contents: read" in before
 
 
 def test_wheel_has_one_top_level_name_and_the_licence(wheel: zipfile.ZipFile) -> None:
@@ -104,7 +141,7 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
         "tomli": "tomli", "tomli_w": "tomli-w", "safetensors": "safetensors", "msgspec": "msgspec",
     }  # fmt: skip
     extras = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "h11": "h11"}
-    extras |= {"onnx": "onnx", "onnxruntime": "onnxruntime"}
+    extras |= {"coremltools": "coremltools", "onnx": "onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
     extras |= {"distributed": "distributed", "dask": "dask", "cryptography": "cryptography"}
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     text = wheel.read(metadata).decode()

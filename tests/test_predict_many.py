@@ -73,7 +73,17 @@ def test_links_to_folders_end(album: Path) -> None:
     (album / "more" / "back").symlink_to(album, target_is_directory=True)
     listing = ImageListing([album], recursive=True)
     assert len(list(listing)) == listing.count == 9
-    assert "1 links to folders" in listing.describe_left_out()
+    assert "1 links to folders that are read already" in listing.describe_left_out()
+
+
+def test_links_to_folders_are_followed_once(album: Path, tmp_path: Path) -> None:
+    album.rename(tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "here" / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    listing = ImageListing([tmp_path / "here"], recursive=True)
+    assert len(list(listing)) == 9
+    assert "1 links to folders that are read already" in listing.describe_left_out()
 
 
 def test_folders_of_our_own_are_passed_over(finished_run: Path, album: Path) -> None:

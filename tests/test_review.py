@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
-from sharpzo_mlx.cli.review_text import cut
+from sharpzo_mlx.report.formatting import aligned, shorten
 from sharpzo_mlx.review.covering import MOST, choose_covering
 from sharpzo_mlx.review.label_check import find_wrong
 from sharpzo_mlx.review.left_out import judge_left_out
@@ -238,8 +239,39 @@ def test_a_page_is_checked_before_the_work(refused: object, photos: Path, tiny_m
     assert "end its name in .html" in line
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_labels_of_a_list_are_checked_and_get_no_page(
+    refused: Callable[..., str], photos: Path, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+        shutil.copy(path, data / f"{number}.png")
+        rows.append(f"{number}.png,{path.parent.name}")
+    (data / name).write_text("\n".join(["file_name,label", *rows]))
+    dataset = data if name == "metadata.csv" else data / name
+    found = sz.check_labels(sz.load(tiny_model), dataset, odds=1)
+    assert found.images == len(rows)
+    assert found.folder == data
+    assert not found.by_folder
+    line = refused("check", dataset, "--model", tiny_model, "--page", tmp_path / "page.html")
+    assert "its labels stand in a file" in line
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_names_are_cut_by_columns() -> None:
-    assert cut("東京の犬", 8) == "東京の犬"
-    assert cut("東京の犬", 7) == "…京の犬"
-    assert cut("a\nb", 9) == "a\\nb"
-    assert cut("long/name.jpg", 9) == "…name.jpg"
+    assert shorten("東京の犬", 8) == "東京の犬"
+    assert shorten("東京の犬", 7) == "…京の犬"
+    assert shorten("a\nb", 9) == "a\\nb"
+    assert shorten("long/name.jpg", 9) == "…name.jpg"
+    assert shorten("of long words", 9, keep="beginning") == "of long …"
+    assert shorten("e\u0301" * 5, 5) == "e\u0301" * 5
+
+
+def test_columns_of_wide_names_stand_below_each_other() -> None:
+    assert aligned([("class", "images"), ("東京の犬", "2"), ("cat", "11")]).splitlines() == [
+        "class     images",
+        "東京の犬       2",
+        "cat           11",
+    ]

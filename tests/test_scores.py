@@ -177,7 +177,10 @@ Show = Callable[..., str]
 
 
 @pytest.fixture
-def show(run: sz.Run, capsys: pytest.CaptureFixture[str]) -> Show:
+def show(run: sz.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
+    """Run `evaluate` on a wide screen."""
+    monkeypatch.setenv("COLUMNS", "400")
+
     def shown(*words: str | Path) -> str:
         assert main.run(["evaluate", str(run.folder), *map(str, words)]) == 0
         return capsys.readouterr().out

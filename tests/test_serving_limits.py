@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import Served, as_numbers, form, form_headers, serving
+from served import BOUNDARY, Served, as_numbers, form, form_headers, serving
 
 from sharpzo_mlx.serving.limits import Limits
 
@@ -33,6 +33,18 @@ def test_limits_of_files_requests_and_their_number(finished_run: Path, images: l
         assert chunked.startswith(b"HTTP/1.1 413")
         assert server.predict([("a", content)]).status == 200
         assert server.get("/health").json["under_way"] == 0
+
+
+def test_a_form_of_countless_parts_or_headers_is_refused(finished_run: Path, images: list[Path]) -> None:
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="a"\r\n%s\r\nv\r\n'
+    with serving(finished_run, limits=Limits(parts=50, part_header_bytes=1000)) as server:
+        for count, headers in ((51, ""), (1, f"x: {1000 * 'y'}\r\n")):
+            body = (part % headers * count).encode() + form([("a", images[0].read_bytes())])
+            reply = server.ask("POST", "/predict", body, form_headers())
+            assert reply.status == 413
+            assert "part" in reply.json["error"]
+        body = (part % "" * 49).encode() + form([("a", images[0].read_bytes())])
+        assert server.ask("POST", "/predict", body, form_headers()).status == 200
 
 
 def http_chunks(server: Served, chunks: list[bytes]) -> bytes:

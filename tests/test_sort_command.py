@@ -13,6 +13,7 @@ from test_sort import files, plan_of, write
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.cli.sort_text import describe_plan
 from sharpzo_mlx.sorting import apply
 
 Capture = pytest.CaptureFixture[str]
@@ -100,6 +101,15 @@ def test_a_saved_plan_is_carried_out_without_a_model(
 def files_named(folder: Path) -> list[str]:
     found = (path for path in folder.rglob("*") if path.is_file() and ".sharpzo-sort" not in path.parts)
     return [path.relative_to(folder).as_posix() for path in found]
+
+
+@pytest.mark.parametrize("mode", ["copy", "move"])
+def test_images_that_stay_in_their_class_are_pointed_out(tmp_path: Path, mode: Any) -> None:
+    photos = write(tmp_path / "p", cat___a__jpg="1", b__jpg="2")
+    plan = plan_of(photos, {"cat/a.jpg": "dog"}, photos, mode)
+    assert ("--move takes them out" in describe_plan(plan, plan.survey())) == (mode == "copy")
+    loose = plan_of(photos, {"b.jpg": "dog"}, photos, mode)
+    assert "--move takes" not in describe_plan(loose, loose.survey())
 
 
 def test_many_classes_and_hostile_names_fit_a_small_screen(

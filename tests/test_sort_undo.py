@@ -53,6 +53,16 @@ def test_a_changed_copy_and_the_copy_of_a_removed_original_are_kept(sort: Any) -
     assert files(into) == {"cat/a.jpg": "changed"}
 
 
+@pytest.mark.parametrize("mode", ["copy", "link"])
+def test_what_has_lost_its_original_to_another_file_is_kept(sort: Any, mode: Any) -> None:
+    photos, into, journal = sort(mode)
+    (photos / "b.jpg").unlink()
+    (photos / "b.jpg").write_text("another picture")
+    assert [one.reason for one in sz.undo_sort(journal).kept] == ["its original has another content by now"]
+    assert files(into) == {"dog/b.jpg": "2"}
+    assert (photos / "b.jpg").read_text() == "another picture"
+
+
 def test_a_link_to_the_copy_in_place_of_the_original_does_not_lose_it(sort: Any) -> None:
     photos, into, journal = sort("copy")
     (photos / "b.jpg").unlink()

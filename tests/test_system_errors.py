@@ -143,7 +143,7 @@ def test_a_private_image_names_them_as_its_reason(
     def refused(path: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
 
-    monkeypatch.setattr("sharpzo_mlx.images.decode.open_regular", refused)
+    monkeypatch.setattr("sharpzo_mlx.images.decode.open_stored", refused)
     monkeypatch.setattr(sys, "platform", "darwin")
     error = sz.predict(finished_run, photos / "cat" / "1.png")[0].error
     assert error is not None

@@ -19,7 +19,7 @@ from sharpzo_mlx.runs.run import Run, locked
 from sharpzo_mlx.runs.settings_file import as_toml
 from sharpzo_mlx.runs.step_log import read_steps
 from sharpzo_mlx.tuning.encoding import Encoding
-from sharpzo_mlx.tuning.pipeline import Done, Plan, tune, tune_steps
+from sharpzo_mlx.tuning.pipeline import Done, Drawn, Plan, tune, tune_steps
 from sharpzo_mlx.tuning.search import TuneStep
 
 
@@ -31,7 +31,7 @@ def clip(tiny_model: Path) -> sz.Clip:
 def test_events_come_in_order_and_the_run_holds_everything(clip: sz.Clip, photos: Path, tmp_path: Path) -> None:
     events = list(tune_steps(clip, photos, sz.TuneConfig().with_settings(SMALL), output=tmp_path / "run"))
     kinds = [type(event) for event in events]
-    assert kinds[0] is Encoding
+    assert kinds[:2] == [Drawn, Encoding]
     assert kinds[-1] is Done
     first_step, last_step = kinds.index(TuneStep), len(kinds) - 1 - kinds[::-1].index(TuneStep)
     assert [k for k in kinds[first_step : last_step + 1] if k is not TuneStep] == []

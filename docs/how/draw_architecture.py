@@ -47,6 +47,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "a run": {
         "runs": "a run on disk: record, results, step log",
+        "hub": "a name on the hub -> files, a Run",
         "tuning": "budget -> search -> checkpoint -> Run",
     },
     "use of a run": {
@@ -65,6 +66,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "the whole path with painted pictures",
         "doctor": "this machine: its setup, a full check",
         "convert": "foreign checkpoints -> a model folder",
+        "sharing": "a run or a model -> a parcel on the hub",
         "cli": "the command line",
     },
 }

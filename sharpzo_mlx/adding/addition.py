@@ -23,6 +23,7 @@ from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.features.extract import Features, relay
 from sharpzo_mlx.features.views import VIEWS, encode_views_steps
+from sharpzo_mlx.files import root_of
 from sharpzo_mlx.heads.fit import FittedHead
 from sharpzo_mlx.heads.labelled_set import LabelledSet
 from sharpzo_mlx.objective.loss import mark_right
@@ -204,7 +205,7 @@ class Adding:
 
     def _extend_record(self, new: Features) -> RunRecord:
         record = self.run.record
-        rows = list_rows(new.paths, new.labels.tolist(), record.dataset)
+        rows = list_rows(new.paths, new.labels.tolist(), str(root_of(record.dataset)))
         images = replace(record.images, added=(*(record.images.added or ()), *rows))
         return replace(record, class_names=new.class_names, class_folders=new.folders, images=images)
 

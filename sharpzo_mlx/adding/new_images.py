@@ -22,10 +22,15 @@ import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.datasets.image_set import nfc
+from sharpzo_mlx.datasets.image_set import ImageSet, nfc
+from sharpzo_mlx.datasets.listed import has_list
+from sharpzo_mlx.datasets.matching import ClassIndex
 from sharpzo_mlx.datasets.names import plain_name, same_name
+from sharpzo_mlx.datasets.rows import UNDIVIDED
+from sharpzo_mlx.datasets.splits import read_splits
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import Features
+from sharpzo_mlx.files import expand
 from sharpzo_mlx.runs.labelled import LabelledImages
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.tuning.encoding import Encoding, encode_split
@@ -60,11 +65,7 @@ class _Classes:
     def __init__(self, names: Iterable[str], folders: Iterable[str]) -> None:
         self.names, self.folders = list(names), list(folders)
         self._known = len(self.names)
-        self._by_folder = {nfc(folder): label for label, folder in enumerate(self.folders)}
-        self._by_name: dict[str, int] = {}
-        for label, (name, folder) in enumerate(zip(self.names, self.folders, strict=True)):
-            self._by_name.setdefault(same_name(name), label)
-            self._by_name.setdefault(same_name(folder), label)
+        self._index = ClassIndex(self.names, self.folders)
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -73,19 +74,16 @@ class _Classes:
 
     def find(self, name: str, folder: str) -> int | None:
         """Return the label of a class, or None if there is none of that name."""
-        other = self._by_name.get(same_name(name), self._by_name.get(same_name(folder)))
-        return self._by_folder.get(folder, other)
+        return self._index.find(name, folder)
 
     def find_or_add(self, name: str, folder: str) -> int:
         """Return the label of a class, which is made if there is none of that name; a notice says what is unsure."""
         label = self.find(name, folder)
         if label is None:
             self._report_alike(name)
-            label = len(self.names)
+            label = self._index.add(name, folder)
             self.names.append(name)
             self.folders.append(folder)
-            self._by_folder[folder] = label
-            self._by_name.setdefault(same_name(name), label)
         elif label < self._known and folder not in (nfc(self.folders[label]), self.names[label]):
             notify(f"{folder}: taken for the class {self.names[label]!r} of the run; rename it if it is another")
         return label
@@ -112,7 +110,7 @@ def read_new_images(
         UserError: a folder cannot be read, or a name is empty.
     """
     classes = _Classes(run.record.class_names, run.record.class_folders)
-    sets = [read_folder(folder) for folder in folders]  # all of them before the first image is opened
+    sets = [_read_labelled(folder) for folder in folders]  # all of them before the first image is opened
     names = _keep_new_names(run, classes, names)
     parts: list[Features] = []
     for folder, images in zip(folders, sets, strict=True):
@@ -129,6 +127,25 @@ def read_new_images(
         else:
             classes.find_or_add(name, nfc(name))
     return NewImages(_join(clip, parts, classes), with_images, classes.added[len(with_images) :])
+
+
+def _read_labelled(folder: Path) -> ImageSet:
+    """Return the images of a folder; of a data set that a list divides those for training, for others may be judged on.
+
+    Raises:
+        UserError: see `read_folder`; a divided list has no images for training.
+    """
+    place = expand(folder)
+    if not place.exists() or not has_list(place):
+        return read_folder(folder)
+    sets = read_splits(folder)
+    if UNDIVIDED in sets:
+        return sets[UNDIVIDED]
+    if "train" not in sets:
+        raise UserError(f"{folder}: holds {' and '.join(sets)} images but none for training; add some")
+    if others := [name for name in sets if name != "train"]:
+        notify(f"{folder}: its train images; those of {' and '.join(others)} are left out")
+    return sets["train"]
 
 
 def _keep_new_names(run: Run, classes: _Classes, names: Sequence[str]) -> list[str]:

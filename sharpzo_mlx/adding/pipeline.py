@@ -66,6 +66,8 @@ def add_steps(
         UserError: what was given cannot be used; the run is as it was.
     """
     run = run if isinstance(run, Run) else Run.load(run)
+    if run.name is not None:
+        raise UserError(f"{run.name}: a run from the hub, without the features of its images; tune again to add to it")
     folders = [folders] if isinstance(folders, (str, Path)) else list(folders)
     names = clean_names([classes] if isinstance(classes, str) else classes)
     refuse_empty(*folders)

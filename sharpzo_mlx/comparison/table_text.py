@@ -20,9 +20,18 @@ COLUMNS = ("method", "test, %", "gain", "validation, %", "queries", "image passe
 STAR = "* needs backpropagation: a ceiling, not a competitor"
 
 
-def as_text(comparison: Comparison) -> str:
-    """Return all tables in aligned columns."""
-    parts = [f"{escape(heading)}\n{aligned(table)}" for heading, table in _make_tables(comparison)]
+def as_text(comparison: Comparison, width: int | None = None, *, whole_names: bool = False) -> str:
+    """Return all tables in aligned columns, within the columns of a screen if `width` is given.
+
+    Args:
+        comparison: what was measured.
+        width: columns of the screen; None: as wide as they are.
+        whole_names: see `aligned`.
+    """
+    parts = [
+        f"{escape(heading)}\n{aligned(table, width, whole_names=whole_names)}"
+        for heading, table in _make_tables(comparison)
+    ]
     return "\n\n".join([*parts, *_remarks(comparison)])
 
 

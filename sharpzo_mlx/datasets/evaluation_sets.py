@@ -22,9 +22,10 @@ from sharpzo_mlx.datasets import imagenet
 from sharpzo_mlx.datasets.corruptions import find_corruptions
 from sharpzo_mlx.datasets.folder import checked_folder, read_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.listed import find_listed
 from sharpzo_mlx.datasets.mapping import apply_mapping
 from sharpzo_mlx.datasets.matching import match_classes
-from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.datasets.numbers import numbers_to_ids
 
 AUTO, OWN, ALL = "auto", "own", "all"  # which of the tuned classes compete
 
@@ -74,7 +75,7 @@ def recognise(
     """
     place = checked_folder(folder)
     ids = imagenet.with_ids(folders)
-    parts = [] if mapping else find_corruptions(place, {*ids, *classes})
+    parts = [] if mapping or find_listed(place) else find_corruptions(place, {*ids, *classes})
     if not parts:
         return [_read_one(place, classes, ids, scope=scope, mapping=mapping)]
     return [replace(_read_one(inside, classes, ids, scope=scope, mapping=None), part=part) for part, inside in parts]
@@ -89,7 +90,7 @@ def _read_one(
         images, owner = apply_mapping(found, mapping, classes, ids)
         kind = f"{len(images.folders)} classes by {mapping.name}"
         return _with_scope(EvaluationSet(images, owner, np.arange(count), kind), OWN if scope == AUTO else scope)
-    identified = replace(found, folders=_number_to_id(folder, found.folders, ids))
+    identified = replace(found, folders=numbers_to_ids(folder, found.folders, ids))
     images = match_classes(identified, classes, ids)
     subset = imagenet.subset(tuple(sorted(identified.folders)))
     present = len(found.folders)
@@ -106,28 +107,3 @@ def _with_scope(scored: EvaluationSet, scope: str) -> EvaluationSet:
     candidates = np.flatnonzero(present)
     words = "" if len(candidates) == len(scored.owner) else ", scored over these"
     return replace(scored, candidates=candidates, kind=scored.kind + words)
-
-
-def _number_to_id(folder: Path, found: tuple[str, ...], ids: Sequence[str]) -> tuple[str, ...]:
-    """Replace numbers by ids: folder n is the n-th id in order, counted from 0."""
-    if not imagenet.numbered(found) or set(found) <= set(ids):
-        return found
-    numbers = [int(name) for name in found]
-    ordered = sorted(ids)
-    if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise UserError(f"{folder}: the number {twice} occurs twice; keep one folder of it")
-    if max(numbers) >= len(ordered):
-        raise UserError(
-            f"{folder}: a folder {max(numbers)}, but the {len(ordered)} tuned classes are numbered "
-            f"0 to {len(ordered) - 1}; renumber the folders from 0, or name them as the run's classes"
-        )
-    if max(numbers) < len(ordered) - 1:
-        raise UserError(
-            f"{folder}: numbers end at {max(numbers)}, the tuned classes at {len(ordered) - 1}: which classes "
-            "they stand for is not known; name the folders as the run's classes, or give a --mapping"
-        )
-    if missing := sorted(set(range(len(ordered))) - set(numbers)):
-        shown = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        notify(f"{folder}: no folder {shown}; the other folders keep their numbers")
-    return tuple(ordered[number] for number in numbers)

@@ -18,9 +18,12 @@ from pathlib import Path
 
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc
+from sharpzo_mlx.datasets.listed import FILES, is_listed_file, read_listed
 from sharpzo_mlx.datasets.names import class_names
 from sharpzo_mlx.datasets.path_list import PathList
+from sharpzo_mlx.datasets.rows import SPLITS, UNDIVIDED
 from sharpzo_mlx.datasets.scan import (
+    AGAIN,
     HIDDEN,
     NESTED,
     OUTPUT,
@@ -32,28 +35,19 @@ from sharpzo_mlx.datasets.scan import (
     loose_images,
 )
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.files import expand, refuse_empty
+from sharpzo_mlx.files import expand, identify, refuse_empty
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 INNER = "images"
-QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini", ""))
+QUIET_SUFFIXES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".db", ".ini"))
 
 
 def read_folder(folder: str | Path) -> ImageSet:
     """List the images of a folder.
 
     Args:
-        folder: holds one folder for each class; class folders without images are left out, with a notice. If the
-            folder has CoOp's split file, its test images are listed.
+        folder: holds one folder for each class; class folders without images are left out, with a notice. Or a file
+            or folder with a list, see `listed`. If that or CoOp's split file has test images, these are listed.
 
     Returns:
         Every image of every class.
@@ -65,13 +59,16 @@ def read_folder(folder: str | Path) -> ImageSet:
     folder = checked_folder(folder)
     if (file := find_split_file(folder)) is not None:
         return _test_images(file)
+    if (listed_sets := read_listed(folder)) is not None:
+        return _listed_images(folder, listed_sets)
     if splits := split_folders(inner_folder(folder)):
         folder = inner_folder(folder)
         one = next(iter(splits.values()))
         raise UserError(f"{folder}: holds {_listed(splits.values())}; name one of them, such as {folder / one.name}")
     refuse_flat_splits(folder)
     classes = class_folders(folder)
-    listed = [(entry, *class_images(entry)) for entry in classes]
+    around = {identify(place) for place in (*classes, folder, *folder.resolve().parents)}
+    listed = [(entry, *class_images(entry, around)) for entry in classes]
     _report(folder, listed)
     kept = [(entry, files) for entry, files, _ in listed if files]
     if not kept:
@@ -94,18 +91,31 @@ def _test_images(file: Path) -> ImageSet:
     return images
 
 
+def _listed_images(place: Path, sets: dict[str, ImageSet]) -> ImageSet:
+    """Return the test images of a list, or all images of an undivided one."""
+    split = next(name for name in ("test", UNDIVIDED, "val", "train") if name in sets)
+    if split != UNDIVIDED:
+        notify(f"{place}: its {split} images")
+    return sets[split]
+
+
 def checked_folder(folder: str | Path) -> Path:
-    """Return a folder as a path.
+    """Return the folder of a data set, or the file that lists one, as a path.
 
     Raises:
-        UserError: it does not exist, is a file, or cannot be read.
+        UserError: it does not exist, is another file, or cannot be read.
     """
     refuse_empty(folder)
     path = expand(folder)
     if not path.exists():
         raise UserError(f"{path}: no such folder")
+    if is_listed_file(path):
+        return path
     if not path.is_dir():
-        raise UserError(f"{path}: a file; name the folder that holds one folder of images for each class")
+        raise UserError(
+            f"{path}: a file; name the folder that holds one folder of images for each class, or a list of images "
+            f"({', '.join(FILES)})"
+        )
     if not os.access(path, os.R_OK | os.X_OK):
         next(entries(path), None)  # raises the system's own reason, which may be another
         raise UserError(f"{path}: permission denied; allow reading it")
@@ -203,9 +213,11 @@ def _report(folder: Path, listed: list[tuple[Path, list[str], Counter[str]]]) ->
         notify(f"{folder}: {missing} images are in iCloud only and are left out; download them in Finder first")
     if special := others.pop(SPECIAL, 0):
         notify(f"{folder}: {special} with the name of an image are not regular files (pipes, sockets) and are left out")
+    if again := others.pop(AGAIN, 0):
+        notify(f"{folder}: {again} links lead to folders that are read elsewhere, and are left out")
     nested, _, _ = (others.pop(kind, 0) for kind in (NESTED, OUTPUT, HIDDEN))
     if ignored := {suffix: n for suffix, n in others.items() if suffix not in QUIET_SUFFIXES}:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(ignored.items()))
+        kinds = ", ".join(f"{n} {suffix or 'without an ending'}" for suffix, n in sorted(ignored.items()))
         notify(f"{folder}: files that this program cannot read as images are left out: {kinds}")
     if nested:
         notify(f"{folder}: {nested} images lie deeper than their class folder and belong to its class")

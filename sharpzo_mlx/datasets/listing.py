@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sharpzo_mlx.datasets.image_set import nfc
-from sharpzo_mlx.datasets.scan import HIDDEN, OUTPUT, SPECIAL, list_folder
+from sharpzo_mlx.datasets.scan import AGAIN, HIDDEN, OUTPUT, SPECIAL, Walk, list_folder
 from sharpzo_mlx.files import refuse_empty
 
-INSIDE, LINKED, PLAIN = "inside", "linked", "plain"  # kinds that are counted beside those of `scan`
+INSIDE, PLAIN = "inside", "plain"  # kinds that are counted beside those of `scan`
 
 
 class ImageListing(Iterable[Path]):
@@ -30,8 +30,8 @@ class ImageListing(Iterable[Path]):
 
     Args:
         paths: files and folders; may be an iterator that never holds all of them.
-        recursive: whether folders inside folders are read too. Links to folders are not followed inside a folder, so
-            that no loop is endless.
+        recursive: whether folders inside folders are read too, and those that links lead to: each real folder once,
+            so that no loop is endless.
 
     Attributes:
         count: the images so far.
@@ -58,25 +58,25 @@ class ImageListing(Iterable[Path]):
             SPECIAL: "pipes or sockets",
             PLAIN: "without a suffix",
             OUTPUT: "folders that this program wrote",
-            LINKED: "links to folders",
+            AGAIN: "links to folders that are read already",
             INSIDE: "folders inside (--recursive reads them)",
         }
         kinds = sorted(self.left_out, key=lambda kind: (list(words).index(kind) if kind in words else -1, kind))
         return ", ".join(f"{self.left_out[kind]} {words.get(kind, kind)}" for kind in kinds)
 
     def _inside(self, folder: Path) -> Iterator[Path]:
-        waiting = [folder]
-        while waiting:
-            place = waiting.pop()
+        walk = Walk(folder)
+        for place in walk:
             here = list_folder(place)
             if here.written:
                 self.left_out[OUTPUT] += 1
                 continue
-            self._count(here.others, here.linked, 0 if self._recursive else len(here.folders))
+            self._count(here.others, 0 if self._recursive else len(here.folders) + len(here.linked))
             if self._recursive:
-                waiting += [place / name for name in sorted(here.folders, key=nfc, reverse=True)]
+                walk.add(place, here)
             yield from (place / name for name in sorted(here.images, key=nfc))
+        self.left_out += Counter({AGAIN: walk.again})
 
-    def _count(self, others: Counter[str], linked: int, inside: int) -> None:
+    def _count(self, others: Counter[str], inside: int) -> None:
         self.left_out.update({kind or PLAIN: number for kind, number in others.items() if kind != HIDDEN})
-        self.left_out += Counter({LINKED: linked, INSIDE: inside})  # without what is 0
+        self.left_out += Counter({INSIDE: inside})  # without what is 0

@@ -9,12 +9,46 @@ give a false accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sharpzo_mlx.datasets.image_set import ImageSet, nfc, take_paths
 from sharpzo_mlx.datasets.names import same_name
+from sharpzo_mlx.datasets.safe_names import fold, make_safe
 from sharpzo_mlx.errors import UserError
+
+
+class ClassIndex:
+    """Finds a class by the name of its folder, by its own name, or by the folder that `sort` makes for it.
+
+    Args:
+        names: of the classes.
+        folders: the names of their folders, in the same order.
+    """
+
+    def __init__(self, names: Iterable[str], folders: Iterable[str]) -> None:
+        self._size = 0
+        self._by_folder: dict[str, int] = {}
+        self._by_name: dict[str, int] = {}
+        self._by_safe_name: dict[str, int] = {}
+        for name, folder in zip(names, folders, strict=True):
+            self.add(name, folder)
+
+    def add(self, name: str, folder: str) -> int:
+        """Add a class and return its label, the next number; where a name is another class's too, the first has it."""
+        label, self._size = self._size, self._size + 1
+        self._by_folder[nfc(folder)] = label
+        self._by_name.setdefault(same_name(name), label)
+        self._by_name.setdefault(same_name(folder), label)
+        self._by_safe_name.setdefault(fold(make_safe(name)), label)
+        return label
+
+    def find(self, name: str, folder: str) -> int | None:
+        """Return the label of a class, or None if there is none of that name."""
+        if (label := self._by_folder.get(nfc(folder))) is not None:
+            return label
+        found = (self._by_name.get(same_name(name)), self._by_name.get(same_name(folder)))
+        return next((label for label in found if label is not None), self._by_safe_name.get(fold(folder)))
 
 
 def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[str]) -> ImageSet:
@@ -31,14 +65,8 @@ def match_classes(images: ImageSet, classes: Sequence[str], folders: Sequence[st
     Raises:
         UserError: a class folder is not a tuned class, or two folders are the same class.
     """
-    by_folder = {nfc(folder): label for label, folder in enumerate(folders)}
-    by_name: dict[str, int] = {}
-    for label, (name, folder) in enumerate(zip(classes, folders, strict=True)):
-        by_name.setdefault(same_name(name), label)
-        by_name.setdefault(same_name(folder), label)
-    labels: list[int | None] = []
-    for folder, name in zip(images.folders, images.class_names, strict=True):
-        labels.append(by_folder.get(folder, by_name.get(same_name(name), by_name.get(same_name(folder)))))
+    tuned = ClassIndex(classes, folders)
+    labels = [tuned.find(name, folder) for name, folder in zip(images.class_names, images.folders, strict=True)]
     known = _all_known(images, labels, classes)
     order = sorted(range(len(images)), key=lambda row: known[images.labels[row]])  # stable: names stay sorted
     return replace(

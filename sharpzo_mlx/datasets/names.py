@@ -1,5 +1,7 @@
 """Name classes for prompts: from `classnames.txt`, else by ImageNet's curated names, else from the folder names.
 
+Numbers that count the folders (`001.dog`) are left out of names that come from them.
+
 A line of `classnames.txt` is a folder, a space and a name (`n01440764 tench`), as in CoOp's list of ImageNet. The file
 stands in the folder itself or, for a split, beside it (beside `images/` if the split is inside one). A prompt cannot
 tell two classes of the same name apart: this is an error where names come from folders, which can be merged, and a
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharpzo_mlx.datasets import imagenet
+from sharpzo_mlx.datasets.prefixes import without_numbers
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.reading import read_text, reason
 
@@ -56,7 +59,7 @@ def class_names(folder: Path, folders: Sequence[str], *, fits_parent: bool) -> t
                 raise UserError(f"{file}: does not name these class folders: {missing}; add a line for each")
     if (curated := imagenet.curated_names(folders)) is not None:
         return curated
-    names = tuple(plain_name(name) for name in folders)
+    names = tuple(plain_name(name) for name in without_numbers(folders) or folders)
     _refuse_twins(folder, folders, names)
     return names
 

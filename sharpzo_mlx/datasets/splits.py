@@ -26,7 +26,10 @@ from sharpzo_mlx.datasets.folder import (
     split_folders,
 )
 from sharpzo_mlx.datasets.image_set import ImageSet
-from sharpzo_mlx.datasets.names import NAMES_FILE
+from sharpzo_mlx.datasets.listed import read_listed
+from sharpzo_mlx.datasets.names import NAMES_FILE, plain_name
+from sharpzo_mlx.datasets.prefixes import all_numbered, without_numbers
+from sharpzo_mlx.datasets.rows import UNDIVIDED
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.rng import generator_for
 
@@ -64,7 +67,8 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
     """Choose the images to train, validate and test on; no image is opened.
 
     Args:
-        folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves.
+        folder: holds `train/`, `val/` and `test/` with class folders inside, or the class folders themselves; or a
+            file or folder with a list, see `listed`.
         shots: training images of each class; None for 16, or fewer where a class has too few.
         seed: the seed of the draw.
         needs_validation: whether a split without validation images is refused. It changes nothing in what is drawn.
@@ -79,7 +83,7 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
     if (file := find_split_file(folder)) is not None:
         pool, others = _published(file, shots or DEFAULT_SHOTS, seed)
     else:
-        pool, others = _from_folders(folder)
+        pool, others = _read_parts(folder)
     if len(pool.folders) < 2:
         raise UserError(f"{folder}: only one class, {pool.folders[0]!r}; a classifier needs at least two")
     split = _draw(pool, others, shots=shots, seed=seed)
@@ -88,10 +92,36 @@ def draw_split(folder: str | Path, *, shots: int | None, seed: int, needs_valida
             f"{folder}: no image is left for validation; give each class at least two images, "
             "or use `tune` without `--head none`"
         )
-    _report_names(folder, split.train)
+    report_names(folder, split.train)
     _report(folder, split, shots)
     _report_missing(folder, split, chosen_on="the validation images" if needs_validation else LEFT_OUT)
     return split
+
+
+def read_splits(folder: str | Path) -> dict[str, ImageSet]:
+    """Read the images of a data set as it divides them; nothing is drawn, and no image is opened.
+
+    Args:
+        folder: as `draw_split` takes it.
+
+    Returns:
+        The sets by "train", "val" and "test", or one by "" if the images are not divided; all have the same classes.
+
+    Raises:
+        UserError: as `draw_split` does, but for too few classes or images.
+    """
+    place = checked_folder(folder)
+    if (file := find_split_file(place)) is not None:
+        return {name: images for name, images in read_split_file(file).items() if len(images)}
+    pool, others = _read_parts(place)
+    sets = {"train" if others else UNDIVIDED: pool, **others}
+    return {name: sets[name] for name in (UNDIVIDED, "train", "val", "test") if name in sets}
+
+
+def _read_parts(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """Return the images to draw from, and the sets that the data set divides from them."""
+    sets = read_listed(folder)
+    return _from_folders(folder) if sets is None else _from_list(folder, sets)
 
 
 def _published(file: Path, shots: int, seed: int) -> tuple[ImageSet, dict[str, ImageSet]]:
@@ -120,10 +150,38 @@ def _from_folders(folder: Path) -> tuple[ImageSet, dict[str, ImageSet]]:
     if given:
         report_beside(folder, given.values())
     others = {name: _same_classes(read_folder(path), pool, path) for name, path in given.items() if name != "train"}
+    return pool, _with_test(folder, others, called=given["val"].name if "val" in given else "")
+
+
+def _from_list(place: Path, sets: dict[str, ImageSet]) -> tuple[ImageSet, dict[str, ImageSet]]:
+    """Return the images to draw from, and the sets that a list divides from them."""
+    pool = sets.get(UNDIVIDED) or sets.get("train")
+    if pool is None:
+        raise UserError(f"{place}: holds {' and '.join(sets)} images but none for training; add some")
+    pool = _present_classes(pool)
+    others = {name: images for name, images in sets.items() if name in ("val", "test")}
+    others = {name: _same_classes(_present_classes(images), pool, place) for name, images in others.items()}
+    return pool, _with_test(place, others, called="val")
+
+
+def _present_classes(images: ImageSet) -> ImageSet:
+    """Return images with the classes that have any."""
+    present = [label for label, count in enumerate(images.counts()) if count]
+    places = {label: place for place, label in enumerate(present)}
+    return ImageSet(
+        images.paths,
+        tuple(places[label] for label in images.labels),
+        tuple(images.class_names[label] for label in present),
+        tuple(images.folders[label] for label in present),
+    )
+
+
+def _with_test(place: Path, others: dict[str, ImageSet], *, called: str) -> dict[str, ImageSet]:
+    """Return the validation and test images; where only validation images are given, they are the test images."""
     if "val" in others and "test" not in others:
-        notify(f"{folder}: no test folder: {given['val'].name} is the test set, validation is drawn from train")
-        return pool, {"test": others["val"]}
-    return pool, others
+        notify(f"{place}: no test images: {called} is the test set, validation is drawn from train")
+        return {"test": others["val"]}
+    return others
 
 
 def _same_classes(images: ImageSet, pool: ImageSet, path: Path) -> ImageSet:
@@ -177,13 +235,24 @@ def apportion(count: int, shots: int | None, *, draw_val: bool, draw_test: bool)
     return Portion(min(wanted, count - few - left), few)
 
 
-def _report_names(folder: Path, images: ImageSet) -> None:
+def report_names(folder: Path, images: ImageSet) -> None:
     """Notify the user of class names that are not the folders' own names, and of ids that have no name."""
     if images.class_names == imagenet.curated_names(images.folders):
         notify(f"{folder}: {imagenet.describe(images.folders)}; they get the names of CLIP's curated list")
     if unknown := [wnid for wnid in imagenet.nameless(images.folders) if wnid in images.class_names]:
         shown = ", ".join(unknown[:5])
         notify(f"{folder}: WordNet ids that are not among ImageNet's 1000 ({shown}): name them in a {NAMES_FILE}")
+    _report_numbers(folder, images)
+
+
+def _report_numbers(folder: Path, images: ImageSet) -> None:
+    """Notify the user of numbers before the names of classes, which were left out or are in the prompts."""
+    first, name = images.folders[0], images.class_names[0]
+    dropped = without_numbers(images.folders)
+    if dropped and images.class_names == tuple(map(plain_name, dropped)):
+        notify(f"{folder}: the numbers before the class names are left out: {first!r} is {name!r} in prompts")
+    elif images.class_names == tuple(map(plain_name, images.folders)) and all_numbered(images.folders):
+        notify(f"{folder}: the class names are or begin with numbers, such as {name!r}: name them in a {NAMES_FILE}")
 
 
 def _report(folder: Path, split: Split, shots: int | None) -> None:

@@ -6,7 +6,7 @@ True
 
 from __future__ import annotations
 
-from sharpzo_mlx.doctor import cost_steps, image_steps, number_steps, run_steps, system_steps
+from sharpzo_mlx.doctor import cost_steps, export_steps, image_steps, number_steps, run_steps, system_steps
 from sharpzo_mlx.doctor.steps import Step
 
 STEPS = (
@@ -25,6 +25,7 @@ STEPS = (
     Step("the demonstration", run_steps.tune_demo),
     Step("tuning twice", run_steps.repeat_tuning),
     Step("time budget", run_steps.keep_time),
+    Step("Core ML", export_steps.run_core_ml),
     Step("memory while encoding", image_steps.measure_encoding),
     Step("half precision", image_steps.compare_half_precision),
     Step("float16 everywhere", image_steps.measure_raw_half_precision),

@@ -45,7 +45,7 @@ def tune_demo(workspace: Workspace) -> Answer:
 def repeat_tuning(workspace: Workspace) -> Answer:
     """Tune the same twice without a head; on the CPU the words have to be the same to the last bit."""
     config = sz.TuneConfig(head="none", shots=workspace.sizes.painted.train, generations=5, steps=5)
-    one, other = (_tune(workspace, f"repeat-{number}", config) for number in range(2))
+    one, other = (tune_painted(workspace, f"repeat-{number}", config) for number in range(2))
     features = [np.array(run.prompt.class_features) for run in (one, other)]
     equal, difference = bool(np.array_equal(features[0], features[1])), float(np.abs(features[0] - features[1]).max())
     words = "the same to the last bit" if equal else f"class features differ by {difference:.0e}"
@@ -56,11 +56,12 @@ def keep_time(workspace: Workspace) -> Answer:
     """Tune under a time budget without a head, and compare the time of the search with it."""
     budget = BUDGET * workspace.sizes.seconds / 3
     config = sz.TuneConfig(head="none", shots=workspace.sizes.painted.train, time_budget=budget)
-    seconds = _tune(workspace, "timed", config).results.seconds
+    seconds = tune_painted(workspace, "timed", config).results.seconds
     numbers: dict[str, Number] = {"budget": budget, "seconds": seconds}
     return Answer(f"{duration(seconds)} for a budget of {duration(budget)}", numbers, seconds <= LATE * budget + 1)
 
 
-def _tune(workspace: Workspace, name: str, config: sz.TuneConfig) -> Run:
+def tune_painted(workspace: Workspace, name: str, config: sz.TuneConfig) -> Run:
+    """Tune on the painted pictures; the run's folder has that name."""
     images = workspace.pictures / "images" / DATASET
     return tune(sz.load(demo.MODEL_FOLDER), images, config, output=workspace.folder / "runs" / name)

@@ -38,6 +38,8 @@ from sharpzo_mlx.features.digests import report_cloud_only
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
 from sharpzo_mlx.files import expand, is_inside
 from sharpzo_mlx.heads.answers import Answers, make_answers
+from sharpzo_mlx.hub.runs import load_run
+from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
@@ -110,7 +112,7 @@ def evaluate_steps(
     Yields:
         FolderProgress for each batch, FolderResult or ForeignResult for each folder, and the Report at the end.
     """
-    run = run if isinstance(run, Run) else Run.load(run)
+    run = run if isinstance(run, Run) else load_run(run)
     folders, foreign = _as_list(folders), _as_list(foreign)
     if not folders:
         raise UserError("no folder to evaluate: name at least one folder of class folders")
@@ -190,9 +192,11 @@ class _Evaluator:
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
         """Evaluate one set, a chunk of images at a time; `before` is the progress of the folder so far."""
         parts = []
+        places = read_order(images.images.paths)
+        order = sorted(range(len(places)), key=places.__getitem__)
         most = CHUNK * count_helpers()
-        for start in range(0, len(images.images), most):
-            rows = range(start, min(start + most, len(images.images)))
+        for start in range(0, len(order), most):
+            rows = order[start : start + most]
             chunk = replace(images, images=images.images.take(rows))
             parts.append((yield from self._evaluate_chunk(chunk, replace(before, done=before.done + start))))
         found = _join(parts)

@@ -23,7 +23,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, separation
 from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.extract import check_readable, encode_steps, relay
-from sharpzo_mlx.files import expand
+from sharpzo_mlx.files import expand, root_of
 from sharpzo_mlx.heads.answers import Answers
 from sharpzo_mlx.runs.json_record import Count, JsonRecord, PathText, Share
 from sharpzo_mlx.runs.run import Run
@@ -107,7 +107,7 @@ def report_own_images(run: Run, evaluated: Iterable[ImageSet], images: ImageSet,
         images: what `find_images` returned.
         path: the folder as the user named it.
     """
-    root, drawn = Path(run.record.dataset), run.record.images
+    root, drawn = root_of(run.record.dataset), run.record.images
     own = [root / name for name, _ in (*drawn.labelled(), *(drawn.test or ()))]
     count = UsedImages(str(run.folder), chain(own, *(one.paths for one in evaluated))).count(images.paths)
     if count:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sharpzo_mlx.errors import notify
-from sharpzo_mlx.files import identify
+from sharpzo_mlx.files import identify, root_of
 from sharpzo_mlx.runs.run import Run
 
 
@@ -43,5 +43,5 @@ class UsedImages:
 
 def images_used_by(run: Run) -> UsedImages:
     """Return the images that a run was trained or validated on."""
-    root = Path(run.record.dataset)
+    root = root_of(run.record.dataset)
     return UsedImages(str(run.folder), [root / path for path, _ in run.record.images.labelled()])

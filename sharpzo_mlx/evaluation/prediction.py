@@ -23,6 +23,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.labels import Choice, MultiLabel
 from sharpzo_mlx.features.streaming import Encoded, encode_stream
 from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.hub.runs import load_run
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 
@@ -116,7 +117,7 @@ def predict_steps(
     """
     if top < 1:
         raise UserError(f"top {top}: at least 1")
-    run = run if isinstance(run, Run) else Run.load(run)
+    run = run if isinstance(run, Run) else load_run(run)
     choice = MultiLabel.of(run, reject, coverage) if multi_label else Choice.of(run, top, reject, coverage)
     listing = ImageListing(paths, recursive=recursive)
     return _label(choice, open_model(run, clip), listing, skip or (lambda _: False))

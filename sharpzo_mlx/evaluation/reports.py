@@ -207,8 +207,11 @@ class Report:
 def keep_evaluations(run: Run, report: Report) -> None:
     """Write a report into evaluations.json of the run, in place of earlier results on the same folders.
 
-    A run in a place that cannot be written to gets a notice.
+    A run in a place that cannot be written to gets a notice. The folder of a run from the hub belongs to the hub's
+    cache and is left as it is.
     """
+    if run.name:
+        return
     entries: dict[tuple[bool, object], EvaluationEntry | ForeignEntry] = {}
     for entry in read_entries(run):
         entries[isinstance(entry, ForeignEntry), identify(entry.path)] = entry

@@ -16,6 +16,7 @@ Without a head, the logits are those of the words, which then are the tuned ones
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -141,6 +142,11 @@ class ClassifierRecord:
             "licence": self.model.licence,
             "made_by": f"sharpzo-mlx {version('sharpzo-mlx')}",
         }
+
+    def to_metadata(self, takes: str) -> dict[str, str]:
+        """Return the fields of `to_json`, each as JSON under its name, and what the file takes as `input`."""
+        fields = {**self.to_json(), "input": takes}
+        return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 
 def describe_run(run: Run, clip: Clip, reject: float | None = None) -> ClassifierRecord:

@@ -1,6 +1,7 @@
 """Export a run's classifier in one of the formats.
 
     onnx      one ONNX file: pictures to labels, probabilities and "none of them"
+    coreml    a Core ML package for apps: the same
     bundle    two plain files for those who have the image features: classifier.json, classifier.safetensors
     web       a folder with a page that classifies images in the browser, without a network
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.exporting import licence, output, web_runtime
+from sharpzo_mlx.exporting import coreml_machine, licence, output, web_runtime
 from sharpzo_mlx.exporting.bundle import write_bundle
 from sharpzo_mlx.exporting.classifier import ClassifierRecord, describe_run
 from sharpzo_mlx.exporting.options import ExportOptions
@@ -28,7 +29,9 @@ from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 
 if TYPE_CHECKING:
-    from sharpzo_mlx.exporting.onnx_check import Checked
+    from sharpzo_mlx.exporting.sample import Checked
+
+ENDS = {"onnx": ".onnx", "coreml": ".mlpackage"}  # of the names that files get by themselves
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ def export(
 
     Args:
         run: the run or its folder.
-        to: "onnx", "bundle" or "web".
-        path: the file (onnx) or folder to make; None for the run's name in the current folder.
+        to: "onnx", "coreml", "bundle" or "web".
+        path: the file (onnx), package (coreml) or folder to make; None for the run's name in the current folder.
         options: what is exported and how; None for the defaults.
         clip: the checkpoint; None loads the one that the run names.
 
     Returns:
-        What was written. An ONNX graph is compared with this program on a few images first, if onnxruntime is here.
+        What was written. An ONNX graph is compared with this program on a few images first, if onnxruntime is here,
+        and a Core ML package on a Mac.
 
     Raises:
         UserError: the run or its model cannot be read, the model's licence forbids it or was not accepted, the format
@@ -99,7 +103,7 @@ def export(
 
 def _default_path(run: Run, to: str) -> Path:
     name = run.folder.resolve().name
-    return Path(f"{name}.onnx" if to == "onnx" else f"{name}-{to}")
+    return Path(f"{name}{ENDS[to]}" if to in ENDS else f"{name}-{to}")
 
 
 def _measure(place: Path, parts: list[Path]) -> tuple[tuple[str, int], ...]:
@@ -113,7 +117,7 @@ def _export_bundle(work: _Work, place: Path) -> None:
 
 
 def _export_onnx(work: _Work, place: Path) -> Checked | None:
-    _need_onnx("onnx")
+    _need("onnx", "onnx")
     with output.make_file(place) as path:
         return _write_graph(work, path)
 
@@ -121,7 +125,7 @@ def _export_onnx(work: _Work, place: Path) -> Checked | None:
 def _export_web(work: _Work, place: Path) -> Checked | None:
     from sharpzo_mlx.exporting import web
 
-    _need_onnx("web")
+    _need("onnx", "web")
     web.check(work.record)
     runtime = web_runtime.find(work.options.runtime)
     with output.make_folder(place) as folder:
@@ -143,13 +147,32 @@ def _write_graph(work: _Work, path: Path) -> Checked | None:
     return check_onnx(path, work.run, work.clip, work.record, form)
 
 
-def _need_onnx(to: str) -> None:
-    if importlib.util.find_spec("onnx") is None:
-        raise UserError(f'--to {to}: needs the package onnx; pip install "sharpzo-mlx[onnx]"')
+def _export_coreml(work: _Work, place: Path) -> Checked | None:
+    if place.suffix != ENDS["coreml"]:
+        raise UserError(f"{place}: the name of a Core ML package ends in .mlpackage; choose {place.name}.mlpackage")
+    _need("coremltools", "coreml")
+    from sharpzo_mlx.exporting.coreml_check import check_coreml
+    from sharpzo_mlx.exporting.coreml_model import write_coreml
+
+    half = work.options.dtype == "float16"
+    with output.make_file(place) as path:
+        write_coreml(path, work.record, None if work.options.head_only else read_tower(work.clip), half=half)
+        if (reason := coreml_machine.why_not_here()) is not None:
+            notify(f"not compared with this program: {reason}")
+            return None
+        return check_coreml(path, work.run, work.clip, work.record, half=half)
+
+
+def _need(package: str, to: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        extra = "coreml" if to == "coreml" else "onnx"
+        where = " (on Macs and x86-64 Linux, up to Python 3.13)" if to == "coreml" else ""
+        raise UserError(f'--to {to}: needs the package {package}; pip install "sharpzo-mlx[{extra}]"{where}')
 
 
 _WRITERS: dict[str, Callable[[_Work, Path], Checked | None]] = {
     "onnx": _export_onnx,
+    "coreml": _export_coreml,
     "bundle": _export_bundle,
     "web": _export_web,
 }

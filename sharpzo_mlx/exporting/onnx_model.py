@@ -17,7 +17,6 @@ gigabytes, which one file cannot hold, lie beside it in `NAME.data`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,16 +72,10 @@ def write_onnx(path: Path, record: ClassifierRecord, tower: Tower | None, form: 
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPERATORS)], producer_name="sharpzo-mlx", ir_version=FILE_FORMAT
     )
-    helper.set_model_props(model, describe_file(record, tower, form))
+    takes = "feature" if tower is None else "float NCHW 0..1" if form.floats else "uint8 NHWC"
+    helper.set_model_props(model, record.to_metadata(takes))
     path.write_bytes(model.SerializeToString())
     return [path, outside] if total > MOST_INSIDE else [path]
-
-
-def describe_file(record: ClassifierRecord, tower: Tower | None, form: OnnxForm) -> dict[str, str]:
-    """Return the metadata: the fields of the record and what the file takes, each as JSON."""
-    takes = "feature" if tower is None else "float NCHW 0..1" if form.floats else "uint8 NHWC"
-    fields = {**record.to_json(), "input": takes}
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 
 def _read_features(ops: OnnxOperations, record: ClassifierRecord) -> tuple[onnx.ValueInfoProto, str]:

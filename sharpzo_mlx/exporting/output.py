@@ -45,6 +45,8 @@ def _is_empty(place: Path) -> bool:
 def make_file(place: Path) -> Iterator[Path]:
     """Yield the path of a file to write; move it to its place when the block succeeds, with what lies beside it.
 
+    A package, which is a folder with the name of a file, is written and moved alike; nothing may lie beside it.
+
     Args:
         place: what `resolve` returned. A second file, such as weights outside of a graph, begins with its name.
 

@@ -26,8 +26,9 @@ from typing import TypeVar
 import numpy as np
 
 from sharpzo_mlx.errors import notify, why
-from sharpzo_mlx.files import cache_folder, open_regular
+from sharpzo_mlx.files import cache_folder
 from sharpzo_mlx.images.decoding_memory import BYTES
+from sharpzo_mlx.images.stored import open_stored
 
 FORMAT = "1"  # part of the key: raise it when the pixels or the rows' layout change
 TABLE = "CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, feature BLOB) WITHOUT ROWID"
@@ -50,10 +51,11 @@ def make_key(*parts: str) -> str:
 
 
 def digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file, as 32 bytes; OSError if it cannot be read or is larger than any image may be."""
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > BYTES:
+    """Return the SHA-256 of an image, as 32 bytes; OSError if it cannot be read or is larger than any may be."""
+    with open_stored(path) as file:
+        if file.seek(0, 2) > BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        file.seek(0)
         found = hashlib.sha256()
         while block := file.read(1 << 20):
             found.update(block)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sharpzo_mlx.errors import notify, remedy, why
 from sharpzo_mlx.features.cache import digest
+from sharpzo_mlx.images.stored import read_order
 
 DATALESS = 0x40000000  # SF_DATALESS in a file's flags: its content is not on this disk
 THREADS = 8
@@ -71,14 +72,16 @@ def digest_steps(paths: Sequence[Path], failed: dict[int, str]) -> Generator[int
     found: dict[int, bytes] = {}
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
-        reading = [pool.submit(_digest_or_reason, path) for path in paths]
+        places = read_order(paths)
+        order = sorted(range(len(paths)), key=places.__getitem__)
+        reading = [pool.submit(_digest_or_reason, paths[index]) for index in order]
         beat = time.monotonic()
-        for index, one in enumerate(reading):
+        for done, (index, one) in enumerate(zip(order, reading, strict=True)):
             while not one.done() or time.monotonic() - beat >= BEAT_SECONDS:
                 wait((one,), timeout=max(0.0, beat + BEAT_SECONDS - time.monotonic()))
                 if time.monotonic() - beat >= BEAT_SECONDS:
                     beat = time.monotonic()
-                    yield index
+                    yield done
             result = one.result()
             if isinstance(result, str):
                 failed[index] = result

@@ -27,6 +27,7 @@ from sharpzo_mlx.features.blocks import Batching
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.features.pieces import encode_anywhere
+from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.runtime.helpers import Model
 
 NAMED = 5  # a notice names this many unreadable images
@@ -162,8 +163,8 @@ def encode_steps(
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
         copies = find_copies(missing, digests)
-        size = batch_size or clip.image_batch
-        for fresh, unread in encode_files(clip, images.paths, list(copies), size, digests=digests, chunk=chunk):
+        size, own = batch_size or clip.image_batch, list(copies)
+        for fresh, unread in encode_files(clip, images.paths, own, size, digests=digests, chunk=chunk):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
             rows.update(give_to_copies(fresh, copies))
@@ -224,18 +225,17 @@ def encode_files(
         clip: the checkpoint.
         paths: files.
         missing: the positions of those to encode.
-        batch_size: images that pass the tower at once.
+        batch_size: images that pass the tower at once; no batch leaves a block of so many, see `features.blocks`.
         digests: the SHA-256 of the files by position; without it no helper is asked.
         chunk: positions after which the blocks begin anew.
 
     Yields:
-        For each batch the features [D] and the reasons of failure, by position in `paths`; with helpers in any order.
-
-    No batch leaves a block of `batch_size` positions, see `features.blocks`: a stop changes no batch.
+        For each batch, in any order, the features [D] and the reasons of failure, by position in `paths`.
     """
-    chunk = chunk or len(paths)
-    chunk_blocks = -(-chunk // batch_size)
-    blocks = [index // chunk * chunk_blocks + index % chunk // batch_size for index in missing]
+    chunk_blocks = -(-(chunk := chunk or len(paths)) // batch_size)
+    places = [s + place for s in range(0, len(paths), chunk) for place in read_order(paths[s : s + chunk])]
+    missing = sorted(missing, key=places.__getitem__)
+    blocks = [places[index] // chunk * chunk_blocks + places[index] % chunk // batch_size for index in missing]
     images = [(paths[index], digests.get(index, b"")) for index in missing]
     batching = Batching(blocks, batch_size, min(batch_size, len(missing)))
     for rows, reasons in encode_anywhere(clip, name_model(clip), images, batching):
@@ -244,7 +244,7 @@ def encode_files(
 
 
 def name_model(clip: Clip) -> Model:
-    """Return how helpers know a checkpoint and the precision that this device encodes with."""
+    """Return how helpers know a checkpoint."""
     return Model(cache_name(clip), clip.folder)
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.blocks import Batching, Encoded, Images, encode_blocks
 from sharpzo_mlx.features.cache import digest
-from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.images.load import read_picture
+from sharpzo_mlx.images.stored import open_stored, split_stored
 from sharpzo_mlx.runtime.helpers import Helpers, Model, current
 
 WORK = "encode"
@@ -144,7 +144,7 @@ def _part(batching: Batching, place: range) -> Batching:
 def _read(path: Path) -> bytes:
     """Return the content of a file; nothing of one that has gone, which no helper takes for the file."""
     try:
-        with open_regular(path) as file:
+        with open_stored(path) as file:
             return file.read()
     except OSError:
         return b""
@@ -180,12 +180,13 @@ def encode_piece(clip: Clip, piece: FilePiece) -> PieceFeatures:
 
 
 def _unpack(piece: FilePiece, stack: ExitStack) -> list[Path]:
-    """Write the contents into a folder of their own, under the endings that choose the decoder."""
+    """Write the contents into a folder of their own, under endings that choose the decoder (none for stored ones)."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sharpzo-mlx-")))
     paths = []
     for number, (name, content) in enumerate(zip(piece.paths, piece.contents, strict=True)):
-        suffix = Path(os.fsdecode(name)).suffix
-        paths.append(folder / f"{number}{suffix if len(suffix) <= KNOWN_SUFFIX else ''}")
+        path = Path(os.fsdecode(name))
+        chosen = len(path.suffix) <= KNOWN_SUFFIX and split_stored(path) is None
+        paths.append(folder / f"{number}{path.suffix if chosen else ''}")
         paths[-1].write_bytes(content)
     return paths
 

@@ -241,6 +241,7 @@ class GaussianFit:
             found[start : start + ROWS] = np.maximum(squared * without.freedom[:, None], 0)
         return found
 
+    @host_products()
     def _remove(self, rows: npt.NDArray[np.integer]) -> _Without:
         """Return what leaving out each of some images changes."""
         own, deviations = self.labels[rows], self._deviations[rows]

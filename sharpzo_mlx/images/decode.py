@@ -21,10 +21,10 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from sharpzo_mlx.errors import UserError, remedy, why
-from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.images.decoding_memory import BUDGET, DecodingPlan, plan_decoding
 from sharpzo_mlx.images.jpeg import coefficient_bytes
 from sharpzo_mlx.images.quiet import quiet
+from sharpzo_mlx.images.stored import open_stored
 from sharpzo_mlx.images.upright import to_upright_rgb
 
 _ENDINGS = "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif avif"
@@ -48,7 +48,7 @@ def open_image(path: Path | str) -> Image.Image:
     """Read one image file as upright 8-bit RGB.
 
     Args:
-        path: a JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF file.
+        path: a JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF file, or one in a Parquet or tar file, see `stored`.
 
     Returns:
         The first frame, mode RGB, loaded, with the EXIF orientation applied. A picture that would take too much memory
@@ -70,7 +70,7 @@ def held_image(path: Path | str) -> Iterator[Image.Image]:
     """
     path = Path(path)
     with _named_errors(path):
-        file = open_regular(path)
+        file = open_stored(path)
     with file, _held(file, path) as image:
         yield image
 

@@ -21,6 +21,7 @@ from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.evaluation.metrics import class_accuracies
 from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.files import root_of
 from sharpzo_mlx.report.landscape import Landscape, compute_landscape
 from sharpzo_mlx.runs.run import Run
 
@@ -119,7 +120,7 @@ def _search_landscape(run: Run, clip: Clip) -> Landscape | None:
 def _drawn_images(run: Run, split: str) -> ImageSet:
     rows = run.record.images.by_split()[split]
     return ImageSet(
-        tuple(Path(run.record.dataset, path) for path, _ in rows),
+        tuple(root_of(run.record.dataset) / path for path, _ in rows),
         tuple(label for _, label in rows),
         run.prompt.class_names,
         run.prompt.folders,

@@ -6,9 +6,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from sharpzo_mlx.errors import escape
+
+GAP = "  "  # between columns
+SHORTEST = 16  # columns that are left of a long name
 
 
 def percent(share: float | None) -> str:
@@ -42,20 +47,66 @@ def amount(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def aligned(rows: Iterable[Sequence[str]]) -> str:
+def aligned(rows: Iterable[Sequence[str]], width: int | None = None, *, whole_names: bool = False) -> str:
     """Return rows of words as a plain table: the first column flush left, the others flush right.
 
     Args:
         rows: equally many cells in each; the first row is the heading. Control characters are escaped.
+        width: columns of the screen. A wider table is cut between its columns into several, one below the other, each
+            with the first column; of a long name in that one the end is kept. None: as wide as it is.
+        whole_names: keep long names whole, so that only what stands beside them keeps within the width.
     """
     table = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*table, strict=True)]
+    if width is None or _total(widths) <= width:
+        return _join(table, widths)
+    name = min(widths[0], max(SHORTEST, 3 * width // 10))
+    if whole_names:
+        name, width = widths[0], width + widths[0] - name
+    table = [[shorten(row[0], name), *row[1:]] for row in table]
+    blocks: list[list[int]] = [[]]
+    for place, needed in enumerate(widths[1:], start=1):
+        if blocks[-1] and _total([name, *(widths[one] for one in blocks[-1]), needed]) > width:
+            blocks.append([])
+        blocks[-1].append(place)
+    parts = [([[row[place] for place in (0, *block)] for row in table], block) for block in blocks]
+    return "\n\n".join(_join(part, [name, *(widths[place] for place in block)]) for part, block in parts)
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns a text takes on a terminal: two for each wide character, none for a combining one."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
+
+
+def shorten(name: str, width: int, *, keep: Literal["beginning", "end"] = "end") -> str:
+    """Return a name as at most so many columns, with an ellipsis in place of what is left out of a longer one.
+
+    Args:
+        name: control characters in it are escaped.
+        width: columns, at least one.
+        keep: which part stays; of a path the end says most.
+    """
+    name = escape(name)
+    if columns_of(name) <= width:
+        return name
+    while columns_of(name) > width - 1:
+        name = name[1:] if keep == "end" else name[:-1]
+    return f"…{name}" if keep == "end" else f"{name}…"
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _join(table: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     return "\n".join(_align(row, widths) for row in table)
 
 
 def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    blanks = [" " * (width - columns_of(cell)) for cell, width in zip(cells, widths, strict=True)]
     first, *others = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        blank + cell if place else cell + blank for place, (cell, blank) in enumerate(zip(cells, blanks, strict=True))
     )
-    return "  ".join([first, *others]).rstrip()
+    return GAP.join([first, *others]).rstrip()

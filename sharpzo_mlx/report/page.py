@@ -23,7 +23,7 @@ from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.foreign import ForeignEntry
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
-from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside
+from sharpzo_mlx.files import atomic_write, check_place, expand, is_inside, root_of
 from sharpzo_mlx.images.load import open_image
 from sharpzo_mlx.images.thumbnail import as_data_url
 from sharpzo_mlx.options import NONE
@@ -72,6 +72,8 @@ def write_report(
             written there.
     """
     run = run if isinstance(run, Run) else Run.load(run)
+    if run.name is not None and output is None:
+        raise UserError(f"{run.name}: its folder is the hub's cache; name a place for the page (--output)")
     _ = run.results, run.prompt  # each refuses a run that was stopped before it had them
     path = _choose_path(run, output)
     analysis = _analyse(run, clip, landscape=landscape)
@@ -205,7 +207,7 @@ def _most_confused(run: Run, analysis: RunAnalysis) -> list[tuple[str, str, int]
 def _changed_images(run: Run, analysis: RunAnalysis) -> list[tuple[str, list[_Thumbnail]]]:
     """Return the pictures of the page: of the data set's own images only, because a page is passed on."""
     changed = (*analysis.gained, *analysis.lost)
-    outside = {image.path for image in changed if not is_inside(image.path, run.record.dataset)}
+    outside = {image.path for image in changed if not is_inside(image.path, root_of(run.record.dataset))}
     if outside:
         notify(f"{min(outside)}: outside of the data set {run.record.dataset}, so the page does not show such images")
     groups = (("More probable now", analysis.gained), ("Less probable now", analysis.lost))

@@ -13,14 +13,17 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.files import atomic_write
@@ -32,6 +35,7 @@ from sharpzo_mlx.runs.step_log import StepRecord
 INK = "#010203"  # in SVG it becomes the colour of the text around
 BEFORE, AFTER = "#8a8f98", "#2f7ed8"
 MOST_CLASSES = 30  # in a confusion matrix and a chart of classes
+LONGEST_LABEL = 36  # characters of a class name on an axis
 STYLE: Any = {  # matplotlib types its keys one by one
     "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "sharpzo-mlx", "axes.spines.top": False,
     "text.parse_math": False,  # class names are no formulas
@@ -39,6 +43,29 @@ STYLE: Any = {  # matplotlib types its keys one by one
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
     **{f"axes.{part}color": INK for part in ("label", "edge")},
 }  # fmt: skip
+
+
+# families with the letters that matplotlib's own font lacks, of macOS and of Linux; asked in this order
+FONTS = (
+    *(
+        "Hiragino Sans",
+        "PingFang SC",
+        "PingFang TC",
+        "Apple SD Gothic Neo",
+        "Arial Unicode MS",
+        "Thonburi",
+        "Kohinoor Devanagari",
+    ),
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAexGothic", "NanumGothic"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Arabic", "Unifont"),
+)
+
+
+def choose_fonts() -> list[str]:
+    """Return the font families for a PNG: matplotlib's own, and those of `FONTS` that this machine has."""
+    here = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FONTS if name in here)]
 
 
 def draw_all(run: Run, steps: Sequence[StepRecord], analysis: RunAnalysis | None) -> dict[str, Figure]:
@@ -78,14 +105,32 @@ def as_svg(figure: Figure) -> str:
 
 def save_png(figures: dict[str, Figure], folder: Path) -> list[Path]:
     """Write every plot as a PNG of 200 dots an inch; return the files."""
-    paths = []
+    paths, lacking, families = list[Path](), list[Path](), choose_fonts()
     for name, figure in figures.items():
-        data, complete = _render(figure, format="png", dpi=200, facecolor="white")
+        with _letters_of(figure, families):
+            data, complete = _render(figure, format="png", dpi=200, facecolor="white")
         paths.append(folder / f"{name}.png")
         atomic_write(paths[-1], data)
         if not complete:
-            notify(f"{paths[-1]}: matplotlib's font lacks some characters of the names; the SVG has them")
+            lacking.append(paths[-1])
+    if lacking:
+        names = ", ".join(path.name for path in lacking)
+        notify(f"{lacking[0].parent}: {names}: no font here has some characters of the names; the SVG shows them")
     return paths
+
+
+@contextmanager
+def _letters_of(figure: Figure, families: list[str]) -> Iterator[None]:
+    """Let all texts of a figure be written with some font families: the first that has a letter."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    before = [text.get_fontfamily() for text in texts]
+    try:
+        for text in texts:
+            text.set_fontfamily(families)
+        yield
+    finally:
+        for text, own in zip(texts, before, strict=True):
+            text.set_fontfamily(own)
 
 
 def _render(figure: Figure, **options: Any) -> tuple[bytes, bool]:
@@ -136,8 +181,9 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     places = range(len(names))
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    labels = [_shorten(name) for name in names]
+    axes.set_xticks(places, labels, rotation=90)
+    axes.set_yticks(places, labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("class")
     axes.grid(visible=False)
@@ -145,6 +191,11 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
     return figure
+
+
+def _shorten(name: str) -> str:
+    """Return a class name for an axis, which would leave no room to the plot if it were long."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
 
 
 def choose_classes(analysis: RunAnalysis) -> list[int]:
@@ -170,7 +221,7 @@ def _classes(analysis: RunAnalysis, names: Sequence[str]) -> Figure:
     axes.hlines(places, before, after, color=AFTER, linewidth=2)
     axes.plot(before, places, "o", color=BEFORE, label="zero-shot", markersize=5)
     axes.plot(after, places, "o", color=AFTER, label="tuned", markersize=5)
-    axes.set_yticks(places, [names[k] for k in shown])
+    axes.set_yticks(places, [_shorten(names[k]) for k in shown])
     axes.set_xlabel("accuracy, %")
     axes.set_xlim(-2, 102)
     axes.legend(frameon=False, loc="lower right")

@@ -8,7 +8,7 @@ the facility location of Wei, Iyer and Bilmes (ICML 2015). An image that is unce
 that oddities do not come first, and a copy of a chosen image gains nothing.
 
 >>> rows, none = np.array([[1.0, 0.0], [0.99, 0.14], [-1.0, 0.0]]), np.zeros((0, 2))
->>> [choice.row for choice in choose_covering(rows, np.array([1.0, 1.0, 0.9]), none, 2)]
+>>> [choice.row for choice in choose_covering(rows, np.array([1.0, 0.8, 0.9]), none, 2)]
 [0, 2]
 """
 

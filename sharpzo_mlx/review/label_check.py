@@ -22,6 +22,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.templates import PLAIN
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import EncodeProgress, Features, encode_steps
+from sharpzo_mlx.files import expand
 from sharpzo_mlx.prompts.ensemble import template_features
 from sharpzo_mlx.review.covering import centre
 from sharpzo_mlx.review.labelled_folder import LabelledFolder, Part, read_labelled
@@ -149,14 +150,14 @@ def check_labels_steps(
     if not odds >= 1:
         raise UserError(f"odds {odds:g}: at least 1")
     clip, templates = _open(source, clip)
-    labelled = read_labelled(dataset)
+    labelled, place = read_labelled(dataset), expand(dataset)
     features = yield from encode_steps(clip, labelled.images)
     labelled, features = _without_unread(labelled, features)
     clip.release_vision()
     words = template_features(clip, templates, features.class_names)
     answers = judge_left_out(words, clip.logit_scale, features)
     yield LabelCheck(
-        folder=Path(dataset),
+        folder=place if place.is_dir() else place.parent,
         images=len(features.labels),
         agreement=answers.accuracy,
         suspects=_find_suspects(labelled, features, answers.probabilities, odds),

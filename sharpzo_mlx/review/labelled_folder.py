@@ -14,6 +14,7 @@ from pathlib import Path
 from sharpzo_mlx.datasets.coop import find_split_file, read_split_file
 from sharpzo_mlx.datasets.folder import checked_folder, inner_folder, read_folder, refuse_flat_splits, split_folders
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.listed import has_list, read_listed
 from sharpzo_mlx.errors import UserError
 
 
@@ -60,14 +61,18 @@ def read_labelled(folder: str | Path) -> LabelledFolder:
 
     Args:
         folder: holds `train/`, `val/` and `test/` with class folders inside, the class folders themselves, or a split
-            file of CoOp's.
+            file of CoOp's; or a file or folder with a list, see `datasets.listed`.
 
     Raises:
         UserError: the folder is missing or cannot be read, or it has fewer than two classes.
     """
     place = checked_folder(folder)
+    by_folder = not has_list(place)
+    around = place if place.is_dir() else place.parent
     if (file := find_split_file(place)) is not None:
-        sets = {name: (place, images) for name, images in read_split_file(file).items() if len(images)}
+        sets = {name: (around, images) for name, images in read_split_file(file).items() if len(images)}
+    elif (listed := read_listed(place)) is not None:
+        sets = {name: (around, images) for name, images in listed.items()}
     else:
         root = inner_folder(place)
         refuse_flat_splits(root)
@@ -77,7 +82,7 @@ def read_labelled(folder: str | Path) -> LabelledFolder:
     if len(images.folders) < 2:
         raise UserError(f"{place}: only one class, {images.folders[0]!r}; labels are checked among two or more")
     parts = tuple(Part(name, path, len(part)) for name, (path, part) in _in_order(sets))
-    return LabelledFolder(images, parts, by_folder=file is None)
+    return LabelledFolder(images, parts, by_folder=by_folder)
 
 
 def _in_order(sets: Mapping[str, tuple[Path, ImageSet]]) -> list[tuple[str, tuple[Path, ImageSet]]]:

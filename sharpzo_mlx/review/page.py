@@ -117,8 +117,16 @@ def check_page_path(path: str | Path) -> Path:
     place = expand(path)
     if place.suffix.lower() not in ENDINGS or place.is_dir():
         raise UserError(f"--page {place}: end its name in .html")
-    check_place(place.parent)
+    check_place(place.parent, "--page")
     return place
+
+
+def no_page_error(dataset: Path) -> UserError:
+    """Return the error of a page for a data set whose labels do not follow from its folders."""
+    return UserError(
+        f"{dataset}: its labels stand in a file, which a plan for `sort` cannot correct; leave --page out, and correct "
+        "the file"
+    )
 
 
 def _of_suggestions(found: Suggestions) -> _Page:
@@ -146,10 +154,7 @@ def _card_of_suggestion(item: Suggestion, found: Suggestions, places: dict[str, 
 
 def _of_check(found: LabelCheck) -> _Page:
     if not found.by_folder:
-        raise UserError(
-            f"{found.folder}: its labels stand in a split file, which a plan for `sort` cannot correct; leave --page "
-            "out, and correct the file"
-        )
+        raise no_page_error(found.folder)
     classes = list(map(_Class, found.class_names, found.class_folders))
     places = {name: place for place, name in enumerate(found.class_names)}
     folders = sorted({(item.part.name, item.part.folder) for item in found.suspects})

@@ -8,12 +8,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
 
 from sharpzo_mlx.runs.json_record import Amount, Count, JsonRecord, Number, PathText, Share, Text
 from sharpzo_mlx.runs.version_record import Version
 
 Status: TypeAlias = Literal["running", "interrupted", "finished"]
+# words for `sharpzo-mlx convert`: a name on the hub, and options that change the weights. An error repeats them for a
+# shell, so nothing else passes.
+SOURCE = (
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}( --dtype (float32|float16|bfloat16))?"
+    r"( --quantize [48]( --group-size (32|64|128))?( --quantize-vision)?)?"
+)
+Source: TypeAlias = Annotated[str, Meta(max_length=300, pattern=rf"\A{SOURCE}\Z")]
 ImageRows: TypeAlias = tuple[tuple[PathText, Count], ...]  # (path relative to the dataset, label)
 
 
@@ -24,10 +33,12 @@ class ModelRecord(JsonRecord):
     Attributes:
         folder: absolute path at the time of tuning.
         fingerprint: digest of its weights, configuration and tokenizer.
+        source: of a run on the hub, whose `folder` is empty: the words behind `sharpzo-mlx convert` that make it.
     """
 
     folder: PathText
     fingerprint: Text
+    source: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from sharpzo_mlx.datasets.splits import Split, draw_split
 from sharpzo_mlx.datasets.templates import PLAIN, read_templates, standard_template
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import Features, content_of
-from sharpzo_mlx.files import identify
+from sharpzo_mlx.files import identify, root_of
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.options import NONE
 from sharpzo_mlx.runs.checkpoint import remove_checkpoints
 from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
@@ -43,7 +44,8 @@ def run_folder(clip: Clip, dataset: Path, config: TuneConfig | None, *, output: 
 
 def default_folder(model: Path, dataset: Path, seed: int, *, resume: bool) -> Path:
     """Return `runs/<dataset>-<model>-<seed>`; for a new run with the first free number behind it, if it is taken."""
-    name = f"{dataset.resolve().name}-{model.resolve().name}-{seed}"
+    place = dataset.resolve()
+    name = f"{place.stem if place.is_file() else place.name}-{model.resolve().name}-{seed}"
     folder, number = RUNS / name, 2
     while not resume and folder.exists():
         folder, number = RUNS / f"{name}-{number}", number + 1
@@ -154,7 +156,7 @@ def _check_dataset(run: Run, dataset: Path) -> None:
     if identify(dataset) == identify(own):
         return
     tuned = [restore_images(dataset, run.record, rows).paths for rows in (drawn.train, drawn.val)]
-    there = all(os.path.isfile(path) for paths in tuned for path in paths)
+    there = all(is_there(path) for paths in tuned for path in paths)
     if not there or run.record.content != _digest(map(content_of, tuned)):
         raise UserError(f"{run.folder}: tuned on {own}, not {dataset}; name that data set, or choose another --output")
 
@@ -182,7 +184,7 @@ def _check_options(run: Run, config: TuneConfig) -> TuneConfig:
 
 
 def _check_present(images: ImageSet, run: Run) -> None:
-    missing = next((path for path in images.paths if not os.path.isfile(path)), None)
+    missing = next((path for path in images.paths if not is_there(path)), None)
     if missing:
         raise UserError(
             f"{missing}: gone, but drawn for {run.folder}; put it back, name the folder it is in, or tune anew"
@@ -190,11 +192,11 @@ def _check_present(images: ImageSet, run: Run) -> None:
 
 
 def _begin_record(clip: Clip, dataset: Path, split: Split, templates: tuple[str, ...]) -> RunRecord:
-    root = os.path.abspath(dataset)
+    root = str(root_of(dataset))
     return RunRecord(
         status="running",
         model=ModelRecord(str(clip.folder.resolve()), clip.fingerprint),
-        dataset=root,
+        dataset=os.path.abspath(dataset),
         shots=split.shots,
         class_names=tuple(split.train.class_names),
         class_folders=tuple(split.train.folders),
@@ -224,7 +226,7 @@ def _relative(path: Path, root: str) -> str:
 def restore_images(dataset: Path, record: RunRecord, rows: ImageRows) -> ImageSet:
     """Return images of a run's record, in the folder that its dataset is in now."""
     return ImageSet(
-        paths=tuple(Path(os.path.abspath(dataset), path) for path, _ in rows),
+        paths=tuple(root_of(dataset) / path for path, _ in rows),
         labels=tuple(label for _, label in rows),
         class_names=record.class_names,
         folders=record.class_folders,

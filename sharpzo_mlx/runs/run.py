@@ -55,6 +55,7 @@ class Run:
         record: model, dataset, images drawn, versions and status.
         current_results: the results so far; None while there is no prompt.
         place: what tells the folder from another at the same path, from `hold` on.
+        name: `owner/name` of a run from the hub, whose folder is the hub's and is not written to; else None.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Run:
     record: RunRecord
     current_results: RunResults | None = None
     place: object = field(default=None, repr=False, compare=False)
+    name: str | None = None
 
     @property
     def results(self) -> RunResults:
@@ -139,11 +141,14 @@ class Run:
     def save(self) -> None:
         """Write run.json."""
         self.check_place()
+        atomic_write(self.folder / RECORD, self.to_text())
+
+    def to_text(self) -> str:
+        """Return what run.json holds."""
         results = self.current_results and self.current_results.to_json()
         record = self.record.to_json()
         content = {"format": FORMAT, "config": self.config.to_json(), **record, "results": results}
-        text = json.dumps(content, indent=2, allow_nan=False)
-        atomic_write(self.folder / RECORD, text + "\n")
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:

@@ -17,6 +17,8 @@ class Limits:
         file_bytes: of one image file.
         request_bytes: of one request's body.
         files: images of one request.
+        parts: of the form of one request, files and other fields.
+        part_header_bytes: of the headers of one part of a form.
         held_bytes: of the bodies of all requests that are under way.
         images: of all requests that are under way, read or waiting for the model.
         batch: images of one pass of the model.
@@ -29,6 +31,8 @@ class Limits:
     file_bytes: int = 50_000_000
     request_bytes: int = 200_000_000
     files: int = 64
+    parts: int = 1000
+    part_header_bytes: int = 16_384
     held_bytes: int = 400_000_000
     images: int = 256
     batch: int = 32

@@ -13,7 +13,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -22,8 +21,9 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.extract import Features, encode
-from sharpzo_mlx.files import is_inside
+from sharpzo_mlx.files import is_inside, root_of
 from sharpzo_mlx.images.decode import ImageError, held_image
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.runs.run import Run
 
 SIDE = 128  # pixels of a thumbnail
@@ -101,8 +101,9 @@ class Neighbours:
 
 def _labelled_images(run: Run) -> ImageSet:
     record = run.record
-    rows = [(Path(record.dataset, path), label) for path, label in record.images.labelled()]
-    there = [(path, label) for path, label in rows if path.is_file() and is_inside(path, record.dataset)]
+    root = root_of(record.dataset)
+    rows = [(root / path, label) for path, label in record.images.labelled()]
+    there = [(path, label) for path, label in rows if is_there(path) and is_inside(path, root)]
     return ImageSet(
         tuple(path for path, _ in there), tuple(label for _, label in there), record.class_names, record.class_folders
     )

@@ -16,7 +16,7 @@ _ERRORS = {
     "401": "the token is missing",
     "403": "a page of another site sent the request",
     "408": "the body did not arrive in time",
-    "413": "a file, the request or the number of files is too large",
+    "413": "a file, the request, or the number of files or fields is too large",
     "415": "the body is of another kind",
     "421": "the Host header is not a name of this server",
     "503": "too many images are under way; Retry-After says when to come again",

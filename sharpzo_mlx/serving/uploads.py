@@ -155,6 +155,7 @@ class _Form:
         self.ended = False
         self._limits = limits
         self._headers: dict[bytes, bytes] = {}
+        self._parts = self._header_bytes = 0
         self._field, self._value = bytearray(), bytearray()
         self._name: str | None = None  # of the file that is read; None for another field
         self._content = bytearray()
@@ -162,8 +163,8 @@ class _Form:
             boundary,
             {
                 "on_part_begin": self._begin,
-                "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                "on_header_field": lambda data, start, end: self._add_header(self._field, data[start:end]),
+                "on_header_value": lambda data, start, end: self._add_header(self._value, data[start:end]),
                 "on_header_end": self._end_header,
                 "on_headers_finished": self._find_name,
                 "on_part_data": self._add,
@@ -174,6 +175,15 @@ class _Form:
 
     def _begin(self) -> None:
         self._headers, self._name, self._content = {}, None, bytearray()
+        self._parts, self._header_bytes = self._parts + 1, 0
+        if self._parts > self._limits.parts:
+            raise HTTPException(413, f"more than {self._limits.parts} parts in one form: send the files alone")
+
+    def _add_header(self, text: bytearray, words: bytes) -> None:
+        text += words
+        self._header_bytes += len(words)
+        if self._header_bytes > self._limits.part_header_bytes:
+            raise HTTPException(413, "the headers of a part are too long: send files as `curl -F image=@FILE` does")
 
     def _end_header(self) -> None:
         self._headers[bytes(self._field).lower()] = bytes(self._value)

@@ -17,7 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from sharpzo_mlx.sorting.class_folders import ClassFolders, fold, split_of
+from sharpzo_mlx.datasets.safe_names import fold
+from sharpzo_mlx.sorting.class_folders import ClassFolders, split_of
 from sharpzo_mlx.sorting.copying import same_content
 from sharpzo_mlx.sorting.file_names import numbered
 from sharpzo_mlx.sorting.items import Item, Order
@@ -65,14 +66,14 @@ class Arrangement:
     def __init__(self, order: Order, *, pretend: bool = False) -> None:
         self._order = order
         self._index = {item.path: index for index, item in enumerate(order.items)}
-        labels = (item.label for item in order.items)
-        self._folders = ClassFolders(order.into, (label for label in labels if label is not None))
+        self._labels = {item.label: None for item in order.items if item.label is not None}
+        self._folders = ClassFolders(order.into, (*order.classes, *self._labels))
         self._sidecars = Sidecars(order.folder, self._index.keys())
         self._claimed: dict[str, Path] | None = {} if pretend else None
 
     def find_renamed(self) -> dict[str, str]:
         """Return the labels whose folder is called otherwise, with its name."""
-        return self._folders.find_renamed()
+        return {label: name for label, name in self._folders.find_renamed().items() if label in self._labels}
 
     def find_place(self, item: Item) -> str:
         """Return the folder that an image comes to, below the folder that is sorted into."""

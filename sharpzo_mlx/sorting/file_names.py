@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sharpzo_mlx.sorting.class_folders import shorten
+from sharpzo_mlx.datasets.safe_names import shorten
 
 LONGEST = 255  # bytes of a name
 

@@ -13,8 +13,6 @@ from typing import Literal
 Mode = Literal["copy", "move", "link", "symlink", "tag"]
 MODES: tuple[Mode, ...] = ("copy", "move", "link", "symlink", "tag")
 DONE = {"copy": "copied", "move": "moved", "link": "linked", "symlink": "linked", "tag": "tagged"}
-UNSORTED = "unsorted"  # the folder of images without a label
-KEPT = ".sharpzo-sort"  # the folder of the journals, in the folder that is sorted into
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Order:
         items: the images, in the order in which they are sorted.
         in_place: whether images change places inside one data set, so that those of a split stay in it.
         xmp_by_stem: whether a new sidecar of `a.jpg` is `a.xmp`, not `a.jpg.xmp`.
+        classes: all labels that there may be, so that each has the same folder whichever images are sorted.
     """
 
     folder: Path
@@ -57,6 +56,7 @@ class Order:
     items: tuple[Item, ...]
     in_place: bool = False
     xmp_by_stem: bool = False
+    classes: tuple[str, ...] = ()
 
 
 @dataclass

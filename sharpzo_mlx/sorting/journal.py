@@ -22,11 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from sharpzo_mlx.datasets.scan import JOURNALS
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import naming
 from sharpzo_mlx.runs.json_record import JsonRecord, PathText, Text
 from sharpzo_mlx.sorting.copying import sync
-from sharpzo_mlx.sorting.items import KEPT, Mode
+from sharpzo_mlx.sorting.items import Mode
 from sharpzo_mlx.sorting.transfer import place_new
 
 NEW = ".new-"
@@ -108,7 +109,7 @@ class Journal:
     def begin(cls, into: Path, folder: Path, mode: Mode) -> Journal:
         """Begin a journal in a folder, whose `.sharpzo-sort` is there; OSError if it cannot be written."""
         header = Header(FORMAT, secrets.token_hex(4), mode, os.path.abspath(folder), os.path.abspath(into), now())
-        part = into / KEPT / f"{NEW}{header.key}"  # so that no journal is without its first line
+        part = into / JOURNALS / f"{NEW}{header.key}"  # so that no journal is without its first line
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         journal = cls(part, header, handle, 0)
         try:
@@ -184,7 +185,7 @@ def locked(into: Path) -> Iterator[bool]:
         UserError: another process sorts there.
         OSError: the folder cannot be made or written to.
     """
-    place = into / KEPT
+    place = into / JOURNALS
     place.mkdir(parents=True, exist_ok=True)
     handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -110,6 +110,7 @@ def plan_steps(
 ) -> Generator[int, None, SortPlan]:
     """Plan as `sort_plan` does, and yield how many images are labelled, batch by batch."""
     source, target = check_folders(folder, into, mode)
+    run = run if isinstance(run, Run) else Run.load(run)
     skip = make_skip(source, target, recursive=recursive) if mode != "tag" else None
     items: list[Item] = []
     unread: list[Failure] = []
@@ -125,7 +126,8 @@ def plan_steps(
         yield len(items) + len(unread)
     if left_out := _describe_left_out(listing):
         notify(f"left out of folders: {left_out}")
-    return SortPlan(Order(source, target, mode, tuple(items), xmp_by_stem=xmp_by_stem), tuple(unread))
+    classes = run.prompt.class_names
+    return SortPlan(Order(source, target, mode, tuple(items), xmp_by_stem=xmp_by_stem, classes=classes), tuple(unread))
 
 
 def _refuse_none(paths: Iterator[Path], folder: Path, listing: ImageListing) -> Iterator[Path]:

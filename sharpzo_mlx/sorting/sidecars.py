@@ -17,8 +17,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharpzo_mlx.datasets.safe_names import fold
 from sharpzo_mlx.images.load import IMAGE_SUFFIXES
-from sharpzo_mlx.sorting.class_folders import fold
 
 XMP, EDITS, MOVIE = ".xmp", ".aae", ".mov"
 _APPLE = re.compile(r"(img_)[eo](\d+)")

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sharpzo_mlx.datasets.scan import JOURNALS
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.reading import decode_text, parse_json, reason
 from sharpzo_mlx.runs.json_record import checked
-from sharpzo_mlx.sorting.items import KEPT
 from sharpzo_mlx.sorting.journal import FORMAT, Header, Step
 
 LONGEST = 32 << 20  # bytes of a line
@@ -56,7 +56,7 @@ class Story:
     def into(self) -> Path:
         """The folder that was sorted into: around the journal, also where it has been moved."""
         place = self.path.absolute().parent
-        return place.parent if place.name == KEPT else Path(self.header.into)
+        return place.parent if place.name == JOURNALS else Path(self.header.into)
 
     @property
     def folder(self) -> Path:
@@ -86,7 +86,7 @@ def read_story(path: Path) -> Story:
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no journal of a sorting ({reason(error)}); name one in DIR/{KEPT}/") from error
+        raise UserError(f"{path}: no journal of a sorting ({reason(error)}); name one in DIR/{JOURNALS}/") from error
     story.size = _size(path)
     return story
 
@@ -94,7 +94,7 @@ def read_story(path: Path) -> Story:
 def inside(path: str) -> bool:
     """Return whether a path with slashes stays below its folder, as it is written."""
     parts = path.split("/")
-    return bool(path) and "\0" not in path and not {"", ".", ".."} & set(parts) and KEPT not in parts
+    return bool(path) and "\0" not in path and not {"", ".", ".."} & set(parts) and JOURNALS not in parts
 
 
 def _take(story: Story, record: Any) -> None:

@@ -23,6 +23,7 @@ from sharpzo_mlx.sorting.transfer import is_reserved, move, remove_part, replace
 Took = bool | str
 CHANGED = "was changed since"
 NO_ORIGINAL = "its original is gone"
+OTHER_ORIGINAL = "its original has another content by now"
 NEW_FILE = "a new file has its old name"
 DAMAGED = "was not kept whole in the journal"
 GONE = "is gone, moved or removed since"
@@ -67,10 +68,12 @@ def _undo_copy(step: Step, source: Path, target: Path, part: Path) -> Took:
     try:
         if digest_file(target) != step.sha256:
             return CHANGED
+        if not source.exists() or os.path.realpath(source) == os.path.realpath(target):
+            return NO_ORIGINAL
+        if not same_content(source, target):  # another file may have its name by now, as cameras count anew
+            return OTHER_ORIGINAL
     except OSError as error:
         return f"cannot be read ({why(error)})"
-    if not source.exists() or os.path.realpath(source) == os.path.realpath(target):
-        return NO_ORIGINAL
     target.unlink()
     return True
 

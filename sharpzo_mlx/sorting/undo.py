@@ -1,7 +1,7 @@
 """Take a sorting back from its journal: what is there now decides, so that it can be killed and begun again anywhere.
 
-A copy or a link is removed while it is what was put there and its original is there; a moved file goes back unless
-something else has its old name; a sidecar gets its old content back. What a person has changed is kept and named.
+A copy or a link is removed while it is what was put there and its original still holds the same; a moved file goes back
+unless something else has its old name; a sidecar gets its old content back. What a person changed is kept and named.
 
 >>> undo_sort("sorted/.sharpzo-sort/2026-11-30T02-30-44.jsonl").kept  # doctest: +SKIP
 ()
@@ -13,9 +13,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharpzo_mlx.datasets.scan import JOURNALS
 from sharpzo_mlx.errors import UserError, notify, why
 from sharpzo_mlx.files import refuse_empty, remove_empty
-from sharpzo_mlx.sorting.items import KEPT, Failure
+from sharpzo_mlx.sorting.items import Failure
 from sharpzo_mlx.sorting.journal import Journal, locked, now, part_name
 from sharpzo_mlx.sorting.story import Story, read_story
 from sharpzo_mlx.sorting.taking_back import take_back
@@ -76,7 +77,7 @@ def undo_steps(journal: str | Path) -> Generator[tuple[int, int], None, Undone]:
     """
     refuse_empty(journal)
     story = read_story(Path(journal))
-    if not (story.into / KEPT).is_dir():
+    if not (story.into / JOURNALS).is_dir():
         raise UserError(f"{story.into}: the folder of the journal's files is gone; put it back there first")
     if not story.folder.is_dir() and not story.folder.parent.is_dir():
         raise UserError(f"{story.folder}: is gone, and so is the folder around it; make it, and undo again")
@@ -140,7 +141,7 @@ def recover(into: Path) -> None:
 
     The folder must be locked. Journals that cannot be read are left alone.
     """
-    for path in sorted((into / KEPT).glob("*.jsonl")):
+    for path in sorted((into / JOURNALS).glob("*.jsonl")):
         try:
             story = read_story(path)
         except UserError:

@@ -50,6 +50,21 @@ from sharpzo_mlx.tuning.timing import measure_seconds, plan_queries, plan_second
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The images of a run are chosen; none is read so far.
+
+    Attributes:
+        classes: how many.
+        images: images to learn from.
+        prompt: the prompt of the first class, before tuning.
+    """
+
+    classes: int
+    images: int
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What the search will do.
 
@@ -81,7 +96,7 @@ class Done:
     run: Run
 
 
-Event = Encoding | Plan | TuneStep | Done
+Event = Drawn | Encoding | Plan | TuneStep | Done
 
 
 def tune(
@@ -121,7 +136,7 @@ def tune_steps(
         resume: continue the run in that folder; begin it if there is none.
 
     Yields:
-        Encoding, Plan, TuneStep for every generation and step, Encoding for the test images, and Done.
+        Drawn, Encoding, Plan, TuneStep for every generation and step, Encoding for the test images, and Done.
 
     Raises:
         UserError: what the user gave cannot be used; nothing is left behind.
@@ -153,8 +168,10 @@ def check_arguments(clip: object, config: object) -> None:
 def _carry_out(clip: Clip, run: Run, images: dict[str, ImageSet]) -> Iterator[Event]:
     check_budget(run.config)
     names = images["train"].class_names
-    tokenise_prompts(clip.tokenizer, run.config.template or PLAIN, names)  # refused before work
+    template = run.config.template or PLAIN
+    tokenise_prompts(clip.tokenizer, template, names)  # refused before work
     check_lengths(clip.tokenizer, run.record.templates, names)
+    yield Drawn(len(names), len(images["train"]), template.replace("{}", names[0]))
     report_cloud_only(path for split in images.values() for path in split.paths)
     train = yield from encode_split(clip, images["train"], "train")
     check_classes(train)

@@ -16,6 +16,8 @@ import numpy as np
 from damaged_models import copy, unsign
 from hf_checkpoint import write_checkpoint
 from PIL import Image
+from siglip_checkpoint import write_siglip
+from siglip_golden import GOLDEN
 from tiny_settings import TINY
 from torch_files import storage, tensor, text, zip_file
 
@@ -45,14 +47,27 @@ def make_bases(folder: Path) -> None:
     run("convert", folder / "hf", "--output", model)
     unsign(copy(model, folder / "unsigned"))
     make_one_file_checkpoint(folder)
+    make_siglips(folder)
     run("tune", photos, "--model", model, "--output", folder / "run", *SHORT)
     run("evaluate", folder / "run", photos)
     run("predict", folder / "run", photos / "cat" / "0.png")
+    make_added(folder)
     make_unfinished(folder)
     run("compare", photos, "--model", model, "--output", folder / "comparison", *COMPARED)
     make_datasets(folder, photos)
     make_images(folder / "images")
     make_sorted(folder, photos)
+
+
+def make_added(folder: Path) -> None:
+    """Make images to add, and a run to which others were added."""
+    photos = make_photos(folder / "more", count=2, seed=1)
+    for path in photos.glob("*/1.png"):
+        first = folder / "first" / path.parent.name / "1.png"
+        first.parent.mkdir(parents=True)
+        path.rename(first)
+    added = Path(shutil.copytree(folder / "run", folder / "added"))
+    run("add", added, folder / "first", "--class", "fox", "--model", folder / "model")
 
 
 def make_sorted(folder: Path, photos: Path) -> None:
@@ -68,9 +83,9 @@ def make_sorted(folder: Path, photos: Path) -> None:
     shutil.rmtree(tagged / ".sharpzo-sort")
 
 
-def make_photos(folder: Path, count: int = 6) -> Path:
+def make_photos(folder: Path, count: int = 6, seed: int = 0) -> Path:
     """Make three classes that differ by their colour."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label, colour in COLOURS.items():
         (folder / label).mkdir(parents=True)
         for number in range(count):
@@ -135,6 +150,14 @@ def make_one_file_checkpoint(folder: Path) -> None:
     }  # fmt: skip
     (clip / "open_clip_config.json").write_text(json.dumps(config))
     (clip / "model.safetensors").rename(clip / "open_clip_model.safetensors")
+
+
+def make_siglips(folder: Path) -> None:
+    """Make a SigLIP with each of the tokenizers' files: SigLIP 2's pairs, SentencePiece's, and our unigram pieces."""
+    pairs = write_siglip(folder / "siglip-pairs")
+    pieces = Path(shutil.copytree(pairs, folder / "siglip-pieces", ignore=shutil.ignore_patterns("tokenizer.json")))
+    shutil.copy(GOLDEN / "siglip_spiece.model", pieces / "spiece.model")
+    run("convert", pieces, "--output", folder / "siglip-model")
 
 
 def make_unfinished(folder: Path) -> None:

@@ -43,6 +43,10 @@ SORT: Line = ("sort", "--plan", "{file}", "--into", "{out}/s", "--apply")
 UNDO: Line = ("sort", "--undo", "{file}")
 TAG: Line = ("sort", "{run}", "{in}", "--tag", "--apply")
 LABEL: Line = ("predict", "{run}", "{file}", "{bases}/photos/cat/0.png")
+ADD: Line = ("add", "{in}", "{bases}/more", "--model", "{bases}/model")
+LIST: Line = ("add", "{in}", "--list")
+BACK: Line = ("add", "{in}", "--back", "1")
+FORWARD: Line = ("add", "{in}", "--back", "2")
 SETTINGS: Line = ("tune", PHOTOS, "--model", "{bases}/model", "--output", "{out}/r", "--config", "{file}", *SHORT)
 
 
@@ -81,6 +85,8 @@ SUBJECTS = (
     Subject("checkpoint: open_clip_config.json", "open-clip", ("open_clip_config.json",), CHECKPOINT),
     Subject("checkpoint: vocab.json, merges.txt", "hf", ("vocab.json", "merges.txt"), CHECKPOINT),
     Subject("checkpoint: tokenizer.json", "one-file", ("tokenizer.json",), CHECKPOINT),
+    Subject("checkpoint: tokenizer.json of SigLIP 2", "siglip-pairs", ("tokenizer.json",), CHECKPOINT),
+    Subject("checkpoint: spiece.model", "siglip-pieces", ("spiece.model",), CHECKPOINT),
     Subject("checkpoint: special tokens, tokenizer_config", "one-file",
             ("special_tokens_map.json", "tokenizer_config.json"), CHECKPOINT),
     Subject("checkpoint: model.safetensors", "hf", ("model.safetensors",), CHECKPOINT),
@@ -90,6 +96,7 @@ SUBJECTS = (
     Subject("checkpoint: npz", "npz", ("weights.npz",), CHECKPOINT),
     Subject("model: config.json", "unsigned", ("config.json",), ((USE_MODEL,), (CONVERT,))),
     Subject("model: tokenizer.json", "model", ("tokenizer.json",), ((USE_MODEL,), (CONVERT,))),
+    Subject("model: tokenizer.json of SigLIP", "siglip-model", ("tokenizer.json",), ((USE_MODEL,), (CONVERT,))),
     Subject("model: model.safetensors", "unsigned", ("model.safetensors",), ((USE_MODEL,), (CONVERT,))),
     Subject("model: model.safetensors with a fingerprint", "model", ("model.safetensors",), ((USE_MODEL,),)),
     Subject("run: run.json", "run", ("run.json",), RUN_WAYS, ("{in}",)),
@@ -97,6 +104,9 @@ SUBJECTS = (
     Subject("run: steps.jsonl", "run", ("steps.jsonl",), ((REPORT,), (RESUME,)), ("{in}",)),
     Subject("run: evaluations.json", "run", ("evaluations.json",), ((REPORT,), (EVALUATE,)), ("{in}",)),
     Subject("run: config.toml", "run", ("config.toml",), ((SETTINGS,), (RESUME,)), ("{in}", "{out}")),
+    Subject("run: labelled.safetensors", "run", ("labelled.safetensors",), ((ADD,),), ("{in}",)),
+    Subject("run: versions in its history", "added", ("run.json", "history/*/*"),
+            ((LIST,), (BACK, FORWARD, PREDICT), (ADD,), (EVALUATE,)), ("{in}",)),
     Subject("unfinished run: checkpoint.safetensors", "unfinished", ("checkpoint.safetensors",),
             ((GO_ON,),), ("{in}",)),
     Subject("unfinished run: the other files", "unfinished", ("run.json", "prompt.safetensors", "steps.jsonl"),
