@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
 from sharpzo_mlx.cli import wording
+from sharpzo_mlx.cli.cluster_options import cluster_options
 from sharpzo_mlx.cli.options import PATH
 from sharpzo_mlx.comparison.methods import registry
 
@@ -21,19 +23,20 @@ if TYPE_CHECKING:
     from sharpzo_mlx.comparison.record import Comparison
 
 
-@click.command("compare")
+@cloup.command("compare")
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True, type=PATH)
-@click.option("--methods", default=registry.ALL, help="Names and groups, with commas between  [all]")
-@click.option("--seeds", type=int, default=5, help="Number of seeds, from 0  [5]")
-@click.option("--query-budget", type=int, default=5000, help="Queries of each method  [5000]")
-@click.option("--shots", type=int, help="Training images per class  [16, or what there is]")
-@click.option("--template", help="Prompt with {} for the class name.")
-@click.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]")
-@click.option("--output", type=PATH, help="Folder  [comparisons/DATASETS-MODEL]")
-@click.option("--shift", multiple=True, type=PATH, help="Also measure on this folder; repeatable.")
-@click.option("--published", is_flag=True, help="Also run each method with the settings of its paper.")
-@click.option("--trials", is_flag=True, help="Also run all settings that the default ones were chosen from.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
+@cloup.option("--methods", default=registry.ALL, help="Names and groups, with commas between  [all]")
+@cloup.option("--seeds", type=int, default=5, help="Number of seeds, from 0  [5]")
+@cloup.option("--query-budget", type=int, default=5000, help="Queries of each method  [5000]")
+@cloup.option("--shots", type=int, help="Training images per class  [16, or what there is]")
+@cloup.option("--template", help="Prompt with {} for the class name.")
+@cloup.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]")
+@cloup.option("--output", type=PATH, help="Folder  [comparisons/DATASETS-MODEL]")
+@cloup.option("--shift", multiple=True, type=PATH, help="Also measure on this folder; repeatable.")
+@cloup.option("--published", is_flag=True, help="Also run each method with the settings of its paper.")
+@cloup.option("--trials", is_flag=True, help="Also run all settings that the default ones were chosen from.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
+@cluster_options
 @click.pass_context
 def compare_command(
     ctx: click.Context,

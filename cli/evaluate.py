@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from sharpzo_mlx.cli import shift_tables, wording
+from sharpzo_mlx.cli.cluster_options import cluster_options
 from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.errors import UserError
 
@@ -28,18 +30,19 @@ FOREIGN_HELP = "Folder of images of none of the classes; may be repeated."
 SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 
 
-@click.command("evaluate")
+@cloup.command("evaluate")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=PATH)
-@click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
-@click.option("--own-classes", is_flag=True, help="Only a folder's own classes compete.")
-@click.option("--all-classes", is_flag=True, help="All tuned classes compete, also on ImageNet-A and -R.")
-@click.option("--mapping", type=PATH, help="File that maps class folders to tuned classes.")
-@click.option("--foreign", type=PATH, multiple=True, help=FOREIGN_HELP)
-@click.option("--reject", type=float, metavar="RATE", help="Stated rate of wrong rejections.  [0.05]")
-@click.option("--set-coverage", "coverage", type=float, metavar="SHARE", help="Stated coverage of label sets.  [0.95]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print a line for each run and folder on stdout.")
+@cloup.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
+@cloup.option("--own-classes", is_flag=True, help="Only a folder's own classes compete.")
+@cloup.option("--all-classes", is_flag=True, help="All tuned classes compete, also on ImageNet-A and -R.")
+@cloup.option("--mapping", type=PATH, help="File that maps class folders to tuned classes.")
+@cloup.option("--foreign", type=PATH, multiple=True, help=FOREIGN_HELP)
+@cloup.option("--reject", type=float, metavar="RATE", help="Stated rate of wrong rejections.  [0.05]")
+@cloup.option("--set-coverage", "coverage", type=float, metavar="SHARE", help="Stated coverage of label sets.  [0.95]")
+@cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@cloup.option("--csv", "as_csv", is_flag=True, help="Print a line for each run and folder on stdout.")
+@cluster_options
 def evaluate_command(
     run_folder: Path,
     folders: tuple[Path, ...],

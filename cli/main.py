@@ -26,6 +26,7 @@ from sharpzo_mlx.runtime import startup
 COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --help), in the order of use
     "convert": ("convert_command:convert_command", "Make a model folder from a CLIP checkpoint."),
     "models": ("models:models_command", "List models by name: known ones, and those that are here."),
+    "encode": ("encode:encode_command", "Encode images once, for all later commands."),
     "classes": ("classes:classes_command", "Show the classes of a data set, with images and prompts."),
     "tune": ("tune:tune_command", "Tune CLIP to a folder of images."),
     "evaluate": ("evaluate:evaluate_command", "Measure a run on image folders, beside zero-shot."),
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # name -> (module:command, line of --h
     "export": ("export:export_command", "Write a run's classifier as ONNX, plain files or a web page."),
     "serve": ("serve:serve_command", "Label images on a page, and over HTTP."),
     "compare": ("compare:compare_command", "Compare methods on the same images: one table, one plot."),
+    "worker": ("worker:worker_command", "Help a command on another machine that has --cluster."),
     "report": ("report:report_command", "Write one page about a run: curves, classes, images, shift, cost."),
     "upload": ("upload:upload_command", "Send a run or a model to the Hugging Face hub."),
     "demo": ("demo:demo_command", "Tune, evaluate and predict in under a minute, without network."),

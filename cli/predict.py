@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from sharpzo_mlx.cli import path_input, wording
+from sharpzo_mlx.cli.cluster_options import cluster_options
 from sharpzo_mlx.cli.image_bar import ImageBar, open_bar
 from sharpzo_mlx.cli.options import PATH, at_most_one
 from sharpzo_mlx.cli.prediction_file import PredictionFile, style_of
@@ -39,21 +41,22 @@ COVERAGE_HELP = "Labels per image: as many as needed to hold the right one this 
 OUTPUT_HELP = "Write CSV or JSON Lines to this file, as its ending says."
 
 
-@click.command("predict")
+@cloup.command("predict")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
-@click.option("--recursive", is_flag=True, help="Read folders inside folders too.")
-@click.option("-0", "--null", is_flag=True, help="The list on stdin is separated by NUL bytes, not by lines.")
-@click.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels per image.")
-@click.option("--reject", type=float, metavar="RATE", help=REJECT_HELP)
-@click.option("--set-coverage", "coverage", type=float, metavar="SHARE", help=COVERAGE_HELP)
-@click.option("--multi-label", is_flag=True, help=MULTI_LABEL_HELP)
-@click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
-@click.option("--output", type=PATH, metavar="FILE", help=OUTPUT_HELP)
-@click.option("--resume", is_flag=True, help="Go on with the images that --output does not hold yet.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, at the end.")
-@click.option("--jsonl", "as_jsonl", is_flag=True, help="One JSON object a line for each image, batch by batch.")
-@click.option("--csv", "as_csv", is_flag=True, help="Rows of path,label,probability,error,rejected, batch by batch.")
+@cloup.option("--recursive", is_flag=True, help="Read folders inside folders too.")
+@cloup.option("-0", "--null", is_flag=True, help="The list on stdin is separated by NUL bytes, not by lines.")
+@cloup.option("--top", default=1, show_default=True, type=click.IntRange(min=1), help="Labels per image.")
+@cloup.option("--reject", type=float, metavar="RATE", help=REJECT_HELP)
+@cloup.option("--set-coverage", "coverage", type=float, metavar="SHARE", help=COVERAGE_HELP)
+@cloup.option("--multi-label", is_flag=True, help=MULTI_LABEL_HELP)
+@cloup.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
+@cloup.option("--output", type=PATH, metavar="FILE", help=OUTPUT_HELP)
+@cloup.option("--resume", is_flag=True, help="Go on with the images that --output does not hold yet.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, at the end.")
+@cloup.option("--jsonl", "as_jsonl", is_flag=True, help="One JSON object a line for each image, batch by batch.")
+@cloup.option("--csv", "as_csv", is_flag=True, help="Rows of path,label,probability,error,rejected, batch by batch.")
+@cluster_options
 def predict_command(
     run_folder: Path,
     paths: tuple[Path, ...],

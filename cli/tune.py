@@ -17,6 +17,7 @@ import click
 import cloup
 
 from sharpzo_mlx.cli import wording
+from sharpzo_mlx.cli.cluster_options import cluster_options
 from sharpzo_mlx.cli.options import PATH, at_most_one, config_options, read_assignments
 from sharpzo_mlx.cli.options_page import list_settings
 from sharpzo_mlx.config import TuneConfig
@@ -55,10 +56,11 @@ def show_settings(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "Where",
     cloup.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]"),
     cloup.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED]"),
-    cloup.option("--resume", is_flag=True, help="Continue the run in its folder; begin it if there is none."),
+    cloup.option("--resume", is_flag=True, help="Continue the run in its folder, or begin it."),
     cloup.option("--report/--no-report", default=True, help="Write RUN/report.html at the end."),
     cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end."),
 )
+@cluster_options
 def tune_command(
     dataset: Path,
     *,

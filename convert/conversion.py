@@ -36,6 +36,7 @@ from sharpzo_mlx.files import DEFAULT_MODEL, default_model_folder, expand, model
 from . import apple_names, card, kinds, mobileclip, open_clip_config, open_clip_names, siglip_names, wrapped_names
 from .architectures import Told
 from .fidelity import Cosines, Model, compare_images, compare_texts
+from .layout import split_file
 from .output import fill, resolve
 from .quantisation import Quantisation
 from .sources import NOTHING_TOLD, Source, find
@@ -90,7 +91,8 @@ def convert(
 
     Args:
         source: a folder in Hugging Face's, open_clip's or MLX's layout, a weights file in one, an archive of
-            OpenAI's, a name on the hub, or a short name such as RN50; None is the default model.
+            OpenAI's, a name on the hub, with a weights file's behind it if it has several, or a short name such as
+            RN50; None is the default model.
         output: the folder to make; None is the place in the cache for a name, and "<last part of source>-mlx" in the
             current folder for a file or folder.
         dtype: "float32", "float16" or "bfloat16"; None keeps the checkpoint's own, or takes float32 where it mixes
@@ -150,7 +152,7 @@ def default_output(source: str | Path | None) -> Path:
     path = expand(source)
     if path.is_file():
         return Path(f"{path.stem if path.suffix in FILE_ENDINGS else path.name}-mlx")
-    return Path(f"{path.resolve().name}-mlx") if path.exists() else catalog.place(str(source))
+    return Path(f"{path.resolve().name}-mlx") if path.exists() else catalog.place(split_file(str(source))[0])
 
 
 def _choose_output(source: str | Path | None, output: str | Path | None, *, force: bool) -> Path:
@@ -159,7 +161,8 @@ def _choose_output(source: str | Path | None, output: str | Path | None, *, forc
         return resolve(Path(output), force=force)
     folder = default_output(source)
     if source is not None and folder.parent == models_folder() and (folder / WEIGHTS).exists() and not force:
-        raise UserError(f"{source}: here already ({folder}); use it: --model {source}, or make it again with --force")
+        name = split_file(str(source))[0]
+        raise UserError(f"{source}: here already ({folder}); use it: --model {name}, or make it again with --force")
     return resolve(folder, force=force)
 
 

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sharpzo_mlx.clip.config import SIGLIP
-from sharpzo_mlx.clip.tower_config import RESNET
+from sharpzo_mlx.clip.tower_config import RESNET, ROTARY
 from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
-from . import mobileclip, siglip_config
+from . import mobileclip, perception, siglip_config
 
 HEAD = 64  # width of an attention head in all of OpenAI's models, and open_clip's default
 POOLED = 32  # how much smaller the last stage of a ResNet is than the image, and how much wider than the first
@@ -57,22 +57,23 @@ _IGNORED = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_poole
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Derive the configuration of an archive of OpenAI's from its tensors' names and shapes.
+    """Derive the configuration of an archive of OpenAI's, or a file of Meta's, from its tensors' names and shapes.
 
     Raises:
-        UserError: the tensors are not those of a CLIP of OpenAI's.
+        UserError: the tensors are neither those of a CLIP of OpenAI's nor those of a Perception Encoder.
     """
     try:
         width = shapes["ln_final.weight"][0]
         text_layers = _count(shapes, r"transformer\.resblocks\.(\d+)\.ln_1\.weight")
         resnet = "visual.layer1.0.conv1.weight" in shapes
-        vision = _resnet_from_shapes(shapes) if resnet else _vit_from_shapes(shapes)
+        rotary = perception.vision_from_shapes(shapes)
+        vision = rotary or (_resnet_from_shapes(shapes) if resnet else _vit_from_shapes(shapes))
         text = {"context_length": shapes["positional_embedding"][0], "vocab_size": shapes["token_embedding.weight"][0]}
         text |= {"width": width, "heads": max(1, width // HEAD), "layers": text_layers}
         model = {"embed_dim": shapes["text_projection"][1], "vision_cfg": vision, "text_cfg": text}
     except (LookupError, TypeError):
         raise UserError("it holds no CLIP of OpenAI's; give one of their archives, such as ViT-B-16.pt") from None
-    return translate_config({"model_cfg": model | {"quick_gelu": True}}, name="")
+    return translate_config({"model_cfg": model | {"quick_gelu": rotary is None}}, name="")
 
 
 def _count(shapes: Iterable[str], pattern: str) -> int:
@@ -119,7 +120,8 @@ def translate_config(given: Mapping[str, Any], *, name: str) -> dict[str, Any]:
         "vision_config": _vision(vision, quick),
     }
     size = described["vision_config"]["image_size"]
-    return described | {"preprocessor": _preprocessor(_optional(given, "preprocess_cfg"), size)}
+    pixels = perception.PIXELS if described["vision_config"].get("model_type") == ROTARY else {}
+    return described | {"preprocessor": _preprocessor(pixels | _optional(given, "preprocess_cfg"), size)}
 
 
 def _translate_siglip(
@@ -166,7 +168,7 @@ def _refuse_others(model: Mapping[str, Any], vision: Mapping[str, Any], text: Ma
     tower, words = str(vision.get("timm_model_name") or ""), str(text.get("hf_model_name") or "")
     if "multimodal_cfg" in model:
         raise UserError(f"it is a CoCa, not a CLIP; {SUPPORTED}")
-    if tower and tower not in mobileclip.TOWERS:
+    if tower and tower not in mobileclip.TOWERS and not tower.startswith(perception.START):
         kind = "FastViT" if tower.startswith("fastvit") else "timm"
         raise UserError(f"its image tower is the {kind} network {tower[:60]!r}, which is not supported; {SUPPORTED}")
     if words:
@@ -226,7 +228,9 @@ def _square(size: Any) -> int:
 
 
 def _vision(section: Mapping[str, Any], quick: bool) -> dict[str, Any]:
-    timm = mobileclip.translate_vision(section) if section.get("timm_model_name") else {}
+    name = str(section.get("timm_model_name") or "")
+    family = perception if name.startswith(perception.START) else mobileclip
+    timm = family.translate_vision(section) if name else {}
     size, layers = _square(section.get("image_size", timm.get("image_size", 224))), section.get("layers", 12)
     if timm:
         return timm | {"image_size": size}

@@ -16,8 +16,9 @@ import mlx.core as mx
 
 from .conv_stem_names import STEM, rename_conv_stem
 from .fastvit_names import fold_fastvit
+from .perception_names import take_pool
+from .timm_vit_names import TRUNK, rename_trunk
 
-TRUNK = "visual.trunk."  # an image tower of timm's
 _LAYER = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -63,6 +64,7 @@ def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
     plain = {name.removeprefix("text."): value for name, value in weights.items()}
     resnet = any(name.startswith("visual.layer1.") for name in plain)
     found |= _rename_trunk(plain)
+    found |= take_pool(plain)
     for name, value in plain.items():
         if name.rpartition(".")[2] in _BUFFERS:
             continue
@@ -85,7 +87,7 @@ def _rename_trunk(plain: dict[str, mx.array]) -> dict[str, mx.array]:
     trunk = {name.removeprefix(TRUNK): plain.pop(name) for name in names}
     if any(name.startswith("stem.") for name in trunk):
         return fold_fastvit(trunk)
-    return rename_conv_stem(trunk) if any(name.startswith(STEM) for name in trunk) else {}
+    return rename_conv_stem(trunk) if any(name.startswith(STEM) for name in trunk) else rename_trunk(trunk)
 
 
 def _rename_block(value: mx.array, tower: str, layer: str, name: str) -> dict[str, mx.array]:

@@ -1,18 +1,19 @@
 """Find a checkpoint's files: in a folder, beside a weights file, or by a name on the hub.
 
 The files decide the kind of the checkpoint: open_clip's configuration beside open_clip's weights (where `config.json`
-is not CLIP's own), Hugging Face's `config.json`, or neither for OpenAI's archives, which describe themselves. Within a
-kind safetensors come before pickles and whole files before shards. Only the small JSON files are opened here, so that
-a wrong path or a missing shard is an error before anything large is read.
+is not CLIP's own), Hugging Face's `config.json`, or neither for OpenAI's archives and Meta's files, which describe
+themselves. Only the small JSON files are opened here, so that a wrong path or a missing shard is an error before
+anything large is read.
 
->>> choose_weights({"config.json", "pytorch_model.bin", "model.safetensors"})
-'model.safetensors'
+>>> find("openai/clip-vit-base-patch16").on_hub  # doctest: +SKIP
+True
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,24 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 from sharpzo_mlx.hub import download as hub
 
-from . import architectures, kinds, mobileclip, open_clip_config, torch_file, training, wrapped_names
+from . import architectures, kinds, mobileclip, open_clip_config, perception, torch_file, training, wrapped_names
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
-from .small_files import (
-    PREPROCESSOR,
-    PROCESSOR,
-    TOKENIZERS,
-    has_own_tokenizer,
-    read_json,
-    read_preprocessor,
+from .layout import (
+    CONFIG,
+    OPEN_CLIP,
+    OPEN_CLIP_CONFIG,
+    WEIGHTS,
+    choose_weights,
+    describe_missing,
+    files_to_download,
+    is_clip,
+    is_open_clip,
+    shard_names,
+    split_file,
 )
+from .small_files import has_own_tokenizer, read_json, read_preprocessor
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "weights.npz",
-)
-CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
-OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-SMALL_FILES = (CONFIG, PROCESSOR, PREPROCESSOR, "tokenizer_config.json", "special_tokens_map.json", "README.md")
 NOTHING_TOLD = Told()
 
 
@@ -77,8 +74,8 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
     """Find a checkpoint's files, downloading them where `source` is a name on the hub.
 
     Args:
-        source: a folder, a weights file, `owner/name`, or a short name such as RN50. The hub is asked only for names
-            that do not exist on the disk.
+        source: a folder, a weights file, `owner/name`, `owner/name/epoch_3.pt`, or a short name such as RN50. The hub
+            is asked only for names that do not exist on the disk.
         told: what the user says of a training checkpoint.
         progress: let downloads draw progress bars.
 
@@ -92,83 +89,15 @@ def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = Fals
         if path.suffix == ".json":
             raise UserError(f"{source}: describes weights, but holds none; give its folder, {path.parent}")
         return _describe(path.parent, path.name, on_hub=False, weights=path, told=told)
-    name = catalog.resolve(str(source))
+    name, file = split_file(str(source))
+    name = catalog.resolve(name)
     if refused := catalog.describe_refused(name):
         raise UserError(f"{source}: {refused}")
     if not catalog.HUB_NAME.fullmatch(name):
         raise UserError(f"{source}: no such file or folder, and {catalog.suggest(str(source))}")
-    folder = hub.fetch(name, files_to_download, progress=progress)
-    return _describe(folder, name, on_hub=True, told=told)
-
-
-def choose_weights(names: Collection[str]) -> str | None:
-    """Return the weights file, or the index of shards, to use among the names of a folder; None where it has none."""
-    return next((name for name in WEIGHTS if name in names), None)
-
-
-def shard_names(index: Path) -> tuple[str, ...]:
-    """Return the files that an index of shards lists, each once, in order of their names.
-
-    Raises:
-        UserError: the index is missing, lists no weights, or names files outside of its folder.
-    """
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
-        raise UserError(f"{index}: lists no weights; download the file again")
-    names = tuple(sorted(set(listed.values())))
-    for name in names:
-        if Path(name).name != name or "\\" in name or not name.endswith((".safetensors", ".bin")):
-            raise UserError(f"{index}: names the file {name[:80]!r}, which is no weights file beside it")
-    return names
-
-
-def is_open_clip(names: Collection[str], config: dict[str, Any] | None) -> bool:
-    """Tell whether a folder is to be read as open_clip's.
-
-    Args:
-        names: the names of its files.
-        config: its config.json; None where it has none.
-
-    Raises:
-        UserError: the folder holds timm's image tower alone.
-    """
-    if OPEN_CLIP_CONFIG in names and set(OPEN_CLIP) & set(names):
-        return config is None or not _is_clip(config) or choose_weights(names) is None
-    if config is not None and "architecture" in config and not _is_clip(config):
-        raise UserError(f"its files hold timm's image tower alone; {TIMM_REMEDY}")
-    return False
-
-
-def _is_clip(config: dict[str, Any]) -> bool:
-    return "text_config" in config or "text_config_dict" in config or config.get("model_type") == "clip"
-
-
-def files_to_download(names: Collection[str], read: hub.Reader) -> list[str]:
-    """Return the names of a hub model's files that a conversion reads; `read` downloads small files."""
-    if inner := kinds.find_inner(names):
-        start = f"{inner}/"
-        inside = [name.removeprefix(start) for name in names if name.startswith(start)]
-        wanted = files_to_download(inside, lambda name: read(f"{start}{name}"))
-        return [*(name for name in (kinds.MODULES, "README.md") if name in names), *(f"{start}{n}" for n in wanted)]
-    config = read_json(read(CONFIG)) if CONFIG in names and OPEN_CLIP_CONFIG in names else None
-    tokenizer = next((files for files in TOKENIZERS if set(files) <= set(names)), ())
-    small = [name for name in (*SMALL_FILES, *tokenizer) if name in names]
-    if is_open_clip(names, config):
-        return [*small, OPEN_CLIP_CONFIG, next(name for name in OPEN_CLIP if name in names)]
-    chosen = choose_weights(names)
-    if chosen is None:
-        adapter = kinds.describe_adapter(read(kinds.ADAPTER)) if kinds.ADAPTER in names else None
-        raise UserError(adapter or _no_weights(names))
-    weights = shard_names(read(chosen)) if chosen.endswith(".index.json") else (chosen,)
-    return [*small, *weights]
-
-
-def _no_weights(names: Collection[str]) -> str:
-    if archives := sorted(name for name in names if name.endswith(".pt")):
-        return f"name the archive itself, such as {archives[0]}"
-    if set(OPEN_CLIP) & set(names):
-        return f"open_clip's weights, but no {OPEN_CLIP_CONFIG} beside them"
-    return f"no weights: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"
+    folder = hub.fetch(name, partial(files_to_download, weights=file), progress=progress)
+    weights = None if file is None else folder / file
+    return _describe(folder if weights is None else weights.parent, name, on_hub=True, weights=weights, told=told)
 
 
 def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = None, told: Told) -> Source:
@@ -182,8 +111,9 @@ def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = N
         kinds.refuse_folder(folder, here)
         weights = training.find_file(folder, here)
     if weights and _is_archive(weights, here, told):
-        return Source(name, folder, (weights,), None, own_tokenizer=False, licence=None, on_hub=False)
-    if weights and weights.name == WEIGHTS[0] and config and "architecture" in config and not _is_clip(config):
+        licence = read_licence(folder / "README.md")
+        return Source(name, folder, (weights,), None, own_tokenizer=False, licence=licence, on_hub=on_hub)
+    if weights and weights.name == WEIGHTS[0] and config and "architecture" in config and not is_clip(config):
         raise UserError(f"{weights}: it is timm's image tower alone; {TIMM_REMEDY}")
     description = _description(folder, here, config, weights, told)
     if description is not None:
@@ -224,7 +154,7 @@ def _description(
         raise UserError(f"{folder}: {error}") from None
     if told.activation:
         raise UserError(f"{folder}: --activation is for weights whose network --arch or params.txt names; leave it out")
-    foreign |= weights is not None and OPEN_CLIP_CONFIG in here and (config is None or not _is_clip(config))
+    foreign |= weights is not None and OPEN_CLIP_CONFIG in here and (config is None or not is_clip(config))
     return read_json(folder / OPEN_CLIP_CONFIG) if foreign else None
 
 
@@ -239,12 +169,12 @@ def _check_kind(folder: Path, config: Mapping[str, Any], here: Collection[str]) 
 def _open_clip_weights(folder: Path, here: Collection[str]) -> Path:
     found = next((name for name in (*OPEN_CLIP, *WEIGHTS) if name in here and not name.endswith(".json")), None)
     if found is None:
-        raise UserError(f"{folder}: {_no_weights(here)}")
+        raise UserError(f"{folder}: {describe_missing(here)}")
     return folder / found
 
 
 def _remedy(here: Collection[str]) -> str:
-    reason = _no_weights(here)
+    reason = describe_missing(here)
     return "give the folder of a CLIP checkpoint" if reason.startswith("no weights") else reason
 
 
@@ -257,7 +187,8 @@ def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
             raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
         return True
     described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
-    if mobileclip.may_be_one(weights) and OPEN_CLIP_CONFIG not in here and not told.architecture:
+    own = mobileclip.may_be_one(weights) or perception.may_be_one(weights)
+    if own and OPEN_CLIP_CONFIG not in here and not told.architecture:
         return True
     if not described:
         raise UserError(
@@ -281,7 +212,7 @@ def _translate(description: Mapping[str, Any], folder: Path, name: str) -> dict[
 def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
     chosen = choose_weights(here)
     if chosen is None:
-        raise UserError(f"{folder}: {_no_weights(here)}")
+        raise UserError(f"{folder}: {describe_missing(here)}")
     names = shard_names(folder / chosen) if chosen.endswith(".index.json") else (chosen,)
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise UserError(f"{folder}: {chosen} lists {absent[0]}, which is not there; download the missing files")

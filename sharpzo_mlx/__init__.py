@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.adding.pipeline import go_back as go_back
     from sharpzo_mlx.clip.handle import Clip as Clip
     from sharpzo_mlx.clip.handle import load as load
+    from sharpzo_mlx.cluster.opening import open_cluster as open_cluster
     from sharpzo_mlx.comparison.record import Comparison as Comparison
     from sharpzo_mlx.comparison.runner import compare as compare
     from sharpzo_mlx.config import TuneConfig as TuneConfig
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__ge
     from sharpzo_mlx.evaluation.reports import Report as Report
     from sharpzo_mlx.exporting.formats import export as export
     from sharpzo_mlx.exporting.options import ExportOptions as ExportOptions
+    from sharpzo_mlx.features.filling import Filled as Filled
+    from sharpzo_mlx.features.filling import fill_cache as fill_cache
     from sharpzo_mlx.hub.runs import load_run as load_run
     from sharpzo_mlx.presets import preset as preset
     from sharpzo_mlx.prompts.prompt import Prompt as Prompt
@@ -57,6 +60,7 @@ startup.prepare()
 _MODULES = {  # public name -> the module that defines it, below this package
     "Clip": "clip.handle",
     "Comparison": "comparison.record",
+    "Filled": "features.filling",
     "LabelCheck": "review.label_check",
     "ExportOptions": "exporting.options",
     "Prediction": "evaluation.prediction",
@@ -73,9 +77,11 @@ _MODULES = {  # public name -> the module that defines it, below this package
     "compare": "comparison.runner",
     "evaluate": "evaluation.folders",
     "export": "exporting.formats",
+    "fill_cache": "features.filling",
     "go_back": "adding.pipeline",
     "list_classes": "datasets.overview",
     "load": "clip.handle",
+    "open_cluster": "cluster.opening",
     "load_run": "hub.runs",
     "predict": "evaluation.prediction",
     "predict_steps": "evaluation.prediction",

@@ -53,8 +53,9 @@ def load_benchmark() -> Iterator[Callable[[str], ModuleType]]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a cache folder of its own, so that none reads or writes the user's."""
+def _own_surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a cache folder of its own, not the user's, and a pipe of no stated width, which xdist states."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -32,7 +32,8 @@ RESNET = {
     "num_attention_heads": 4,
     "image_size": 64,
 }
-KINDS = (*VISIONS, "resnet", *mobileclip_towers.NAMES, "siglip")
+ROTARY = TOWER | {"model_type": "clip_vision_rotary_model", "image_size": 24, "patch_size": 8, "num_pooling_heads": 2}
+KINDS = (*VISIONS, "rotary", "resnet", *mobileclip_towers.NAMES, "siglip")
 PICTURES = 200
 BIAS = "visual_projection.bias"
 
@@ -41,7 +42,8 @@ def describe(kind: str) -> dict[str, Any]:
     """The `config.json` of a model of our own layout, with CLIP's preprocessing."""
     if kind in mobileclip_towers.NAMES:
         return mobileclip_towers.describe(kind)
-    vision = RESNET if kind == "resnet" else TOWER | VISIONS[kind]
+    others = {"resnet": RESNET, "rotary": ROTARY}
+    vision = others[kind] if kind in others else TOWER | VISIONS[kind]
     return {"model_type": "clip", "projection_dim": 24, "text_config": TOWER | WORDS, "vision_config": vision}
 
 

@@ -43,7 +43,7 @@ def layers_of(*words: str) -> list[Mapping[str, Any]]:
 
 def test_every_field_is_an_option_and_the_other_way_round() -> None:
     own = {"dataset", "model", "output", "resume", "report", "as_json", "preset", "assignments", "settings_file"}
-    own.add("list_settings")
+    own |= {"list_settings", "cluster", "certificate", "insecure"}
     assert {parameter.name for parameter in tune_command.params} - own == set(FIELDS)
 
 

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from sharpzo_mlx.clip.catalog import KNOWN, resolve
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
+from sharpzo_mlx.convert.layout import OPEN_CLIP, files_to_download
 from sharpzo_mlx.convert.open_clip_config import translate_config
-from sharpzo_mlx.convert.sources import OPEN_CLIP, files_to_download
 
 # embedding width, image tower, text width: as the networks' papers and configurations describe them
 NETWORKS: dict[str, tuple[int, dict[str, Any], int]] = {

@@ -18,7 +18,7 @@ from sharpzo_mlx.clip.checkpoint import load_config
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.clip.vocabulary import clip_vocabulary
 from sharpzo_mlx.convert import convert
-from sharpzo_mlx.convert.sources import files_to_download
+from sharpzo_mlx.convert.layout import files_to_download
 from sharpzo_mlx.errors import UserError
 
 OTHER_PIXELS = PREPROCESSOR | {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-INPUTS, KILLS = 420, 21  # ten of each kind of file, three of each command
+INPUTS, KILLS = 450, 21  # ten of each kind of file, three of each command
 
 
 def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:

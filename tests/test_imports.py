@@ -20,7 +20,7 @@ ORDER = (
     *("runtime", "images", "clip", "datasets", "features", "prompts", "objective", "optimisers"),
     *("config", "presets"),
     *("heads", "runs", "hub", "tuning", "evaluation", "sorting", "adding", "review", "report", "comparison"),
-    *("exporting", "serving"),
+    *("cluster", "exporting", "serving"),
     *("", "demo", "doctor", "convert", "sharing", "cli"),  # "" is the package's own __init__
 )
 

@@ -142,6 +142,7 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
     }  # fmt: skip
     extras = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "h11": "h11"}
     extras |= {"coremltools": "coremltools", "onnx": "onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
+    extras |= {"distributed": "distributed", "dask": "dask", "cryptography": "cryptography"}
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     text = wheel.read(metadata).decode()
     required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)

@@ -174,3 +174,11 @@ def test_other_siglips_of_open_clip_are_refused(name: str) -> None:
     model = {"embed_dim": 768, "init_logit_bias": -10, "vision_cfg": {"timm_pool": "map"} | vision, "text_cfg": text}
     with pytest.raises(UserError, match=message):
         translate_config({"model_cfg": model}, name="x")
+
+
+def test_an_added_token_that_is_no_piece_is_refused(tmp_path: Path) -> None:
+    file = {"added_tokens": [{"id": 1_000_000, "content": "</s>", "special": True}]}
+    pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["a", -1.0]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file | {"model": {"type": "Unigram", "vocab": pieces}}))
+    with pytest.raises(UserError, match=r"tokenizer\.json: names the token 1000000, which it does not have; [^\n]*$"):
+        read_tokenizer(tmp_path, SigLIPTextConfig(vocab_size=500))

@@ -57,6 +57,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "review": "images to label next, doubtful labels",
         "report": "a run -> one HTML page",
         "comparison": "methods x seeds -> tables and plots",
+        "cluster": "work for other processes and machines",
         "exporting": "a run -> files of other programs",
         "serving": "a run -> a page and an HTTP API",
     },

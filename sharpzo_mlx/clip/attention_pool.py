@@ -4,7 +4,7 @@ It takes the place of CLIP's class token (Zhai et al., arXiv 2303.15343; Lee et 
 query, the probe, is the same for every image. Attribute names are the checkpoint's key names; its packed map to
 queries, keys and values is stored as three.
 
->>> AttentionPool(SigLIPVisionConfig(hidden_size=48))(mx.zeros((2, 9, 48))).shape
+>>> AttentionPool(VisionConfig(hidden_size=48), heads=4)(mx.zeros((2, 9, 48))).shape
 (2, 48)
 """
 
@@ -14,17 +14,17 @@ import mlx.core as mx
 from mlx import nn
 
 from sharpzo_mlx.clip.layers import MLP, Attention
-from sharpzo_mlx.clip.tower_config import SigLIPVisionConfig
+from sharpzo_mlx.clip.tower_config import VisionConfig
 
 
 class AttentionPool(nn.Module):
     """Attention of the probe over all patches, and a residual MLP."""
 
-    def __init__(self, config: SigLIPVisionConfig) -> None:
+    def __init__(self, config: VisionConfig, heads: int) -> None:
         super().__init__()
         width = config.hidden_size
         self.probe = mx.zeros((width,))
-        self.attention = Attention(width, config.num_attention_heads)
+        self.attention = Attention(width, heads)
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mlp = MLP(width, config.intermediate_size, config.hidden_act)
 

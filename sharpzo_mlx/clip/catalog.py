@@ -120,7 +120,15 @@ _MOBILE = (
     Known("apple/MobileCLIP-B-OpenCLIP", "mobileclip-b", OPEN_CLIP, 149_777_537, _APPLE),
     Known("apple/MobileCLIP-B-LT-OpenCLIP", "mobileclip-b-lt", OPEN_CLIP, 149_777_537, _APPLE),
 )
-FAMILIES = {"CLIP": _CLIP, "SigLIP": _SIGLIP, "MobileCLIP, whose weights are for research only": _MOBILE}
+_PERCEPTION = (
+    Known("timm/PE-Core-T-16-384", "pe-core-t16", OPEN_CLIP, 69_546_113, _APACHE),
+    Known("timm/PE-Core-S-16-384", "pe-core-s16", OPEN_CLIP, 87_188_225, _APACHE),
+    Known("timm/PE-Core-B-16", "pe-core-b16", OPEN_CLIP, 447_660_545, _APACHE),
+    Known("timm/PE-Core-L-14-336", "pe-core-l14", OPEN_CLIP, 671_138_817, _APACHE),
+)
+FAMILIES = {"CLIP": _CLIP, "SigLIP": _SIGLIP, "Perception Encoder": _PERCEPTION} | {
+    "MobileCLIP, whose weights are for research only": _MOBILE
+}
 KNOWN = tuple(known for family in FAMILIES.values() for known in family)
 
 

@@ -16,6 +16,7 @@ from sharpzo_mlx.clip.tower_config import (
     ConvStemConfig,
     ImageConfig,
     ResNetConfig,
+    RotaryVisionConfig,
     TextConfig,
 )
 from sharpzo_mlx.errors import UserError, shown
@@ -62,6 +63,8 @@ def check_towers(text: TextConfig, vision: ImageConfig, projection_dim: int, pro
         )
     elif isinstance(vision, ConvStemConfig) and (vision.patch_size != STEM_PATCH or vision.hidden_size % 4):
         raise UserError(f"config.json: vision_config: a stem needs a patch_size of {STEM_PATCH} and a width of 4 n")
+    elif isinstance(vision, RotaryVisionConfig):
+        _check_heads(vision)
     if vision.positions > MOST_PATCHES + 1:
         raise UserError(
             f"config.json: vision_config cuts an image into {vision.positions - 1} patches, more than any CLIP"
@@ -74,6 +77,19 @@ def check_towers(text: TextConfig, vision: ImageConfig, projection_dim: int, pro
             f"the preprocessor makes images of {produced[0]}x{produced[1]} pixels but the image tower takes "
             f"{vision.image_size}x{vision.image_size}; correct crop_size or image_size"
         )
+
+
+def _check_heads(vision: RotaryVisionConfig) -> None:
+    """Refuse heads that cannot be turned along two axes in pairs, and another number of heads than divides a width."""
+    for field, parts in (
+        ("num_attention_heads", 4 * vision.num_attention_heads),
+        ("num_pooling_heads", vision.num_pooling_heads),
+    ):
+        if vision.hidden_size % parts:
+            raise UserError(
+                f"config.json: vision_config.hidden_size {vision.hidden_size} must be a multiple of {parts}, for "
+                f"{field} {getattr(vision, field)}"
+            )
 
 
 def _check_tower(name: str, tower: TextConfig | ImageConfig) -> None:

@@ -86,7 +86,14 @@ class CPULayer:
 
     @host_products()
     def attend(
-        self, buffers: Buffers, sequences: int, *, heads: int, scale: np.float32, read: Array | None = None
+        self,
+        buffers: Buffers,
+        sequences: int,
+        *,
+        heads: int,
+        scale: np.float32,
+        read: Array | None = None,
+        turns: Array | None = None,
     ) -> None:
         """Write the attention within sequences to `buffers.y`; every token sees its whole sequence.
 
@@ -95,6 +102,7 @@ class CPULayer:
             sequences: how many there are.
             heads, scale: of the attention.
             read: for each sequence the one token whose attention is computed; None: that of all tokens.
+            turns: the factors [T, m / heads / 2] of `clip.rotary` for queries and keys, or None; not with `read`.
         """
         m = buffers.x.shape[1]
         y = asked = self.norm1.norm(buffers.x, buffers.y)
@@ -102,10 +110,19 @@ class CPULayer:
             asked = take_tokens(y, read)
         rows = len(asked)
         split = (self.q(asked, buffers.q[:rows]), self.k(y, buffers.k), self.v(y, buffers.v))
+        if turns is not None:
+            for part in split[:2]:
+                turn(part, turns, heads)
         q, k, v = (by_head(part.reshape(sequences, -1, m), heads) for part in split)
         q *= scale
         out = by_head(buffers.y[:rows].reshape(sequences, -1, m), heads)
         np.matmul(softmax(q @ k.swapaxes(-1, -2)), v, out=out)
+
+
+def turn(x: Array, turns: Array, heads: int) -> None:
+    """Multiply pairs of numbers of x [p * T, m], as complex numbers, by their token's factors in place."""
+    tokens, pairs = turns.shape
+    x.view(np.complex64).reshape(-1, tokens, heads, pairs)[...] *= turns[:, None]
 
 
 def take_tokens(x: Array, index: Array) -> Array:

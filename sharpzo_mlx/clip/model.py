@@ -21,14 +21,20 @@ from sharpzo_mlx.clip.fastvit import FastViTModel
 from sharpzo_mlx.clip.fastvit_config import FastViTConfig
 from sharpzo_mlx.clip.resnet import ResNetModel
 from sharpzo_mlx.clip.text import TextModel
-from sharpzo_mlx.clip.tower_config import ConvStemConfig, ImageConfig, ResNetConfig, SigLIPVisionConfig
-from sharpzo_mlx.clip.vision import PooledVisionModel, VisionModel
+from sharpzo_mlx.clip.tower_config import (
+    ConvStemConfig,
+    ImageConfig,
+    ResNetConfig,
+    RotaryVisionConfig,
+    SigLIPVisionConfig,
+)
+from sharpzo_mlx.clip.vision import PooledVisionModel, RotaryVisionModel, VisionModel
 from sharpzo_mlx.images.load import CHANNEL_STARTS, levels, normalise
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.runtime.device import on_cpu
 
 TOWERS = ("text", "vision")
-ImageTower: TypeAlias = VisionModel | PooledVisionModel | ResNetModel | FastViTModel
+ImageTower: TypeAlias = VisionModel | PooledVisionModel | RotaryVisionModel | ResNetModel | FastViTModel
 
 
 def unit_norm(features: mx.array) -> mx.array:
@@ -104,8 +110,10 @@ def _image_tower(vision: ImageConfig) -> ImageTower:
         return FastViTModel(vision)
     if isinstance(vision, SigLIPVisionConfig):
         return PooledVisionModel(vision)
+    if isinstance(vision, RotaryVisionConfig):
+        return RotaryVisionModel(vision)
     return ResNetModel(vision) if isinstance(vision, ResNetConfig) else VisionModel(vision)
 
 
 def _projects_with_bias(vision: ImageConfig) -> bool:
-    return isinstance(vision, ResNetConfig | FastViTConfig | ConvStemConfig)
+    return isinstance(vision, ResNetConfig | FastViTConfig | ConvStemConfig | RotaryVisionConfig)

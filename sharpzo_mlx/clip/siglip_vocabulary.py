@@ -23,7 +23,7 @@ from sharpzo_mlx.clip.sentencepiece_file import CONTROL, UNKNOWN, SentencePieceF
 from sharpzo_mlx.clip.tokenizer_files import AddedToken, read_record
 from sharpzo_mlx.clip.tower_config import TextConfig
 from sharpzo_mlx.clip.vocabulary import check_ids
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, shown
 
 EOS, UNK, PAD = {"unigram": "</s>", "pairs": "<eos>"}, "<unk>", "<pad>"
 FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
@@ -116,6 +116,9 @@ def _from_json(path: Path) -> UnigramVocabulary | PairVocabulary:
         file = read_record(path, _UnigramFile)
         special = {token.id for token in file.added_tokens if token.special}
         unknown = {file.model.unk_id} if file.model.unk_id is not None else set()
+        for number in sorted(special | unknown):
+            if not 0 <= number < len(file.model.vocab):
+                raise UserError(f"{path}: names the token {shown(number)}, which it does not have; download it again")
         charsmap = _find_charsmap(file.normalizer, path)
         return UnigramVocabulary(tuple(file.model.vocab), frozenset(special | unknown), charsmap)
     if kind not in ("BPE", None):

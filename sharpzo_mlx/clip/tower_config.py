@@ -1,4 +1,4 @@
-"""The sizes of the towers: text, ViT, ViT with a convolutional stem, ResNet, and the two of a SigLIP.
+"""The sizes of the towers: text, ViT, ViT with a convolutional stem or rotary positions, ResNet, and SigLIP's two.
 
 The fields have the names of the checkpoints' own `config.json`, and their defaults are those of the library that wrote
 it. A SigLIP's towers have the fields of CLIP's with other defaults. They also end otherwise: its text tower has no mask
@@ -19,6 +19,7 @@ from sharpzo_mlx.clip.fastvit_config import FASTVIT, FastViTConfig
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 RESNET = "clip_resnet_model"  # our `model_type` of a vision_config; Hugging Face has none for it
 CONV_STEM = "clip_vision_conv_stem_model"  # ours too
+ROTARY = "clip_vision_rotary_model"  # ours too
 STEM_PATCH = 16  # pixels of a patch's side that a convolutional stem cuts
 LEGACY_EOS = 2  # configs written before the id was corrected: the text ends at its largest id instead
 
@@ -95,6 +96,15 @@ class ConvStemConfig(VisionConfig):
 
 
 @dataclass(frozen=True)
+class RotaryVisionConfig(VisionConfig):
+    """The sizes of a Perception Encoder's image tower: CLIP's, with `clip.rotary` and attention pooling."""
+
+    patch_size: int = 16
+    hidden_act: str = "gelu"
+    num_pooling_heads: int = 8
+
+
+@dataclass(frozen=True)
 class SigLIPVisionConfig(VisionConfig):
     """The sizes of a SigLIP's image tower."""
 
@@ -134,6 +144,7 @@ ImageConfig: TypeAlias = VisionConfig | ResNetConfig | FastViTConfig
 IMAGE_KINDS: dict[str, type[ImageConfig]] = {  # by the `model_type` of a CLIP's vision_config
     "clip_vision_model": VisionConfig,
     CONV_STEM: ConvStemConfig,
+    ROTARY: RotaryVisionConfig,
     RESNET: ResNetConfig,
     FASTVIT: FastViTConfig,
 }

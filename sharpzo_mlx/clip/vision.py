@@ -1,8 +1,8 @@
-"""The ViT image towers of CLIP and SigLIP: they turn prepared pixels into one vector an image.
+"""The ViT image towers of CLIP, SigLIP and the Perception Encoder: they turn prepared pixels into one vector an image.
 
 A convolution whose stride is its size cuts the image into patches. In CLIP a class token stands before them, and its
-last state is the result (Radford et al., arXiv 2103.00020, section 2.4); a SigLIP ends with `attention_pool`. The tower
-runs once for each image, before tuning starts.
+last state is the result (Radford et al., arXiv 2103.00020, section 2.4); a SigLIP ends with `attention_pool`, and so
+does a Perception Encoder, which has a class token too. The tower runs once for each image, before tuning starts.
 
 >>> VisionModel(VisionConfig(hidden_size=48, num_hidden_layers=2))(mx.zeros((1, 224, 224, 3))).shape
 (1, 48)
@@ -16,7 +16,8 @@ from mlx import nn
 from sharpzo_mlx.clip.attention_pool import AttentionPool
 from sharpzo_mlx.clip.conv_stem import ConvStem
 from sharpzo_mlx.clip.layers import Encoder
-from sharpzo_mlx.clip.tower_config import ConvStemConfig, SigLIPVisionConfig, VisionConfig
+from sharpzo_mlx.clip.rotary import RotaryEncoder
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, RotaryVisionConfig, SigLIPVisionConfig, VisionConfig
 
 
 class VisionEmbeddings(nn.Module):
@@ -96,8 +97,26 @@ class PooledVisionModel(nn.Module):
         self.embeddings = PatchEmbeddings(config)
         self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = AttentionPool(config)
+        self.head = AttentionPool(config, config.num_attention_heads)
 
     def __call__(self, pixels: mx.array) -> mx.array:
         """Return the pooled vectors of prepared pixels, as `VisionModel` does."""
         return self.head(self.post_layernorm(self.encoder(self.embeddings(pixels))))
+
+
+class RotaryVisionModel(nn.Module):
+    """A Perception Encoder's image tower up to its pooled vector: CLIP's with rotary positions and another end."""
+
+    def __init__(self, config: RotaryVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = VisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = RotaryEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = AttentionPool(config, config.num_pooling_heads)
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """Return the pooled vectors of prepared pixels, as `VisionModel` does."""
+        x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+        return self.head(self.post_layernorm(x))

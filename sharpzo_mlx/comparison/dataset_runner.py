@@ -12,9 +12,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from itertools import product
+from typing import TypeAlias, cast
 
 from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.comparison.cells import WORK, Cell, describe_failure
 from sharpzo_mlx.comparison.measuring import measure_method
 from sharpzo_mlx.comparison.methods.method import Progress, Task
 from sharpzo_mlx.comparison.record import DatasetResult
@@ -29,14 +31,17 @@ from sharpzo_mlx.comparison.results import (
 from sharpzo_mlx.comparison.sources import DatasetSource, EvaluationImages, EvaluationParts, digest_images
 from sharpzo_mlx.comparison.variants import MethodVariant
 from sharpzo_mlx.datasets.evaluation_sets import EvaluationSet
-from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.evaluation.overlap import UsedImages
 from sharpzo_mlx.features.digests import report_cloud_only
-from sharpzo_mlx.features.extract import cache_name, relay
+from sharpzo_mlx.features.extract import cache_name, name_model, relay
 from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.runs.versions import versions
+from sharpzo_mlx.runtime.helpers import Helpers, current
 from sharpzo_mlx.runtime.limits import bounded_cache
 from sharpzo_mlx.tuning.encoding import Encoding, check_classes, encode_split
+
+_Place: TypeAlias = tuple[int, int]  # a seed, and the position of a variant
+_Results: TypeAlias = dict[_Place, MethodResult]
 
 
 @dataclass(frozen=True)
@@ -113,18 +118,54 @@ class DatasetRunner:
             done: results on the datasets before this one.
             total: results of the whole comparison.
         """
-        results: list[MethodResult] = []
+        prepared = []
+        results: dict[tuple[int, int], MethodResult] = {}
         for seed in range(seeds):
-            prepared = yield from self._prepare(seed)
-            for variant in self.variants:
-                result, found = yield from self._find_or_run(variant, prepared)
-                results.append(result)
-                yield Finished(result, found, done + len(results), total)
-        task = prepared.task
+            prepared.append((yield from self._prepare(seed)))
+            if current() is None:
+                cells = [(seed, place) for place in range(len(self.variants))]
+                yield from self._run_here(prepared, cells, results, (done, total))
+        if helpers := current():
+            yield from self._hand_out(helpers, prepared, results, (done, total))
+        ordered = tuple(results[cell] for cell in sorted(results))
+        task = prepared[-1].task
         images = {"train": len(task.train.paths), "val": len(task.val.paths)}
-        if "test" in prepared.evaluation:
-            images["test"] = sum(map(len, prepared.evaluation["test"]))
-        return DatasetResult(self.source.name, self.source.path, len(task.train.class_names), images, tuple(results))
+        if "test" in prepared[-1].evaluation:
+            images["test"] = sum(map(len, prepared[-1].evaluation["test"]))
+        return DatasetResult(self.source.name, self.source.path, len(task.train.class_names), images, ordered)
+
+    def _run_here(
+        self, prepared: Sequence[_SeedTask], cells: Sequence[_Place], results: _Results, counts: tuple[int, int]
+    ) -> Generator[Working | Finished, None, None]:
+        """Find or run the results of some seeds and variants in this process."""
+        for seed, place in cells:
+            result, found = yield from self._find_or_run(self.variants[place], prepared[seed])
+            results[seed, place] = result
+            yield Finished(result, found, counts[0] + len(results), counts[1])
+
+    def _hand_out(
+        self, helpers: Helpers, prepared: Sequence[_SeedTask], results: _Results, counts: tuple[int, int]
+    ) -> Generator[Working | Finished, None, None]:
+        """Find results or have helpers run them, and run here what those cannot."""
+        missing, unseen = [], []
+        for cell in product(range(len(prepared)), range(len(self.variants))):
+            if known := self.store.find(self._make_key(self.variants[cell[1]], prepared[cell[0]])):
+                results[cell] = known
+                yield Finished(known, True, counts[0] + len(results), counts[1])
+            else:
+                missing.append(cell)
+        pieces = (Cell.of(self.variants[p], prepared[s].task, prepared[s].evaluation) for s, p in missing)
+        for number, answer in helpers.perform(WORK, pieces, name_model(self.clip)):
+            seed, place = missing[number]
+            if answer.unseen:
+                unseen.append(missing[number])
+                continue
+            key = self._make_key(self.variants[place], prepared[seed])
+            result = key.succeed(answer.measurements) if answer.measurements else key.fail(answer.error)
+            self.store.save(key, result, dataset_path=self.source.path, traceback=answer.trace or None)
+            results[seed, place] = result
+            yield Finished(result, False, counts[0] + len(results), counts[1])
+        yield from self._run_here(prepared, unseen, results, counts)
 
     def _prepare(self, seed: int) -> Generator[Encoding, None, _SeedTask]:
         """Encode the images of a seed."""
@@ -173,8 +214,7 @@ class DatasetRunner:
             result = key.succeed((yield from self._run(variant, prepared)))
         except Exception as error:  # whatever fails in a method, the others are run
             trace = traceback.format_exc()
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            result = key.fail(" ".join(reason.split()))
+            result = key.fail(describe_failure(error))
         finally:
             self.clip.release_text()
             self.clip.release_vision()

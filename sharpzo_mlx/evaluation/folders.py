@@ -43,8 +43,9 @@ from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime.helpers import count_helpers
 
-CHUNK = 512  # images whose features are in memory at once
+CHUNK = 512  # images whose features are in memory at once, for each helper
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,9 @@ class _Evaluator:
         parts = []
         places = read_order(images.images.paths)
         order = sorted(range(len(places)), key=places.__getitem__)
-        for start in range(0, len(order), CHUNK):
-            rows = order[start : start + CHUNK]
+        most = CHUNK * count_helpers()
+        for start in range(0, len(order), most):
+            rows = order[start : start + most]
             chunk = replace(images, images=images.images.take(rows))
             parts.append((yield from self._evaluate_chunk(chunk, replace(before, done=before.done + start))))
         found = _join(parts)
@@ -204,7 +206,7 @@ class _Evaluator:
     def _evaluate_chunk(
         self, chunk: EvaluationSet, before: FolderProgress
     ) -> Generator[FolderProgress, None, _SetOutcomes]:
-        steps = encode_steps(self.clip, chunk.images, whole=False)
+        steps = encode_steps(self.clip, chunk.images, whole=False, chunk=CHUNK)
         features = yield from relay(steps, lambda step: replace(before, done=before.done + step.done))
         x, labels = features.embeddings, features.labels
         logits = np.array(self.prompt.logits(x))

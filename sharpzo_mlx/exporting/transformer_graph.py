@@ -1,7 +1,7 @@
-"""The ViT image towers of CLIP, SigLIP and MobileCLIP-B in `Operations`: pixels become one vector an image.
+"""The ViT image towers in `Operations`, of CLIP, SigLIP, MobileCLIP-B and PE-Core: pixels become one vector an image.
 
-The networks are those of `clip.vision`, `clip.conv_stem` and `clip.attention_pool`. The scale of the attention is part
-of the queries' weights; a SigLIP's query is the same for all images, and is computed here.
+The networks are those of `clip.vision`, `clip.conv_stem`, `clip.rotary` and `clip.attention_pool`. The scale of the
+attention is part of the queries' weights; the query of a pooling is the same for all images, and is computed here.
 
 >>> vector = pooled_vision(ops, pixels, tower.config, tower.weights.at("vision_model"))  # doctest: +SKIP
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sharpzo_mlx.clip.tower_config import ConvStemConfig, SigLIPVisionConfig, VisionConfig
+from sharpzo_mlx.clip.rotary import turns
+from sharpzo_mlx.clip.tower_config import ConvStemConfig, RotaryVisionConfig, SigLIPVisionConfig, VisionConfig
 from sharpzo_mlx.exporting.operations import Array, Operations, Value
 from sharpzo_mlx.exporting.tower import Weights
 
@@ -22,7 +23,7 @@ def pooled_vision(ops: Operations, pixels: Value, config: VisionConfig, weights:
         x = norm(ops, x, weights.at("pre_layrnorm"), config.layer_norm_eps)
     for layer in range(config.num_hidden_layers):
         x = _layer(ops, x, config, weights.at(f"encoder.layers.{layer}"))
-    if isinstance(config, SigLIPVisionConfig):
+    if isinstance(config, SigLIPVisionConfig | RotaryVisionConfig):
         x = norm(ops, x, weights.at("post_layernorm"), config.layer_norm_eps)
         return _pool(ops, x, config, weights.at("head"))
     return norm(ops, ops.first(x), weights.at("post_layernorm"), config.layer_norm_eps)
@@ -85,10 +86,26 @@ def _layer(ops: Operations, x: Value, config: VisionConfig, weights: Weights) ->
     y = norm(ops, x, weights.at("layer_norm1"), config.layer_norm_eps)
     scale = np.float32((width // heads) ** -0.5)
     query, bias = attention["q_proj.weight"] * scale, attention["q_proj.bias"] * scale
-    parts = ops.linear(y, query, bias), linear(ops, y, attention.at("k_proj")), linear(ops, y, attention.at("v_proj"))
+    queries, keys = ops.linear(y, query, bias), linear(ops, y, attention.at("k_proj"))
+    if isinstance(config, RotaryVisionConfig):
+        queries, keys = _turn(ops, queries, config), _turn(ops, keys, config)
+    parts = queries, keys, linear(ops, y, attention.at("v_proj"))
     mixed = attend(ops, parts, config.positions, heads, width)
     x = ops.add(x, linear(ops, mixed, attention.at("out_proj")))
     return ops.add(x, _mlp(ops, norm(ops, x, weights.at("layer_norm2"), config.layer_norm_eps), config, weights))
+
+
+def _turn(ops: Operations, x: Value, config: RotaryVisionConfig) -> Value:
+    """Return queries or keys [N, T, m], turned by their places."""
+    heads, head = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    factors = np.repeat(turns(config), 2, axis=1)[:, None]  # [T, 1, head]
+    partner = np.zeros((head, head), np.float32)  # (a, b) -> (-b, a)
+    even = np.arange(0, head, 2)
+    partner[even, even + 1], partner[even + 1, even] = -1, 1
+    x = ops.reshape(x, (-1, config.positions, heads, head))
+    cosines, sines = (np.ascontiguousarray(part) for part in (factors.real, factors.imag))
+    turned = ops.add(ops.multiply(x, cosines), ops.multiply(ops.linear(x, partner, None), sines))
+    return ops.reshape(turned, (-1, config.positions, config.hidden_size))
 
 
 def _mlp(ops: Operations, x: Value, config: VisionConfig, weights: Weights) -> Value:
@@ -96,9 +113,10 @@ def _mlp(ops: Operations, x: Value, config: VisionConfig, weights: Weights) -> V
     return linear(ops, hidden, weights.at("mlp.fc2"))
 
 
-def _pool(ops: Operations, x: Value, config: SigLIPVisionConfig, weights: Weights) -> Value:
+def _pool(ops: Operations, x: Value, config: SigLIPVisionConfig | RotaryVisionConfig, weights: Weights) -> Value:
     """Return the attention of the probe over all patches, with its MLP, [N, T, m] -> [N, m]."""
-    attention, heads, width = weights.at("attention"), config.num_attention_heads, config.hidden_size
+    attention, width = weights.at("attention"), config.hidden_size
+    heads = config.num_pooling_heads if isinstance(config, RotaryVisionConfig) else config.num_attention_heads
     split = (-1, config.positions, heads, width // heads)
     keys, values = (ops.reshape(linear(ops, x, attention.at(name)), split) for name in ("k_proj", "v_proj"))
     scores = ops.matmul(_probe(attention, weights["probe"], heads), ops.transpose(keys, (0, 2, 3, 1)))

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import mlx.core as mx
@@ -22,11 +23,12 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.features.blocks import Batching
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
-from sharpzo_mlx.images.load import stream
+from sharpzo_mlx.features.pieces import encode_anywhere
 from sharpzo_mlx.images.stored import read_order
-from sharpzo_mlx.runtime.limits import empty_cache
+from sharpzo_mlx.runtime.helpers import Model
 
 NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
@@ -119,7 +121,13 @@ def relay(steps: Generator[P, None, F], record: Callable[[P], R]) -> Generator[R
 
 
 def encode_steps(
-    clip: Clip, images: ImageSet, *, batch_size: int | None = None, cache: bool = True, whole: bool = True
+    clip: Clip,
+    images: ImageSet,
+    *,
+    batch_size: int | None = None,
+    cache: bool = True,
+    whole: bool = True,
+    chunk: int | None = None,
 ) -> Generator[EncodeProgress, None, Features]:
     """Encode a set of images; the image tower is loaded only if an image is not cached.
 
@@ -129,6 +137,7 @@ def encode_steps(
         batch_size: images that pass the tower at once; None for what suits the device.
         cache: whether the cache on disk is read and written.
         whole: whether these are all images of their set; for a part, the caller calls `check_readable` at the end.
+        chunk: see `encode_files`.
 
     Yields:
         The progress: about every second while the files are looked up, when that is done, and after each batch.
@@ -154,7 +163,8 @@ def encode_steps(
         yield EncodeProgress(cached, len(images.paths), cached)
         missing = [index for index in range(len(images.paths)) if index not in rows and index not in failed]
         copies = find_copies(missing, digests)
-        for fresh, unread in encode_files(clip, images.paths, list(copies), batch_size or clip.image_batch):
+        size, own = batch_size or clip.image_batch, list(copies)
+        for fresh, unread in encode_files(clip, images.paths, own, size, digests=digests, chunk=chunk):
             if cache:
                 store.put({digests[index]: row for index, row in fresh.items()})
             rows.update(give_to_copies(fresh, copies))
@@ -201,31 +211,41 @@ def give_to_copies(found: Mapping[int, T], copies: Mapping[int, list[int]]) -> d
 
 
 def encode_files(
-    clip: Clip, paths: Sequence[Path], missing: list[int], batch_size: int
+    clip: Clip,
+    paths: Sequence[Path],
+    missing: list[int],
+    batch_size: int,
+    *,
+    digests: Mapping[int, bytes] = MappingProxyType({}),
+    chunk: int | None = None,
 ) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Encode some of the files, without the cache.
+    """Encode some of the files, without the cache; by the helpers of this thread, if it has any.
 
     Args:
         clip: the checkpoint.
         paths: files.
         missing: the positions of those to encode.
-        batch_size: images that pass the tower at once.
+        batch_size: images that pass the tower at once; no batch leaves a block of so many, see `features.blocks`.
+        digests: the SHA-256 of the files by position; without it no helper is asked.
+        chunk: positions after which the blocks begin anew.
 
     Yields:
-        For each batch the features [D] and the reasons of failure, by position in `paths`.
-
-    The last bit of a row depends on the other images of its batch. So no batch leaves a block of `batch_size`
-    positions, in the order of reading: what is left after a stop is encoded in the same batches as without the stop.
+        For each batch, in any order, the features [D] and the reasons of failure, by position in `paths`.
     """
-    places = read_order(paths)
+    chunk_blocks = -(-(chunk := chunk or len(paths)) // batch_size)
+    places = [s + place for s in range(0, len(paths), chunk) for place in read_order(paths[s : s + chunk])]
     missing = sorted(missing, key=places.__getitem__)
-    chosen = [paths[index] for index in missing]
-    blocks = [places[index] // batch_size for index in missing]
-    batches = stream(chosen, clip.config.preprocessor, batch_size=batch_size, blocks=blocks)
-    for batch, features in clip.encode_batches(batches, min(batch_size, len(missing))):
-        fresh = {missing[index]: row for index, row in zip(batch.indices, np.array(features), strict=True)}
-        yield fresh, {missing[index]: reason for index, reason in batch.failed}
-    empty_cache()
+    blocks = [places[index] // chunk * chunk_blocks + places[index] % chunk // batch_size for index in missing]
+    images = [(paths[index], digests.get(index, b"")) for index in missing]
+    batching = Batching(blocks, batch_size, min(batch_size, len(missing)))
+    for rows, reasons in encode_anywhere(clip, name_model(clip), images, batching):
+        fresh = {missing[index]: row for index, row in rows.items()}
+        yield fresh, {missing[index]: reason for index, reason in reasons.items()}
+
+
+def name_model(clip: Clip) -> Model:
+    """Return how helpers know a checkpoint."""
+    return Model(cache_name(clip), clip.folder)
 
 
 def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple[Path, str]]) -> None:

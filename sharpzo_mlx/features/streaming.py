@@ -19,6 +19,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.cache import FeatureCache
 from sharpzo_mlx.features.digests import digest_steps, report_cloud_only
 from sharpzo_mlx.features.extract import cache_name, encode_files, find_copies, finish, give_to_copies
+from sharpzo_mlx.runtime.helpers import count_helpers
 
 CHUNK = 512  # files that are looked up in the cache at once
 
@@ -30,7 +31,7 @@ def encode_stream(clip: Clip, paths: Iterable[Path]) -> Iterator[Encoded]:
 
     Args:
         clip: the checkpoint; its image tower is loaded only if an image is not cached.
-        paths: image files, of which at most 512 are taken ahead.
+        paths: image files, of which at most 512 are taken ahead, or so many for each helper.
 
     Yields:
         Batches that together hold every file once, in order: the file with its feature [D], float32, unit norm, or with
@@ -38,8 +39,8 @@ def encode_stream(clip: Clip, paths: Iterable[Path]) -> Iterator[Encoded]:
     """
     files, reported = iter(paths), False
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
-        while chunk := list(islice(files, CHUNK)):
-            reported = reported or report_cloud_only(chunk, more=len(chunk) == CHUNK)
+        while chunk := list(islice(files, most := CHUNK * count_helpers())):
+            reported = reported or report_cloud_only(chunk, more=len(chunk) == most)
             yield from _encode_chunk(clip, store, chunk)
 
 
@@ -54,13 +55,15 @@ def _encode_chunk(clip: Clip, store: FeatureCache, chunk: list[Path]) -> Iterato
         yield ready
     done = len(ready)
     copies = find_copies((index for index in range(len(chunk)) if index not in found), digests)
-    for fresh, unread in encode_files(clip, chunk, list(copies), clip.image_batch):
+    missing = list(copies)
+    for fresh, unread in encode_files(clip, chunk, missing, clip.image_batch, digests=digests, chunk=CHUNK):
         store.put({digests[index]: row for index, row in fresh.items()})
         found.update(give_to_copies(fresh, copies))
         found.update(give_to_copies(unread, copies))
         ready = _take_ready(chunk, found, done)
         done += len(ready)
-        yield ready  # the first that was missing is among them
+        if ready:  # helpers may have begun with a later one
+            yield ready
 
 
 def _take_ready(chunk: list[Path], found: dict[int, np.ndarray | str], done: int) -> Encoded:

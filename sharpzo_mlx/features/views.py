@@ -11,7 +11,6 @@ decoded.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Generator, Iterator
 
 import mlx.core as mx
@@ -20,6 +19,7 @@ import numpy as np
 from sharpzo_mlx.clip.batches import view_batch
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.features.blocks import Batching
 from sharpzo_mlx.features.cache import FeatureCache
 from sharpzo_mlx.features.extract import (
     EncodeProgress,
@@ -30,9 +30,9 @@ from sharpzo_mlx.features.extract import (
     finish,
     give_to_copies,
     name_files,
+    name_model,
 )
-from sharpzo_mlx.images.views import stream_views
-from sharpzo_mlx.runtime.limits import empty_cache
+from sharpzo_mlx.features.pieces import encode_anywhere
 
 FORMAT = "1"  # part of a row's key: raise it when the views or their mean change
 VIEWS = 10
@@ -100,25 +100,12 @@ def _encoded(
     """Yield, for each batch, the means that it completes and the reasons of failure by position in `features`."""
     positions = list(missing)
     images = [(features.paths[index], missing[index]) for index in positions]
-    blocks = [
-        index // max(1, clip.image_batch // views) for index in positions
-    ]  # see `extract`: a stop changes no batch
-    encoded: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    together = max(1, clip.image_batch // views)  # images of a block, see `features.blocks`: a stop changes no batch
     size = view_batch(clip.image_batch, views)
-    batches = stream_views(images, clip.config.preprocessor, views=views, batch_size=size, blocks=blocks)
-    for batch, viewed in clip.encode_batches(batches, min(size, views * len(images))):
-        for index, row in zip(batch.indices, np.array(viewed), strict=True):
-            encoded[index].append(row)
-        complete = [index for index, rows in encoded.items() if len(rows) == views]
-        fresh = {positions[index]: _mean_direction(encoded.pop(index)) for index in complete}
-        yield fresh, {positions[index]: reason for index, reason in batch.failed}
-    empty_cache()
-
-
-def _mean_direction(rows: list[np.ndarray]) -> np.ndarray:
-    """Return the mean of rows [D], brought to unit norm."""
-    mean = np.mean(rows, axis=0, dtype=np.float64)
-    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
+    batching = Batching([index // together for index in positions], size, min(size, views * len(images)), views)
+    for rows, reasons in encode_anywhere(clip, name_model(clip), images, batching):
+        fresh = {positions[index]: row for index, row in rows.items()}
+        yield fresh, {positions[index]: reason for index, reason in reasons.items()}
 
 
 def _report(features: Features, failed: dict[int, str]) -> None:

@@ -23,7 +23,8 @@ Reader: TypeAlias = Callable[[str], Path]  # downloads a small file: its name ->
 Choice: TypeAlias = Callable[[Collection[str], Reader], list[str]]
 
 OFFLINE = "HF_HUB_OFFLINE"
-CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is in every repository that converts
+CONFIGS = {"config.json", "open_clip_config.json"}  # one of them is beside weights of a usual name
+USUAL = ("model", "pytorch_model", "weights", "open_clip_")  # beginnings of such names
 # errors of a disk that may not be written to; the hub's library passes them on with the path
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
@@ -34,15 +35,17 @@ class Kind:
 
     Attributes:
         word: what it is called in errors.
-        marks: file names of which one is in every such repository.
+        marks: file names of which one is in every such repository that has a file of a usual name.
         contents: what is read of it, in words.
         most_bytes: the largest file that is downloaded; None for no limit.
+        usual: beginnings of usual names.
     """
 
     word: str
     marks: Collection[str]
     contents: str
     most_bytes: int | None = None
+    usual: tuple[str, ...] = ("",)
 
     @property
     def elsewhere(self) -> str:
@@ -50,7 +53,7 @@ class Kind:
         return f"or download the {self.word}'s folder on another machine and give its path"
 
 
-MODEL = Kind("model", CONFIGS, "its configuration, tokenizer, preprocessing and weights")
+MODEL = Kind("model", CONFIGS, "its configuration, tokenizer, preprocessing and weights", usual=USUAL)
 
 
 def fetch(name: str, choose: Choice, *, kind: Kind = MODEL, progress: bool = False) -> Path:
@@ -127,12 +130,14 @@ def _commit_of_main(kept: Path) -> str | None:
 def _is_whole(folder: Path, choose: Choice, kind: Kind) -> bool:
     """Tell whether a folder has all files that would be chosen from those that it has."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if not set(kind.marks) & {name.rpartition("/")[2] for name in names}:
-        return False
     try:
-        return all((folder / name).is_file() for name in choose(names, folder.joinpath))
+        chosen = choose(names, folder.joinpath)
     except UserError:
         return False
+    marked = set(kind.marks) & {name.rpartition("/")[2] for name in names}
+    if not marked and any(name.rpartition("/")[2].startswith(kind.usual) for name in chosen):
+        return False
+    return all((folder / name).is_file() for name in chosen)
 
 
 def _is_of_disk(error: Exception) -> bool:

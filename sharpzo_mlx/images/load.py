@@ -31,7 +31,7 @@ from sharpzo_mlx.images.decode import IMAGE_SUFFIXES, ImageError, held_content, 
 from sharpzo_mlx.images.jpeg import PLAIN_BYTES, is_plain_jpeg
 from sharpzo_mlx.images.preprocessor import PreprocessorConfig
 from sharpzo_mlx.images.quiet import quiet
-from sharpzo_mlx.runtime.threads import kept_threads
+from sharpzo_mlx.runtime.threads import kept_threads, shared_cores
 
 __all__ = ["IMAGE_SUFFIXES", "Batch", "ImageError", "open_image", "preprocess", "stream"]
 
@@ -170,8 +170,8 @@ def fixed_size(config: PreprocessorConfig) -> tuple[int, int]:
 
 
 def default_workers() -> int:
-    """Return the number of decoding threads: the machine's cores, at most 8."""
-    return min(8, os.cpu_count() or 1)
+    """Return the number of decoding threads: the machine's cores, or this process's part of them, at most 8."""
+    return min(8, shared_cores())
 
 
 def make_batches(

@@ -169,6 +169,20 @@ class KeptThreads(AbstractContextManager[None]):
 kept_threads = KeptThreads()  # the number of threads belongs to the process, and so does the guard
 
 
+SHARERS = "SHARPZO_MLX_WORKERS_HERE"  # set for workers that share this machine
+
+
+def sharers() -> int:
+    """Return how many workers of a cluster share this machine, 1 outside of one."""
+    given = os.environ.get(SHARERS, "")
+    return max(1, int(given)) if given.isdigit() else 1
+
+
+def shared_cores() -> int:
+    """Return the machine's cores divided among the workers on it, at least 1."""
+    return max(1, (os.cpu_count() or 1) // sharers())
+
+
 def cores() -> Cores | None:
     """Return the cores that NumPy's OpenBLAS was given; None where NumPy uses another BLAS."""
     with _finding:

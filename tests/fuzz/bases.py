@@ -16,6 +16,8 @@ import numpy as np
 from damaged_models import copy, unsign
 from hf_checkpoint import write_checkpoint
 from PIL import Image
+from siglip_checkpoint import write_siglip
+from siglip_golden import GOLDEN
 from tiny_settings import TINY
 from torch_files import storage, tensor, text, zip_file
 
@@ -45,6 +47,7 @@ def make_bases(folder: Path) -> None:
     run("convert", folder / "hf", "--output", model)
     unsign(copy(model, folder / "unsigned"))
     make_one_file_checkpoint(folder)
+    make_siglips(folder)
     run("tune", photos, "--model", model, "--output", folder / "run", *SHORT)
     run("evaluate", folder / "run", photos)
     run("predict", folder / "run", photos / "cat" / "0.png")
@@ -147,6 +150,14 @@ def make_one_file_checkpoint(folder: Path) -> None:
     }  # fmt: skip
     (clip / "open_clip_config.json").write_text(json.dumps(config))
     (clip / "model.safetensors").rename(clip / "open_clip_model.safetensors")
+
+
+def make_siglips(folder: Path) -> None:
+    """Make a SigLIP with each of the tokenizers' files: SigLIP 2's pairs, SentencePiece's, and our unigram pieces."""
+    pairs = write_siglip(folder / "siglip-pairs")
+    pieces = Path(shutil.copytree(pairs, folder / "siglip-pieces", ignore=shutil.ignore_patterns("tokenizer.json")))
+    shutil.copy(GOLDEN / "siglip_spiece.model", pieces / "spiece.model")
+    run("convert", pieces, "--output", folder / "siglip-model")
 
 
 def make_unfinished(folder: Path) -> None:

@@ -101,5 +101,6 @@ METHODS: tuple[Method, ...] = (
         published=dataclasses.asdict(BlackVIPOptions()),
         tuned={**OURS, "learning_rate": 0.003},
         trials=tuple({**OURS, "learning_rate": rate} for rate in (0.001, 0.003, 0.01, 0.03)),
+        reads_images=True,
     ),
 )

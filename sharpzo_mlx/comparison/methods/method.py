@@ -102,6 +102,7 @@ class Method:
         check: raises a UserError if the query budget of the shared settings buys no step with the options.
         published_start: makes the generator of the published variant, if that has an implementation of its own.
         backpropagation: whether it needs backpropagation, and so is a ceiling to compare with.
+        reads_images: whether it reads image files again, beside their features.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Method:
     check: Callable[[TuneConfig, Mapping[str, Any]], None] = affordable
     published_start: Callable[[Task, Mapping[str, Any]], Steps] | None = None
     backpropagation: bool = False
+    reads_images: bool = False
 
     def begin(self, task: Task, options: Mapping[str, Any], variant: str = "") -> Steps:
         """Return the generator of a variant.

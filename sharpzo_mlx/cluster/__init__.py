@@ -1,0 +1,27 @@
+"""Other processes and machines that encode images and run methods for this one, on dask.distributed.
+
+It needs `pip install "sharpzo-mlx[cluster]"`. The leader is the process that runs a command; it holds the results and
+the scheduler. Workers connect to it, and hold nothing but models.
+
+>>> with sz.open_cluster("local:2"):  # doctest: +SKIP
+...     sz.encode(clip, "photos/")
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from sharpzo_mlx.errors import UserError
+
+NEEDED = ("distributed", "cryptography")
+
+
+def check_extra() -> None:
+    """Check that what a cluster needs is installed.
+
+    Raises:
+        UserError: a package is missing; the error says what to install.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(f'cluster: {", ".join(missing)} is missing; run pip install "sharpzo-mlx[cluster]"')

@@ -1,0 +1,162 @@
+"""The leader of a cluster: hands pieces to workers, and takes each result once.
+
+The scheduler lives in this process, in a thread of its own. If a worker is lost its pieces are given to another; if
+nothing is left to give out, pieces that take much longer than others are given to an idle worker too, and the first
+answer counts. If this process is lost, workers wait for the next leader at the same address: no results are theirs.
+
+>>> with Leader(read_address("local:2")) as leader:  # doctest: +SKIP
+...     results = dict(leader.perform("nap", [Nap(0.1, 0)], NO_MODEL))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import queue
+import threading
+import time
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from sharpzo_mlx.cluster import records
+from sharpzo_mlx.cluster.address import Address
+from sharpzo_mlx.cluster.hub import Hub
+from sharpzo_mlx.cluster.local_workers import LocalWorkers
+from sharpzo_mlx.cluster.settings import THREAD
+from sharpzo_mlx.cluster.work import Answer, Envelope, result_kind
+from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.runtime.helpers import Model
+
+BEAT_SECONDS = 0.2  # between two looks at the workers
+QUIET_SECONDS = 5.0  # without a worker before the user is told
+STOP_SECONDS = 10.0
+AHEAD = 2  # pieces for each worker that are given out at once
+
+
+class Leader:
+    """Helpers, see `sharpzo_mlx.runtime.helpers`, that are workers of a cluster; use it in a `with` block.
+
+    Args:
+        address: where the leader listens.
+
+    Raises:
+        UserError: the address cannot be listened on, or the certificate cannot be used.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=THREAD, daemon=True)
+        self._local: LocalWorkers | None = None
+        self._hub: Hub | None = None
+        self._told = False
+
+    def __enter__(self) -> Leader:
+        self._thread.start()
+        try:
+            if self.address.workers:
+                self._local = LocalWorkers(self.address.workers)
+                self.address = self._local.secure(self.address)
+            self._hub = Hub(self.address)
+            self._wait(self._hub.start())
+            if self._local:
+                self._local.start(self._hub.url)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._hub is not None:
+            with suppress(TimeoutError, concurrent.futures.TimeoutError):  # of a worker that hangs
+                self._begin(self._hub.stop()).result(timeout=STOP_SECONDS)
+        if self._local is not None:
+            self._local.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    @property
+    def url(self) -> str:
+        """The address that workers connect to."""
+        assert self._hub is not None, "the leader listens inside its block"
+        return self._hub.url
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes of workers that it started here."""
+        return self._local.pids if self._local is not None else []
+
+    @property
+    def count(self) -> int:
+        """The number of workers at present, at least 1; with `local:N` those that are being started count."""
+        assert self._hub is not None, "the leader listens inside its block"
+        return max(1, self._hub.workers, self.address.workers)
+
+    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+        """Have pieces done; see `sharpzo_mlx.runtime.helpers.Helpers`."""
+        assert self._hub is not None, "the leader listens inside its block"
+        kind, waiting = result_kind(work), enumerate(pieces)
+        ready: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        out: dict[int, Any] = {}
+        try:
+            while True:
+                while len(out) < AHEAD * self.count and (taken := next(waiting, None)) is not None:
+                    number, piece = taken
+                    data = records.write(
+                        Envelope(work, model.key, os.fsencode(os.path.abspath(model.folder)), records.write(piece))
+                    )
+                    out[number] = self._begin(self._report(number, data, ready))
+                if not out:
+                    return
+                number, answer = self._next(ready)
+                del out[number]
+                yield number, _open(answer, kind)
+        finally:
+            for future in out.values():
+                future.cancel()
+
+    async def _report(self, number: int, data: bytes, ready: queue.SimpleQueue[Any]) -> None:
+        assert self._hub is not None
+        try:
+            answer: Answer | BaseException = await self._hub.do(data)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            answer = error
+        ready.put((number, answer))
+
+    def _next(self, ready: queue.SimpleQueue[tuple[int, Answer | BaseException]]) -> tuple[int, Answer | BaseException]:
+        """Return the next answer; meanwhile look after the workers."""
+        began = time.monotonic()
+        while True:
+            try:
+                return ready.get(timeout=BEAT_SECONDS)
+            except queue.Empty:
+                self._look(time.monotonic() - began)
+
+    def _look(self, waited: float) -> None:
+        assert self._hub is not None
+        if self._local is not None:
+            self._local.look()
+        elif not self._hub.workers and waited > QUIET_SECONDS and not self._told:
+            self._told = True
+            notify(f"no worker yet; start one on each machine: sharpzo-mlx worker {self.url}")
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._begin(work).result()
+
+
+def _open(answer: Answer | BaseException, kind: Any) -> Any:
+    if isinstance(answer, BaseException):
+        raise answer
+    if answer.error:
+        raise UserError(f"worker {answer.worker}: {answer.error}")
+    return records.read(answer.result, kind)

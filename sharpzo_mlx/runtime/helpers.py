@@ -1,0 +1,78 @@
+"""Hand pieces of work to other processes, if there are any: inside a block of `helped_by`, this thread has helpers.
+
+Code with independent pieces asks for the `current` helpers and hands out its pieces, or does them itself where there
+are none. A piece and its result are typed records of plain values and arrays; the work is named. `sharpzo_mlx.cluster`
+has the helpers; the code that hands out work does not know of them.
+
+>>> current() is None
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that a piece of work needs.
+
+    Attributes:
+        key: what tells models and their image preparation apart, as the feature cache names them.
+        folder: where the leader has it.
+    """
+
+    key: str
+    folder: Path
+
+
+class Helpers(Protocol):
+    """Processes that do pieces of work."""
+
+    @property
+    def count(self) -> int:
+        """How many there are at present, at least 1."""
+
+    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+        """Have pieces done.
+
+        Args:
+            work: the name of the work.
+            pieces: records of the work's own kind; a few of them are taken ahead.
+            model: the model that they need.
+
+        Yields:
+            Each piece's position and result, once, as they become ready.
+
+        Raises:
+            UserError: a piece cannot be done by anyone.
+        """
+
+
+_current: ContextVar[Helpers | None] = ContextVar("helpers", default=None)
+
+
+def current() -> Helpers | None:
+    """Return the helpers of this thread, or None."""
+    return _current.get()
+
+
+def count_helpers() -> int:
+    """Return how many pieces can be done at once: the number of helpers, 1 without any."""
+    helpers = current()
+    return 1 if helpers is None else helpers.count
+
+
+@contextmanager
+def helped_by(helpers: Helpers | None) -> Iterator[None]:
+    """Let this thread hand out work inside a block."""
+    token = _current.set(helpers)
+    try:
+        yield
+    finally:
+        _current.reset(token)
