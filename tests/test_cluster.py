@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -234,9 +235,14 @@ def test_a_holder_of_the_certificate_can_run_no_code_of_its_own(tmp_path: Path) 
             with pytest.raises(Exception, match=r"^|."):  # dask cannot even send the refusal's traceback
                 await other.scatter(data=Spy(never))
 
-    with open_cluster("127.0.0.1:18786") as found:
+    with open_cluster(f"127.0.0.1:{free_port()}") as found:
         asyncio.run(attack(found.url))
         assert not never.exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class Spy:

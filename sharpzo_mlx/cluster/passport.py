@@ -16,7 +16,7 @@ INSTALLED = ("sharpzo-mlx", "mlx", "numpy", "distributed")
 HINTS = {
     "sources": "the sources of sharpzo-mlx differ; install the same on both",
     "platform": "their numbers differ; let machines of one kind work together",
-    "device": "their numbers differ; set MLX_DEVICE alike on both",
+    "device": "their numbers differ; set SHARPZO_MLX_DEVICE alike on both",
     "blas": "their numbers differ; install the same BLAS",
 }
 
