@@ -1,6 +1,6 @@
 """The options of commands that let other machines help, and the cluster that they name.
 
->>> @click.command()
+>>> @cloup.command()
 ... @cluster_options
 ... def show(): ...
 >>> [parameter.name for parameter in show.params]

@@ -2,8 +2,8 @@
 
 Meta's files hold tensors alone. Their networks are told apart by the sizes of the image tower.
 
->>> find_tower("vit_pe_core_base_patch16_224")["num_pooling_heads"]
-8
+>>> find_tower("vit_pe_core_base_patch16_224")["num_hidden_layers"]
+12
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ def test_evaluate(tuned: Path, photos: Path, capsys: Capture, monkeypatch: pytes
         for row in report.folders
     ]
     assert [row["images"] for row in record["folders"]] == [18, 6]
+    monkeypatch.setenv("COLUMNS", "80")
     assert main.run(words) == 0
     assert max(map(len, capsys.readouterr().out.partition("\n\n" + str(photos))[0].splitlines())) <= 80
     monkeypatch.setenv("COLUMNS", "400")
