@@ -35,7 +35,7 @@ NOT_RUN = {  # what a line matches -> why it is not run
     r".* sharpzo-mlx tune .*--model (ViT|siglip)": "a model that was downloaded",
     r".* sharpzo-mlx compare ": "takes minutes to hours; test_comparison_command.py runs a small one",
     r".* sharpzo-mlx serve ": "runs until Ctrl-C; test_serving.py starts it",
-    r".* sharpzo-mlx worker (?!--make-certificate)": "waits for a leader until Ctrl-C; test_cluster_commands.py has one",
+    r".* sharpzo-mlx worker (?!--make-certificate)": "waits for a leader; test_cluster_commands.py has one",
     r".* sharpzo-mlx .*--cluster mac-": "needs two machines; test_cluster_commands.py has workers of this one",
     r".* sharpzo-mlx demo\b": "takes most of a minute; test_demo.py runs it",
     r".* sharpzo-mlx upload (?!.*--(dry-run|output))": "sends to the hub; test_upload_round_trip.py has a stand-in",
