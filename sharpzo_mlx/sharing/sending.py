@@ -4,7 +4,7 @@
 is never made public or private, and no other file of it is touched.
 
 >>> send(pack("runs/pets", "ann/pets"), public=False)  # doctest: +SKIP
-'https://huggingface.co/ann/pets'
+'https://HUB/ann/pets'
 """
 
 from __future__ import annotations
