@@ -24,8 +24,9 @@ from pathlib import Path
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy
-from sharpzo_mlx.files import check_spelling, expand, missing_folders, remove_empty
+from sharpzo_mlx.files import check_spelling, expand, missing_folders, remove_empty, usual_mode
 from sharpzo_mlx.runtime.renames import exchange
+from sharpzo_mlx.runtime.unfinished import make_unfinished
 
 OUR_FILES = frozenset({CARD, CONFIG, TOKENIZER, WEIGHTS})
 UNFINISHED = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}-.*" for name in sorted(OUR_FILES)))
@@ -85,7 +86,7 @@ def fill(folder: Path, *, force: bool = False) -> Iterator[Path]:
     made = missing_folders(folder.parent)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        unfinished, lock = _make_unfinished(folder.absolute())
+        unfinished, lock = make_unfinished(folder.absolute())
     except OSError as error:
         remove_empty(made)
         advice = remedy(error, "choose another --output")
@@ -93,9 +94,7 @@ def fill(folder: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         yield unfinished
         read_header(unfinished / WEIGHTS)  # a full disk can cut a file short without an error
-        mask = os.umask(0)
-        os.umask(mask)
-        unfinished.chmod(0o777 & ~mask)
+        unfinished.chmod(usual_mode(0o777))
         _swap(unfinished, folder.absolute(), force=force)
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file cannot be written
         if is_gpu_error(error):
@@ -105,18 +104,6 @@ def fill(folder: Path, *, force: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         os.close(lock)
-
-
-def _make_unfinished(folder: Path) -> tuple[Path, int]:
-    """Return a new hidden folder beside `folder`, and its open handle, whose lock says that its writer lives."""
-    while True:
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        handle = os.open(unfinished, os.O_RDONLY)
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if unfinished.exists():  # else another conversion has taken it for a leftover before it was locked
-            return unfinished, handle
-        os.close(handle)
 
 
 def _clear_up(folder: Path) -> None:

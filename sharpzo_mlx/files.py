@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import stat
 import sys
@@ -163,9 +164,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with naming(path, temporary):
             yield temporary
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
+            temporary.chmod(usual_mode(0o666))
             temporary.replace(path)
     except RuntimeError as error:
         if not str(error).startswith(WRITE_ERRORS):
@@ -174,6 +173,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def usual_mode(most: int) -> int:
+    """Return the permissions that the user's umask leaves of the most that a new file or folder may have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return most & ~mask
+
+
+def sha256_of(file: BinaryIO) -> bytes:
+    """Return the SHA-256 of what is left of an open file, as 32 bytes."""
+    found = hashlib.sha256()
+    while block := file.read(1 << 20):
+        found.update(block)
+    return found.digest()
 
 
 @contextmanager

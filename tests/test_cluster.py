@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparison_runs import CONFIG
+from threadpoolctl import threadpool_limits
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip.handle import Clip
@@ -33,7 +34,7 @@ def leader() -> Iterator[Leader]:
     """Two workers of one thread each, for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        with open_cluster("local:2") as found, helped_by(None):
+        with threadpool_limits(1), open_cluster("local:2") as found, helped_by(None):
             assert len(list(found.perform("nap", [Nap(0.1, 1)] * 4, NO_MODEL))) == 4
             yield found
 

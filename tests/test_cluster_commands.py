@@ -86,7 +86,7 @@ def test_contradicting_options_are_refused(tmp_path: Path, refused: Callable[...
 
 
 def test_a_missing_extra_is_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharpzo_mlx.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'pip install "sharpzo-mlx[cluster]"' in refused("worker", "127.0.0.1:9")
     assert 'pip install "sharpzo-mlx[cluster]"' in refused("encode", ".", "--cluster", "local:1")
 

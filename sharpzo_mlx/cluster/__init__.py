@@ -9,9 +9,7 @@ the scheduler. Workers connect to it, and hold nothing but models.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime.extras import require
 
 NEEDED = ("distributed", "cryptography")
 
@@ -22,6 +20,4 @@ def check_extra() -> None:
     Raises:
         UserError: a package is missing; the error says what to install.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise UserError(f'cluster: {", ".join(missing)} is missing; run pip install "sharpzo-mlx[cluster]"')
+    require("cluster", NEEDED)

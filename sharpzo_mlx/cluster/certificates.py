@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from sharpzo_mlx.errors import UserError, why
 
 if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
     from distributed.security import Security
 
     from sharpzo_mlx.cluster.address import Address
@@ -46,7 +48,7 @@ def make_certificate(path: Path) -> None:
         file.write(certificate.public_bytes(serialization.Encoding.PEM) + secret)
 
 
-def _make_pair():  # type: ignore[no-untyped-def]
+def _make_pair() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import sharpzo_mlx as sz
 from sharpzo_mlx.doctor.run_steps import tune_painted
 from sharpzo_mlx.doctor.steps import Answer, NotHere, Number
@@ -16,6 +14,7 @@ from sharpzo_mlx.exporting import coreml_machine
 from sharpzo_mlx.exporting.formats import export
 from sharpzo_mlx.exporting.options import ExportOptions
 from sharpzo_mlx.exporting.sample import LARGEST
+from sharpzo_mlx.runtime import extras
 
 WAYS = {
     "float32": ExportOptions(),
@@ -28,8 +27,8 @@ def run_core_ml(workspace: Workspace) -> Answer:
     """Export a run on painted pictures as Core ML packages, and compare their answers with this program's."""
     if (reason := coreml_machine.why_not_here()) is not None:
         raise NotHere(reason)
-    if importlib.util.find_spec("coremltools") is None:
-        raise NotHere('needs coremltools: pip install "sharpzo-mlx[coreml]"')
+    if not extras.has("coremltools"):
+        raise NotHere(f"needs coremltools: {extras.install('coreml')}")
     run = tune_painted(workspace, "core-ml", sz.TuneConfig(shots=workspace.sizes.painted.train))
     numbers: dict[str, Number] = {}
     differences = []

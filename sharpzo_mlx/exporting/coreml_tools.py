@@ -14,19 +14,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
+from sharpzo_mlx.runtime.loggers import quiet_loggers
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Drop warnings, the messages of coremltools, and what it writes to stderr."""
-    logger = logging.getLogger("coremltools")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
+    silent = quiet_loggers("coremltools", level=logging.CRITICAL)
+    with silent, warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 with quiet():

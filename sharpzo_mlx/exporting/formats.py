@@ -11,7 +11,6 @@ Checked(images=8, difference=1.7e-06)
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from sharpzo_mlx.exporting.tower import read_tower
 from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime import extras
 
 if TYPE_CHECKING:
     from sharpzo_mlx.exporting.sample import Checked
@@ -141,8 +141,8 @@ def _write_graph(work: _Work, path: Path) -> Checked | None:
 
     form = OnnxForm(half=work.options.dtype == "float16", floats=work.options.pixels == "float")
     write_onnx(path, work.record, None if work.options.head_only else read_tower(work.clip), form)
-    if importlib.util.find_spec("onnxruntime") is None:
-        notify('not compared with this program: that needs onnxruntime, pip install "sharpzo-mlx[onnx]"')
+    if not extras.has("onnxruntime"):
+        notify(f"not compared with this program: that needs onnxruntime, {extras.install('onnx')}")
         return None
     return check_onnx(path, work.run, work.clip, work.record, form)
 
@@ -164,10 +164,10 @@ def _export_coreml(work: _Work, place: Path) -> Checked | None:
 
 
 def _need(package: str, to: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    if not extras.has(package):
         extra = "coreml" if to == "coreml" else "onnx"
         where = " (on Macs and x86-64 Linux, up to Python 3.13)" if to == "coreml" else ""
-        raise UserError(f'--to {to}: needs the package {package}; pip install "sharpzo-mlx[{extra}]"{where}')
+        raise UserError(f"--to {to}: needs the package {package}; {extras.install(extra)}{where}")
 
 
 _WRITERS: dict[str, Callable[[_Work, Path], Checked | None]] = {

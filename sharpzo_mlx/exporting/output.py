@@ -13,13 +13,13 @@ import fcntl
 import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sharpzo_mlx.errors import UserError, remedy, why
-from sharpzo_mlx.files import OWN, check_spelling, expand, missing_folders, remove_empty
+from sharpzo_mlx.files import OWN, check_spelling, expand, missing_folders, remove_empty, usual_mode
+from sharpzo_mlx.runtime.unfinished import make_unfinished
 
 _TAKEN = "exists; choose another --output, or remove it"
 
@@ -85,9 +85,7 @@ def make_folder(place: Path) -> Iterator[Path]:
     with _unfinished(place) as folder:
         yield folder
         _refuse_taken(place)
-        mask = os.umask(0)
-        os.umask(mask)
-        folder.chmod(0o777 & ~mask)
+        folder.chmod(usual_mode(0o777))
         folder.replace(place)
 
 
@@ -104,14 +102,11 @@ def _unfinished(place: Path) -> Iterator[Path]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _clear_up(place)
-        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}-{OWN}", dir=place.parent))
+        folder, handle = make_unfinished(place, OWN)
     except OSError as error:
         remove_empty(made)
         raise _cannot_write(place, error) from error
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder
     except OSError as error:
         raise _cannot_write(place, error) from error

@@ -26,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 
 from sharpzo_mlx.errors import notify, why
-from sharpzo_mlx.files import cache_folder
+from sharpzo_mlx.files import cache_folder, sha256_of
 from sharpzo_mlx.images.decoding_memory import BYTES
 from sharpzo_mlx.images.stored import open_stored
 
@@ -56,10 +56,7 @@ def digest(path: Path) -> bytes:
         if file.seek(0, 2) > BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         file.seek(0)
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-        return found.digest()
+        return sha256_of(file)
 
 
 class FeatureCache:

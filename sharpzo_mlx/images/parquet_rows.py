@@ -22,8 +22,8 @@ from typing import Any
 
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.runtime.extras import install
 
-INSTALL = 'pip install "sharpzo-mlx[parquet]"'
 BATCH = 16  # rows that are decoded at a time
 KEPT = 8  # batches in memory, for threads that read side by side
 OPEN_FILES = 4
@@ -36,7 +36,7 @@ def parquet() -> Any:
     try:
         import pyarrow.parquet as module
     except ImportError as error:
-        raise UserError(f"Parquet files are read by another package: {INSTALL}") from error
+        raise UserError(f"Parquet files are read by another package: {install('parquet')}") from error
     return module
 
 

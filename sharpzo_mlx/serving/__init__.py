@@ -8,11 +8,10 @@ It needs Starlette, uvicorn and python-multipart: `pip install "sharpzo-mlx[serv
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.runtime.extras import require
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -30,9 +29,7 @@ def check_extra() -> None:
     Raises:
         UserError: a package is missing; the error says what to install.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise UserError(f'serve: {", ".join(missing)} is missing; run pip install "sharpzo-mlx[serve]"')
+    require("serve", NEEDED)
 
 
 def app(

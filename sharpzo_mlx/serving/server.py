@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
 import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.errors import UserError, notify, why
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime.loggers import quiet_loggers
 from sharpzo_mlx.serving import app, check_extra
 from sharpzo_mlx.serving.limits import Limits
 
@@ -71,7 +71,7 @@ def serve(
         query = f"?token={token}" if token else ""
         shown = f"[{address}]" if address.version == 6 else str(address)
         ready(f"http://{names[0] if address.is_unspecified else shown}:{listening.getsockname()[1]}/{query}")
-        with _quiet_loggers():
+        with quiet_loggers(*_LOGGERS):  # warnings about strangers' requests; faults of this program are still shown
             _run(application, listening, limits)
 
 
@@ -138,17 +138,3 @@ def _run(application: ASGIApp, listening: socket.socket, limits: Limits) -> None
     )
     with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and passes Ctrl-C on
         uvicorn.Server(config).run(sockets=[listening])
-
-
-@contextmanager
-def _quiet_loggers() -> Iterator[None]:
-    """Keep warnings about strangers' requests away from the user; faults of this program are still shown."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)

@@ -9,15 +9,14 @@ is never made public or private, and no other file of it is touched.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sharpzo_mlx.clip.checkpoint import WEIGHTS
 from sharpzo_mlx.errors import UserError, notify, one_line
 from sharpzo_mlx.hub.download import OFFLINE, bars, means_no_network
 from sharpzo_mlx.runs.run import RECORD
+from sharpzo_mlx.runtime.loggers import quiet_loggers
 from sharpzo_mlx.sharing.parcel import Parcel
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
@@ -46,7 +45,7 @@ def send(parcel: Parcel, *, public: bool = False, progress: bool = False) -> str
         raise UserError(f"{parcel.repository}: {OFFLINE} is set; unset it to send something")
     if not huggingface_hub.get_token():
         raise UserError(f"{parcel.repository}: nobody is logged in at the hub; {LOG_IN}")
-    with bars(progress), _quiet():
+    with bars(progress), quiet_loggers("huggingface_hub"):  # it tries again, and what counts becomes an error
         try:
             return _send(huggingface_hub, parcel, public)
         except UserError:
@@ -71,18 +70,6 @@ def _send(huggingface_hub: Any, parcel: Parcel, public: bool) -> str:
     ]
     api.create_commit(parcel.repository, operations, commit_message=f"Add a {parcel.kind} of sharpzo-mlx")
     return f"{api.endpoint}/{parcel.repository}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the warnings of the hub's library to itself: it tries again, and what counts becomes an error."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _find(api: Any, name: str) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.files import open_regular, sha256_of
 
 BLOCK = 1 << 20  # bytes
 LINUX_CLONE = 0x40049409  # FICLONE of linux/fs.h
@@ -28,11 +27,8 @@ MACOS_CLONE = 1 << 24  # COPYFILE_CLONE of copyfile.h: a clone, else a copy with
 
 def digest_file(path: Path) -> str:
     """Return the SHA-256 of a regular file's content; OSError if it cannot be read."""
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(file).hex()
 
 
 def same_content(one: Path, other: Path) -> bool:
