@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparison_runs import CONFIG
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import sharpzo_mlx as sz
@@ -26,6 +27,7 @@ from sharpzo_mlx.comparison.results import MethodResult
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import Features, encode
 from sharpzo_mlx.features.views import encode_views
+from sharpzo_mlx.objective import spreading
 from sharpzo_mlx.runtime.helpers import helped_by
 
 
@@ -186,6 +188,43 @@ def test_killed_workers_change_nothing(leader: Leader) -> None:
     assert killed
     assert sorted(number for number, _ in found) == list(range(60))  # each once
     assert all(result == bytes(number) for number, result in found)
+
+
+def paint(folder: Path, classes: int, each: int) -> Path:
+    """Make images of one colour each, in many classes."""
+    for label in range(classes):
+        (folder / f"thing {label}").mkdir(parents=True)
+        for number in range(each):
+            Image.new("RGB", (4, 4), (label, 40 * number, 99)).save(folder / f"thing {label}" / f"{number}.png")
+    return folder
+
+
+def test_a_search_is_the_same_though_workers_are_killed(
+    leader: Leader, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = paint(tmp_path / "photos", 80, 3)
+    config = sz.TuneConfig(shots=1, steps=40, generations=2, head="none").with_settings({"space.dimension": 24})
+    alone = sz.tune(sz.load(tiny_model), photos, config, output=tmp_path / "alone", report=False)
+    monkeypatch.setattr(spreading, "WORTH_SENDING", 0)
+    done, killed, works, plain = threading.Event(), list[int](), list[str](), leader.perform
+
+    def noted(work: str, *given: Any) -> Iterator[tuple[int, Any]]:
+        works.append(work)
+        return plain(work, *given)
+
+    monkeypatch.setattr(leader, "perform", noted)
+    thread = threading.Thread(target=kill_some, args=(leader, done, killed, 3))
+    thread.start()
+    try:
+        with helped_by(leader):
+            helped = sz.tune(sz.load(tiny_model), photos, config, output=tmp_path / "helped", report=False)
+    finally:
+        done.set()
+        thread.join()
+    assert killed
+    assert works.count("candidates") >= 40
+    assert (helped.folder / "prompt.safetensors").read_bytes() == (alone.folder / "prompt.safetensors").read_bytes()
+    assert helped.results.queries == alone.results.queries
 
 
 def test_a_piece_on_a_worker_that_hangs_is_given_to_another(leader: Leader) -> None:

@@ -31,6 +31,25 @@ class Model:
     folder: Path
 
 
+class Shared:
+    """A record that all pieces of some work need beside their own; every helper gets it once.
+
+    Args:
+        record: of the kind that the work declares.
+    """
+
+    def __init__(self, record: Any) -> None:
+        self.record = record
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What helpers rebuild an object from that this process holds."""
+
+    model: Model
+    shared: Shared
+
+
 class Helpers(Protocol):
     """Processes that do pieces of work."""
 
@@ -38,13 +57,16 @@ class Helpers(Protocol):
     def count(self) -> int:
         """How many there are at present, at least 1."""
 
-    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+    def perform(
+        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
+    ) -> Iterator[tuple[int, Any]]:
         """Have pieces done.
 
         Args:
             work: the name of the work.
             pieces: records of the work's own kind; a few of them are taken ahead.
             model: the model that they need.
+            shared: what they need beside it, or None.
 
         Yields:
             Each piece's position and result, once, as they become ready.
