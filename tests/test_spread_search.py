@@ -185,7 +185,7 @@ def test_a_record_that_is_not_what_its_digest_says_is_not_used(tiny_model: Path)
 @pytest.mark.parametrize("cores", [1, 2, 5, 16])
 @pytest.mark.parametrize("candidates", [1, 2, 7, 33])
 def test_shares_are_all_pieces_of_a_batch_once(candidates: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = PiecePlan(blocks=9, size=30, least=100)
+    plan = PiecePlan(blocks=9, size=30, least=100, rows=512)
     whole = plan.pieces(candidates, Share(0, candidates, cores))
     edges = plan.edges(candidates, cores=cores)
     assert edges[0] == 0

@@ -11,26 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.objective.backend import Backend
 from sharpzo_mlx.objective.calls import DERIVATIVES, Call, CandidatePiece
-from sharpzo_mlx.runtime.helpers import current
+from sharpzo_mlx.objective.chunks import Sizes
+from sharpzo_mlx.prompts.text_features import TextFeatures
+from sharpzo_mlx.runtime.helpers import Origin, current
 from sharpzo_mlx.runtime.threads import workers
-
-if TYPE_CHECKING:
-    from sharpzo_mlx.objective.objective import Objective
 
 WORK = "candidates"
 WORTH_SENDING = 2e9  # operations of a batch: with fewer, its answer takes longer than the work
 PIECES_EACH = 2  # for every helper, so that it has the next one while the first is on its way back
 
 
+class Divisible(Protocol):
+    """What is asked of an objective here."""
+
+    text: TextFeatures
+    sizes: Sizes
+    backend: Backend
+    origin: Origin | None
+
+
 def compute_with_helpers(
-    objective: Objective, call: Call, rows: Sequence[mx.array], parts: Sequence[slice]
+    objective: Divisible, call: Call, rows: Sequence[mx.array], parts: Sequence[slice]
 ) -> tuple[mx.array, ...] | None:
     """Do as `Objective.compute` with all chunks of a batch, or return None if this process should do so itself.
 
@@ -61,13 +70,13 @@ def compute_with_helpers(
     return tuple(mx.array(np.concatenate(values)) for values in zip(*ordered, strict=True))
 
 
-def count_operations(objective: Objective, candidates: int) -> float:
+def count_operations(objective: Divisible, candidates: int) -> float:
     """Return about how many operations the text tower needs for so many candidates."""
     sizes = objective.sizes
     return 24.0 * sizes.width**2 * sizes.tokens * len(objective.text.stages()) * candidates
 
 
-def _cut(objective: Objective, call: Call, part: slice, most: int) -> list[tuple[int, int]]:
+def _cut(objective: Divisible, call: Call, part: slice, most: int) -> list[tuple[int, int]]:
     """Cut a chunk into shares, at most so many."""
     count = part.stop - part.start
     edges = [0, count] if call in DERIVATIVES else objective.backend.edges(count)
@@ -75,7 +84,7 @@ def _cut(objective: Objective, call: Call, part: slice, most: int) -> list[tuple
     return list(pairwise(edges[index] for index in chosen))
 
 
-def _check(objective: Objective, call: Call, values: Sequence[np.ndarray], count: int) -> None:
+def _check(objective: Divisible, call: Call, values: Sequence[np.ndarray], count: int) -> None:
     """Refuse results of another shape, which a helper of the same version never sends."""
     classes, images, width = objective.sizes.classes, objective.sizes.images, objective.sizes.features
     expected = {

@@ -4,7 +4,7 @@ How the work is cut decides the last bits of its results, because a product of o
 `Share` is some of the candidates of a batch, cut as they would be among all of it, so another process that computes the
 share finds the same bits.
 
->>> plan = PiecePlan(blocks=6, size=100, least=0)
+>>> plan = PiecePlan(blocks=6, size=100, least=0, rows=512)
 >>> plan.edges(7, cores=2)
 [0, 1, 2, 4, 5, 6, 7]
 """
@@ -56,19 +56,21 @@ class PiecePlan:
         blocks: blocks of classes.
         size: tokens of a block under one candidate.
         least: pieces of fewer tokens are not made for the sake of more cores.
+        rows: tokens of a piece, at most about.
     """
 
     blocks: int
     size: int
     least: int
+    rows: int
 
     @classmethod
     def of(cls, blocks: int, size: int, *, width: int, layers: int) -> PiecePlan:
         """Return the plan for a tower of so many layers and that width."""
-        return cls(blocks, size, int(WORTH_A_CORE / (24 * width**2 * layers)))
+        return cls(blocks, size, int(WORTH_A_CORE / (24 * width**2 * layers)), ROWS)
 
     def pieces(self, candidates: int, share: Share | None = None) -> list[tuple[slice, slice]]:
-        """Return the pieces of a batch, or of a share of it: at most about ROWS tokens each, enough for every core."""
+        """Return the pieces of a batch, or of a share of it: of about `rows` tokens at most, enough for all cores."""
         rows, blocks = self._cut(candidates, workers() if share is None else share.cores)
         chosen = [a for a in rows if share is None or share.start <= a.start < share.stop]
         return [(a, b) for a in chosen for b in blocks]
@@ -81,9 +83,9 @@ class PiecePlan:
         blocks, size = self.blocks, self.size
         cores = max(1, min(cores, candidates * blocks * size // max(1, self.least)))
         share = -(-candidates * blocks // cores)
-        blocks_each = min(blocks, max(1, ROWS // size), share)
+        blocks_each = min(blocks, max(1, self.rows // size), share)
         parts = -(-blocks // blocks_each)
-        each = max(1, min(ROWS // (size * blocks_each), -(-candidates * parts // cores)))
+        each = max(1, min(self.rows // (size * blocks_each), -(-candidates * parts // cores)))
         return _cut_evenly(candidates, each), _cut_evenly(blocks, blocks_each)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, array
+from sharpzo_mlx.clip.cpu_layers import Array, array
 from sharpzo_mlx.clip.cpu_text import CPUText
 from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
 from sharpzo_mlx.runtime.threads import spread
@@ -69,7 +69,7 @@ class FullTextCPU:
     def piece_sizes(self) -> PieceSizes:
         """The sizes that the memory of a piece follows from."""
         tower = self.tower
-        return PieceSizes(ROWS, self.length, 0, tower.width, tower.hidden, tower.heads)
+        return PieceSizes(self.plan.rows, self.length, 0, tower.width, tower.hidden, tower.heads)
 
     def _run_piece(self, contexts: Array, classes: slice) -> Array:
         """Return the features [p, k, D] of these classes under contexts [p, n, m]."""

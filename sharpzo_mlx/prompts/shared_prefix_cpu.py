@@ -21,7 +21,7 @@ import numpy as np
 from mlx import nn
 
 from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.clip.cpu_layers import Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
 from sharpzo_mlx.runtime.products import host_products
 from sharpzo_mlx.runtime.threads import spread
@@ -98,7 +98,7 @@ class SharedPrefixCPU:
         """The sizes that the memory of a piece follows from."""
         hidden, width = map(int, self.layers[0].fc1.weight.shape)
         block = int(self.layout.ids.shape[1])
-        return PieceSizes(ROWS, block, len(self.positions), width, hidden, self.heads)
+        return PieceSizes(self.plan.rows, block, len(self.positions), width, hidden, self.heads)
 
     @host_products()
     def _run_piece(self, contexts: Array, blocks: slice, slots: Array) -> Array:
