@@ -166,6 +166,9 @@ def test_a_worker_keeps_the_last_objectives_and_asks_for_others(tiny_model: Path
         assert workers.sent == 2 * len(objectives)
         ask(objectives[0], "losses", 9)
         assert workers.sent == 2 * len(objectives) + 2
+        workers.places[0].forget()
+        ask(objectives[0], "losses", 9)
+        assert workers.sent == 2 * len(objectives) + 3
 
 
 def test_a_record_that_is_not_what_its_digest_says_is_not_used(tiny_model: Path) -> None:

@@ -141,6 +141,10 @@ class Workplace:
         self.refused = ""
         self._prepared: dict[bytes, Any] = {}  # by the digest of a shared record, the last used last
 
+    def forget(self) -> None:
+        """Drop what was made ready for the pieces of a leader that has gone."""
+        self._prepared.clear()
+
     def do(self, data: bytes) -> Answer:
         """Do a piece; what fails is part of the answer."""
         began = time.monotonic()

@@ -80,6 +80,7 @@ async def _serve(
         if ticket is not None:
             say(f"works for {address.url} as {workplace.name}")
             await _work(address, security, workplace, (ticket, settings, say))
+            workplace.forget()
             if settings.once:
                 return
             told = False
