@@ -144,7 +144,13 @@ def _description(
     """Return open_clip's description of the network, from the user, its own file or its run; None for another kind."""
     params = training.find_params(folder)
     if told.architecture and params is None:
-        return architectures.describe(told.architecture, told.activation)
+        described = architectures.describe(told.architecture, told.activation)
+        if "preprocess_cfg" in described and not told.architecture.endswith(".json"):
+            notify(
+                f"{weights or folder}: no {training.PARAMS} says what was done to images; they are prepared as for the "
+                f"published weights of {told.architecture}"
+            )
+        return described
     if told.architecture or (config is None and OPEN_CLIP_CONFIG not in here and params):
         assert params is not None
         return training.describe_run(params, told)
@@ -186,9 +192,10 @@ def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
         if told != NOTHING_TOLD:
             raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
         return True
-    described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
+    params = training.find_params(weights.parent)
+    described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or params
     own = mobileclip.may_be_one(weights) or perception.may_be_one(weights)
-    if own and OPEN_CLIP_CONFIG not in here and not told.architecture:
+    if own and OPEN_CLIP_CONFIG not in here and not told.architecture and not params:
         return True
     if not described:
         raise UserError(
