@@ -25,6 +25,8 @@ LARGEST = 64 << 20  # bytes of a text file
 MOST_VALUES = 4_000_000  # in a JSON file; each takes about 64 bytes of memory
 DEEPEST = 32  # levels of objects and lists; the deepest of our own has 5
 MOST_DIGITS = 20  # of a whole number; all of 64 bits have fewer
+POINTER = b"version https://git-lfs"  # how a file begins that stands for one that Git LFS keeps elsewhere
+IS_POINTER = "it is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it"
 SHOWN = 80  # characters of a parser's words that a reason repeats
 
 
@@ -37,13 +39,15 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
 
     Raises:
         OSError: the file is missing, may not be read, or is a folder, pipe, socket or device.
-        ValueError: it is larger than the limit.
+        ValueError: it is larger than the limit, or a pointer of Git LFS.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
         raise ValueError(f"too large, over {_size(limit)}")
+    if content.startswith(POINTER):
+        raise ValueError(IS_POINTER)
     return content
 
 
