@@ -68,7 +68,8 @@ def sort_command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Put the images of FOLDER into folders by the labels of the run RUN.
+    """Put the images of FOLDER into folders by the labels of the run RUN, a folder or the name OWNER/NAME of a run on
+    the hub.
 
     Prints the plan and touches nothing until --apply. Copies, and overwrites nothing. The same command
     goes on after an interruption, and --undo puts everything back.

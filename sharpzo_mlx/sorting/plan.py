@@ -84,7 +84,7 @@ def sort_plan(
     """Label the images of a folder and plan where they go.
 
     Args:
-        run: the run or its folder.
+        run: the run, its folder, or its name on the hub.
         folder: the images; those that lie under `into` already are left alone.
         into: the folder of the class folders; need not exist. None for tags, which are written beside the images.
         mode: "copy", "move", "link" (a second name of the same file), "symlink", or "tag" (XMP sidecars).
