@@ -10,8 +10,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,8 @@ class Helpers(Protocol):
         """
 
 
+Opener = Callable[[str], AbstractContextManager[object]]
+_openers: list[Opener] = []
 _current: ContextVar[Helpers | None] = ContextVar("helpers", default=None)
 
 
@@ -98,3 +100,22 @@ def helped_by(helpers: Helpers | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def open_by(opener: Opener) -> None:
+    """Say what opens the cluster at an address, and lets it help this thread; the package itself does at its import."""
+    _openers[:] = [opener]
+
+
+@contextmanager
+def helped_at(cluster: str | None) -> Iterator[None]:
+    """Let the workers of a cluster help this thread inside a block; None leaves the thread as it is.
+
+    Raises:
+        UserError: the cluster cannot be opened.
+    """
+    if cluster is None:
+        yield
+        return
+    with _openers[0](cluster):
+        yield
