@@ -1,9 +1,14 @@
-"""What tests of clusters share: two workers on this machine, and the comparison of two encodings."""
+"""What tests of clusters share: workers and commands in processes of their own, and the comparison of two encodings."""
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,3 +35,33 @@ def same(a: Features, b: Features) -> bool:
     """Whether two encodings are the same to the last bit."""
     equal = np.array_equal(np.array(a.embeddings), np.array(b.embeddings))
     return equal and (a.paths, a.skipped, a.content, a.digests) == (b.paths, b.skipped, b.content, b.digests)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextmanager
+def started(*words: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, which is ended at last."""
+    command = [sys.executable, "-c", "from sharpzo_mlx.cli.main import main; main()", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def line_of(process: subprocess.Popen[str], words: str) -> str:
+    """The next line of a process that has some words."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            return line
+    raise AssertionError(f"the process ended without a line that has {words!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cluster_workers import same, two_workers
+from cluster_workers import free_port, same, two_workers
 from comparison_runs import CONFIG
 <<<<<<< HEAD
 from PIL import Image
@@ -273,11 +272,6 @@ def test_a_holder_of_the_certificate_can_run_no_code_of_its_own(tmp_path: Path) 
     with open_cluster(f"127.0.0.1:{free_port()}") as found:
         asyncio.run(attack(found.url))
         assert not never.exists()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Spy:

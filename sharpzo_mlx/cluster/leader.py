@@ -109,6 +109,11 @@ class Leader:
         assert self._hub is not None, "the leader listens inside its block"
         return max(1, self._hub.workers, self.address.workers)
 
+    @property
+    def present(self) -> int:
+        """The number of workers that are there, perhaps none."""
+        return self._hub.workers if self._hub is not None else 0
+
     def perform(
         self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
     ) -> Iterator[tuple[int, Any]]:

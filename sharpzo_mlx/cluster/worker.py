@@ -25,6 +25,7 @@ from sharpzo_mlx.cluster.certificates import security_of
 from sharpzo_mlx.cluster.servers import GREETING, PieceWorker, be_quiet
 from sharpzo_mlx.cluster.settings import SETTINGS
 from sharpzo_mlx.cluster.work import Models, Workplace, become
+from sharpzo_mlx.cluster.worker_memory import MemoryWatch
 from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.runtime.memory import physical
 
@@ -132,9 +133,11 @@ async def _work(
     except (OSError, ValueError, RuntimeError) as error:
         say(f"could not join {address.url} ({one_line(str(error.__cause__ or error), 200)}); tries again")
         return
+    memory = MemoryWatch(worker, lambda line: say(f"{workplace.name} {line}"))
     try:
         while worker.status.name not in ("closed", "closing", "failed") and not workplace.refused:
             await asyncio.sleep(0.2)
+            workplace.refused = workplace.refused or memory.look()
         if workplace.refused:
             await asyncio.sleep(0.3)  # until the answer is out
     finally:

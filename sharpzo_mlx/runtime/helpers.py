@@ -57,6 +57,10 @@ class Helpers(Protocol):
     def count(self) -> int:
         """How many there are at present, at least 1."""
 
+    @property
+    def present(self) -> int:
+        """How many are there to work now, perhaps none yet."""
+
     def perform(
         self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
     ) -> Iterator[tuple[int, Any]]:
@@ -90,6 +94,18 @@ def count_helpers() -> int:
     """Return how many pieces can be done at once: the number of helpers, 1 without any."""
     helpers = current()
     return 1 if helpers is None else helpers.count
+
+
+def describe_helpers() -> str:
+    """Return in words how many helpers are there, behind a comma; empty where this thread has none.
+
+    >>> describe_helpers()
+    ''
+    """
+    helpers = current()
+    if helpers is None:
+        return ""
+    return f", {helpers.present or 'no'} worker{'' if helpers.present < 2 else 's'}"
 
 
 @contextmanager
