@@ -24,7 +24,7 @@ from sharpzo_mlx.runtime.helpers import Model, current, helped_by
 class Here:
     """A helper in this process that remembers what it did."""
 
-    count = 1
+    count = present = 1
 
     def __init__(self) -> None:
         self.works: list[str] = []
