@@ -1,9 +1,10 @@
 """Kill workers and leaders of a cluster at random moments: the result must be that of commands nobody disturbed.
 
-Commands are `encode`, `tune` and `compare` with `--cluster local:2`. Half of the kills hit a worker, after which the
-command must end by itself; half hit the leader, after which no worker may be left, and the same command must go on.
+Commands are `encode`, `tune`, `tune --head none` (disturbed in its search) and `compare` with `--cluster local:2`. Half
+of the kills hit a worker, after which the command must end by itself; half hit the leader, after which no worker may be
+left, and the same command must go on.
 
-usage: python tests/cluster_kills.py --count 30 --seed 1
+usage: python tests/cluster_kills.py --count 30 --seed 1 [--only search]
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ from painted_data import save_random_clip  # noqa: E402
 
 PATIENCE = 120
 START = 1.5  # seconds before which there is nothing to kill
+BUSY = 0.9  # part of the time of an undisturbed command in which kills fall
 COMMANDS = {
     "encode": ("encode", "PHOTOS", "--model", "MODEL"),
     "tune": (
         *("tune", "PHOTOS", "--model", "MODEL", "--shots", "8", "--steps", "6", "--set", "space.dimension=8"),
         *("--output", "OUT", "--resume", "--no-report"),
+    ),
+    "search": (
+        *("tune", "PHOTOS", "--model", "MODEL", "--shots", "8", "--head", "none", "--generations", "60"),
+        *("--steps", "400", "--set", "space.dimension=8", "--output", "OUT", "--resume", "--no-report"),
     ),
     "compare": (
         *("compare", "PHOTOS", "--model", "MODEL", "--methods", "bbt,zo,gda", "--seeds", "2"),
@@ -74,6 +80,16 @@ class Room:
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(words, stdout=log, stderr=log)
 
+    def wait_for_work(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until there is work to disturb: for `search` until its first steps are made."""
+        steps, began = self.folder / "out" / "steps.jsonl", time.monotonic()
+        if self.command != "search":
+            time.sleep(START)
+        while self.command == "search" and process.poll() is None and time.monotonic() - began < PATIENCE:
+            if steps.is_file() and steps.read_bytes().count(b"\n") >= 2:
+                return
+            time.sleep(0.05)
+
     def result(self) -> Any:
         """Return what the command has made, without times."""
         rows: dict[bytes, bytes] = {}
@@ -81,7 +97,7 @@ class Room:
             with sqlite3.connect(path) as cache:
                 assert cache.execute("PRAGMA integrity_check").fetchone() == ("ok",)
                 rows |= dict(cache.execute("SELECT digest, feature FROM features"))
-        if self.command == "tune":
+        if self.command in ("tune", "search"):
             steps = json.loads((self.folder / "out" / "run.json").read_text())["results"]["queries"]
             return rows, steps, (self.folder / "out" / "prompt.safetensors").read_bytes()
         if self.command == "compare":
@@ -101,7 +117,8 @@ def disturb(room: Room, generator: random.Random, longest: float) -> str:
         AssertionError: it did not end as it should.
     """
     process = room.start()
-    time.sleep(generator.uniform(START, max(START, longest)))
+    room.wait_for_work(process)
+    time.sleep(generator.uniform(0.0, BUSY * longest))
     hit = generator.choice(("worker", "leader"))
     try:
         workers = psutil.Process(process.pid).children(recursive=True)
@@ -126,6 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     given = parser.parse_args()
     generator, hits, wrong = random.Random(given.seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -133,18 +151,22 @@ def main() -> int:
         paint(work / "photos")
         save_random_clip(work / "model")
         expected, seconds = {}, {}
-        for command in COMMANDS:
-            room, began = Room(work, f"whole-{command}", command), time.monotonic()
-            assert room.start().wait(PATIENCE) == 0, (room.folder / "log").read_text()[-2000:]
+        for command in given.only:
+            room = Room(work, f"whole-{command}", command)
+            process = room.start()
+            room.wait_for_work(process)
+            began = time.monotonic()
+            assert process.wait(PATIENCE) == 0, (room.folder / "log").read_text()[-2000:]
             expected[command], seconds[command] = room.result(), time.monotonic() - began
+            print(f"{command}: {seconds[command]:.1f} s to disturb", flush=True)
         for case in range(given.count):
-            command = list(COMMANDS)[case % len(COMMANDS)]
+            command = given.only[case % len(given.only)]
             room = Room(work, f"{case}", command)
             hit = disturb(room, generator, seconds[command])
             same = room.result() == expected[command]
             wrong += not same
             hits[f"{command}: {hit}"] += 1
-            print(f"{case + 1}: {command}, {hit} killed, {'same bits' if same else 'ANOTHER RESULT'}", flush=True)
+            print(f"{case + 1}: {command}, {hit} was killed, {'same bits' if same else 'ANOTHER RESULT'}", flush=True)
     print(f"{given.count} cases, {wrong} with another result; {dict(hits)}")
     return 1 if wrong else 0
 

@@ -15,11 +15,7 @@ import numpy as np
 import pytest
 from cluster_workers import free_port, same, two_workers
 from comparison_runs import CONFIG
-<<<<<<< HEAD
 from PIL import Image
-from threadpoolctl import threadpool_limits
-=======
->>>>>>> 69d79b9 (One call in Python can open a cluster by cluster=; a worker without pyarrow is sent the images of Parquet files)
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip.handle import Clip

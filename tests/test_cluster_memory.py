@@ -98,6 +98,15 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced_and_named_once(capl
     assert caplog.text.count("no worker left") == 2
 
 
+def test_a_lost_worker_is_replaced_while_the_others_answer_quickly() -> None:
+    with sz.open_cluster("local:2") as leader:
+        assert len(list(leader.perform("nap", [Nap(0.5, 0)] * 4, NO_MODEL))) == 4
+        lost = leader.pids[0]
+        os.kill(lost, signal.SIGKILL)
+        assert len(list(leader.perform("nap", [Nap(0.05, 0)] * 40, NO_MODEL))) == 40
+        assert lost not in leader.pids
+
+
 def test_a_worker_that_comes_and_goes_for_ever_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     roll = Roll(announce=True)
     for _ in range(MOST_LINES):

@@ -65,6 +65,7 @@ class Leader:
         self._hub: Hub | None = None
         self._told = False
         self._written: WeakKeyDictionary[Shared, Written] = WeakKeyDictionary()
+        self._looked = 0.0
 
     def __enter__(self) -> Leader:
         self._thread.start()
@@ -161,10 +162,11 @@ class Leader:
         """Return the next answer; meanwhile look after the workers."""
         began = time.monotonic()
         while True:
-            try:
-                return ready.get(timeout=BEAT_SECONDS)
-            except queue.Empty:
+            if time.monotonic() - self._looked >= BEAT_SECONDS:  # also where answers come one after the other
                 self._look(time.monotonic() - began)
+                self._looked = time.monotonic()
+            with suppress(queue.Empty):
+                return ready.get(timeout=BEAT_SECONDS)
 
     def _look(self, waited: float) -> None:
         assert self._hub is not None
