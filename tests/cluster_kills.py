@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def paint(folder: Path) -> None:
             Image.fromarray(picture).save(folder / name / f"{number}.png")
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed command: its result, its steps if it is a search, and its seconds after the start."""
+
+    result: Any
+    steps: int
+    seconds: float
+
+
 class Room:
     """A folder for one run of a command, with a cache of its own."""
 
@@ -75,20 +85,24 @@ class Room:
         """Start the command."""
         variables = {**os.environ, "SHARPZO_MLX_CACHE": str(self.folder / "cache"), "OPENBLAS_NUM_THREADS": "1"}
         variables |= {"PYTHONPATH": str(ROOT)}
-        code = "from sharpzo_mlx.cli.main import main; main()"
+        code = "import sharpzo_mlx.objective.spreading as spreading; spreading.WORTH_SENDING = 0\n"  # small batches too
+        code += "from sharpzo_mlx.cli.main import main; main()"
         words = [sys.executable, "-c", code, *self.words, "--cluster", "local:2"]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(words, stdout=log, stderr=log)
 
-    def wait_for_work(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until there is work to disturb: for `search` until its first steps are made."""
-        steps, began = self.folder / "out" / "steps.jsonl", time.monotonic()
+    def steps(self) -> int:
+        """Return how many steps of a search are on disk."""
+        path = self.folder / "out" / "steps.jsonl"
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+    def wait(self, process: subprocess.Popen[bytes], part: float, whole: Whole) -> None:
+        """Wait until a part of the work is done: in `search` by its steps, else by the clock."""
         if self.command != "search":
-            time.sleep(START)
-        while self.command == "search" and process.poll() is None and time.monotonic() - began < PATIENCE:
-            if steps.is_file() and steps.read_bytes().count(b"\n") >= 2:
-                return
-            time.sleep(0.05)
+            time.sleep(START + part * whole.seconds)
+            return
+        while process.poll() is None and self.steps() < 1 + part * whole.steps:
+            time.sleep(0.01)
 
     def result(self) -> Any:
         """Return what the command has made, without times."""
@@ -110,15 +124,21 @@ class Room:
         return rows
 
 
-def disturb(room: Room, generator: random.Random, longest: float) -> str:
+def run_whole(work: Path, command: str) -> Whole:
+    """Run a command that nobody disturbs."""
+    room, began = Room(work, f"whole-{command}", command), time.monotonic()
+    assert room.start().wait(PATIENCE) == 0, (room.folder / "log").read_text()[-2000:]
+    return Whole(room.result(), room.steps(), max(0.0, time.monotonic() - began - START))
+
+
+def disturb(room: Room, generator: random.Random, whole: Whole) -> str:
     """Run a command, kill at a random moment, and run it again if need be; return what was killed.
 
     Raises:
         AssertionError: it did not end as it should.
     """
     process = room.start()
-    room.wait_for_work(process)
-    time.sleep(generator.uniform(0.0, BUSY * longest))
+    room.wait(process, generator.uniform(0.0, BUSY), whole)
     hit = generator.choice(("worker", "leader"))
     try:
         workers = psutil.Process(process.pid).children(recursive=True)
@@ -150,20 +170,12 @@ def main() -> int:
         work = Path(folder)
         paint(work / "photos")
         save_random_clip(work / "model")
-        expected, seconds = {}, {}
-        for command in given.only:
-            room = Room(work, f"whole-{command}", command)
-            process = room.start()
-            room.wait_for_work(process)
-            began = time.monotonic()
-            assert process.wait(PATIENCE) == 0, (room.folder / "log").read_text()[-2000:]
-            expected[command], seconds[command] = room.result(), time.monotonic() - began
-            print(f"{command}: {seconds[command]:.1f} s to disturb", flush=True)
+        expected = {command: run_whole(work, command) for command in given.only}
         for case in range(given.count):
             command = given.only[case % len(given.only)]
             room = Room(work, f"{case}", command)
-            hit = disturb(room, generator, seconds[command])
-            same = room.result() == expected[command]
+            hit = disturb(room, generator, expected[command])
+            same = room.result() == expected[command].result
             wrong += not same
             hits[f"{command}: {hit}"] += 1
             print(f"{case + 1}: {command}, {hit} was killed, {'same bits' if same else 'ANOTHER RESULT'}", flush=True)

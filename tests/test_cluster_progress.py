@@ -13,7 +13,7 @@ import pytest
 from sharpzo_mlx.cli import progress
 from sharpzo_mlx.cli.image_bar import PipedLines, open_bar
 from sharpzo_mlx.evaluation.folders import FolderProgress
-from sharpzo_mlx.runtime.helpers import Model, describe_helpers, helped_by
+from sharpzo_mlx.runtime.helpers import Model, Shared, describe_helpers, helped_by
 
 
 class Crew:
@@ -24,7 +24,9 @@ class Crew:
     def __init__(self, present: int) -> None:
         self.present = present
 
-    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+    def perform(
+        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
+    ) -> Iterator[tuple[int, Any]]:
         """Do nothing."""
         return iter(())
 

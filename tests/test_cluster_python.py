@@ -18,7 +18,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.cluster.work import WORKS
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
-from sharpzo_mlx.runtime.helpers import Model, current, helped_by
+from sharpzo_mlx.runtime.helpers import Model, Shared, current, helped_by
 
 
 class Here:
@@ -30,7 +30,9 @@ class Here:
         self.works: list[str] = []
         self.addresses: list[str] = []
 
-    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+    def perform(
+        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
+    ) -> Iterator[tuple[int, Any]]:
         """Do the pieces."""
         module, name = WORKS[work].split(":")
         clip = sz.load(model.folder)
