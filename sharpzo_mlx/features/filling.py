@@ -43,7 +43,7 @@ def fill_cache(clip: Clip, paths: str | Path | Sequence[str | Path], *, recursiv
 
     Args:
         clip: the checkpoint.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         recursive: whether folders inside folders are read too.
 
     Returns:
