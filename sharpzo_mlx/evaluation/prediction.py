@@ -99,7 +99,8 @@ def predict_steps(
 
     Args:
         run: the run or its folder.
-        paths: image files, folders of images and files that list or store images; may be a generator, of which some hundred files are taken ahead.
+        paths: image files, folders of images and files that list or store images; may be a generator, of which some
+            hundred files are taken ahead.
         top: see `predict`, as for the other arguments.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate of wrong rejections.
