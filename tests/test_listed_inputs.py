@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import sys
@@ -118,12 +119,29 @@ def test_files_that_cannot_be_read_are_one_line(
     file = tmp_path / name
     file.write_bytes(content)
     for line in (
-        refused("predict", finished_run, photos / "cat", file),
+        refused("predict", finished_run, file),
         refused("suggest", finished_run, file),
         refused("evaluate", finished_run, photos, "--foreign", file),
     ):
         assert words in line
         assert str(file) in line
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(
+    finished_run: Path, photos: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of a list on stdin, such as that of `find`."""
+    (tmp_path / "notes.csv").write_text("day,weather\n")
+    (tmp_path / "a.tar").write_bytes(b"no")
+    names = [str(path) for path in (tmp_path / "notes.csv", photos / "cat" / "0.png", tmp_path / "a.tar")]
+    for words in (names, ["-"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+        assert command(["predict", str(finished_run), *words, "--json"]) == 0
+        out, err = capsys.readouterr()
+        records = json.loads(out)["predictions"]
+        assert [(one["path"], bool(one["error"])) for one in records] == list(zip(names, (1, 0, 1), strict=True))
+        assert f"note: {names[0]}: line 1 names no column of images; begin it with the line path\n" in err
+        assert "give uncompressed tar files" in err
 
 
 def test_a_parquet_file_without_images_or_the_package_is_one_line(

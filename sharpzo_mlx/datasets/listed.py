@@ -74,12 +74,13 @@ def list_images(file: Path, left_out: Counter[str]) -> Iterator[Path]:
     """Yield the images of a file that is a data set by itself, with a label or without, in the file's order.
 
     Args:
-        file: `is_listed_file` says that it is one.
+        file: `is_listed_file` says that it is one; a compressed tar file is refused.
         left_out: takes the number of members of a tar file that are not read, by kind.
 
     Raises:
         UserError: it cannot be read, or names no images.
     """
+    shards.refuse_compressed(file)
     if file.suffix.lower() == parquet.ENDING:
         names: Iterable[str] = parquet.list_images(file)
     elif file.suffix.lower() == shards.ENDING:

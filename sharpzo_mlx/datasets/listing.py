@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -25,10 +26,19 @@ from sharpzo_mlx.datasets import parquet, shards
 from sharpzo_mlx.datasets.image_set import nfc
 from sharpzo_mlx.datasets.listed import find_containers, is_listed_file, list_images
 from sharpzo_mlx.datasets.scan import AGAIN, HIDDEN, OUTPUT, SPECIAL, Walk, list_folder
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import refuse_empty
 
 STORED = (parquet.ENDING, shards.ENDING)
 INSIDE, PLAIN = "inside", "plain"  # kinds that are counted beside those of `scan`
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A file that should list or store images and cannot be read."""
+
+    path: Path
+    error: UserError
 
 
 class ImageListing(Iterable[Path]):
@@ -52,12 +62,27 @@ class ImageListing(Iterable[Path]):
         self._recursive, self._lists = recursive, lists
 
     def __iter__(self) -> Iterator[Path]:
-        """Yield the images; UserError for an empty path, or a folder or a list of images that cannot be read."""
-        for path in self._paths:
-            refuse_empty(path)
-            for file in self._find(Path(path)):
+        """Yield the images; of a file of images that cannot be read a notice says why, and it counts as one itself.
+
+        Raises:
+            UserError: a path is empty, a folder cannot be read, or such a file, and there is no image beside it.
+        """
+        refused: list[_Refused] = []
+        for one in self._files():
+            if isinstance(one, _Refused):
+                refused.append(one)
+                if not self.count:
+                    continue  # whether there is an image, others will show
+            for file in refused:
+                notify(str(file.error))
                 self.count += 1
-                yield file
+                yield file.path
+            refused.clear()
+            if isinstance(one, Path):
+                self.count += 1
+                yield one
+        if refused:
+            raise refused[0].error
 
     def describe_left_out(self) -> str:
         """Return what was left out so far in words, such as "3 .mov, 2 folders inside"; empty if that is nothing."""
@@ -73,18 +98,24 @@ class ImageListing(Iterable[Path]):
         kinds = sorted(self.left_out, key=lambda kind: (list(words).index(kind) if kind in words else -1, kind))
         return ", ".join(f"{self.left_out[kind]} {words.get(kind, kind)}" for kind in kinds)
 
-    def _find(self, path: Path) -> Iterable[Path]:
+    def _files(self) -> Iterator[Path | _Refused]:
+        for path in self._paths:
+            refuse_empty(path)
+            yield from self._find(Path(path))
+
+    def _find(self, path: Path) -> Iterable[Path | _Refused]:
         if os.path.isdir(path):
             stored = find_containers(path) if self._lists else []
             return chain.from_iterable(self._listed(file) for file in stored) if stored else self._inside(path)
-        if self._lists and is_listed_file(path):
+        if self._lists and (is_listed_file(path) or (shards.is_compressed(path) and path.is_file())):
             return self._listed(path)
-        if self._lists and path.is_file():
-            shards.refuse_compressed(path)
         return (path,)
 
-    def _listed(self, file: Path) -> Iterator[Path]:
-        return list_images(file, self.left_out)
+    def _listed(self, file: Path) -> Iterator[Path | _Refused]:
+        try:
+            yield from list_images(file, self.left_out)
+        except UserError as error:
+            yield _Refused(file, error)
 
     def _inside(self, folder: Path) -> Iterator[Path]:
         walk = Walk(folder)

@@ -37,10 +37,15 @@ def find_files(folder: Path) -> list[Path]:
     return find_with_ending(folder, ENDING)
 
 
+def is_compressed(file: Path) -> bool:
+    """Return whether a file is a compressed tar file, by its name."""
+    return file.name.lower().endswith(COMPRESSED)
+
+
 def refuse_compressed(place: Path) -> None:
     """Raise a UserError if a file, or one in a folder, is a compressed tar file: in these no member can be reached."""
     files = [place] if place.is_file() else sorted(place.glob("*"))
-    if packed := next((file for file in files if file.name.lower().endswith(COMPRESSED)), None):
+    if packed := next((file for file in files if is_compressed(file)), None):
         raise UserError(f"{packed}: a compressed tar file; unpack it once, so that it ends in .tar")
 
 

@@ -77,7 +77,8 @@ def evaluate(
         clip: the checkpoint; None loads the one that the run names.
         scope: which classes compete: "own", "all", or "auto", see `sharpzo_mlx.datasets.evaluation_sets`.
         mapping: a file that says which tuned classes a class folder stands for.
-        foreign: one or several folders of images that belong to none of the classes, however they are arranged.
+        foreign: one or several folders of images that belong to none of the classes, however they are arranged, or
+            files that list or store some.
         reject: the stated rate of wrong rejections, between 0 and 1; None for 0.05.
         coverage: the stated coverage of sets of labels, between 0 and 1; None for 0.95.
         cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.

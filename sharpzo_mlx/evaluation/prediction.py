@@ -62,7 +62,7 @@ def predict(
 
     Args:
         run: the run or its folder.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         top: labels for each image, at most the number of classes.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate, between 0 and 1, at which images of the labelled kind may wrongly be called none of the
@@ -74,7 +74,7 @@ def predict(
         cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
-        One prediction for each file, in order; those of a folder by their names.
+        One prediction for each image, in order; those of a folder by their names.
 
     Raises:
         UserError: no image is given, `top` is below 1, a rate is not between 0 and 1, one is given and the run has no
@@ -103,7 +103,8 @@ def predict_steps(
 
     Args:
         run: the run or its folder.
-        paths: image files and folders of images; may be a generator, of which some hundred files are taken ahead.
+        paths: image files, folders of images and files that list or store images; may be a generator, of which some
+            hundred files are taken ahead.
         top: see `predict`, as for the other arguments.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate of wrong rejections.

@@ -44,7 +44,7 @@ def fill_cache(
 
     Args:
         clip: the checkpoint.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         recursive: whether folders inside folders are read too.
         cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
