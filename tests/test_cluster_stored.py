@@ -139,7 +139,7 @@ def test_a_method_that_reads_images_again_runs_on_a_worker_that_sees_the_file(
 ) -> None:
     file = write(kind, photos, tmp_path / "set")
 
-    def compared(name: str) -> tuple[float | None, float]:
+    def compared(name: str) -> tuple[float | None, float | None]:
         found = sz.compare(sz.load(tiny_model), file, CONFIG, methods="blackvip", seeds=1, output=tmp_path / name)
         measured = found.datasets[0].results[0].measurements
         assert measured is not None

@@ -30,7 +30,7 @@ from sharpzo_mlx.runtime.helpers import Helpers, Model, current
 
 WORK = "encode"
 MOST_PASSES = 256  # of the tower in a piece: a few seconds, which a lost helper costs
-PIECES_EACH = 8  # for every helper, so that none waits long for the last one
+PIECES_EACH = 16  # for every helper, so that none waits long for the last one
 KNOWN_SUFFIX = 8  # characters of a file's ending
 
 
