@@ -19,6 +19,8 @@ from sharpzo_mlx.cluster.roll import MOST_LINES, Roll
 from sharpzo_mlx.cluster.settings import SETTINGS
 from sharpzo_mlx.cluster.work import NO_MODEL, Nap
 from sharpzo_mlx.cluster.worker_memory import PATIENCE, MemoryWatch
+from sharpzo_mlx.runtime.memory import physical
+from sharpzo_mlx.runtime.threads import SHARERS
 
 FULL = "takes no further piece"
 
@@ -37,6 +39,18 @@ def test_a_worker_without_memory_leaves_and_the_others_do_its_pieces(caplog: pyt
     assert lines["it uses nearly all of the 60 MB"[:30]] == 1
     assert "has gone, its pieces go to others: 1 worker left" in caplog.text
     assert "has come: 2 workers" in caplog.text
+
+
+def test_workers_of_this_machine_without_memory_end_the_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SHARERS, f"{physical() // 50_000_000}")  # a part of 50 MB for each
+    with (
+        sz.open_cluster("local:1") as leader,
+        pytest.raises(sz.UserError, match="cannot work; its reason stands above"),
+    ):
+        list(leader.perform("nap", [Nap(0.3, 0)] * 9, NO_MODEL))
+    assert "error: a worker: without work it uses" in capfd.readouterr().err
 
 
 class Paused:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 from cluster_workers import same, two_workers
+from comparison_runs import CONFIG
 from listed_data import interleaved, write_parquet, write_tar
 
 import sharpzo_mlx as sz
@@ -116,7 +117,7 @@ def test_a_file_that_workers_do_not_see(
 def test_a_run_on_a_file_is_the_same(
     kind: str, leader: Leader, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tuning, with its views, then evaluation and a method that reads images again."""
+    """Tuning, with its views, then evaluation."""
     file = write(kind, photos, tmp_path / "set")
     config = sz.TuneConfig(shots=4, steps=2, generations=1).with_settings({"space.dimension": 8})
 
@@ -130,6 +131,24 @@ def test_a_run_on_a_file_is_the_same(
         helped = tuned("helped")
         assert sz.evaluate(helped.folder, file).folders[0].tuned_metrics == report.folders[0].tuned_metrics
     assert (helped.folder / "prompt.safetensors").read_bytes() == (alone.folder / "prompt.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_method_that_reads_images_again_runs_on_a_worker_that_sees_the_file(
+    kind: str, leader: Leader, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(kind, photos, tmp_path / "set")
+
+    def compared(name: str) -> tuple[float | None, float | None]:
+        found = sz.compare(sz.load(tiny_model), file, CONFIG, methods="blackvip", seeds=1, output=tmp_path / name)
+        measured = found.datasets[0].results[0].measurements
+        assert measured is not None
+        return measured.test, measured.val_loss
+
+    alone = compared("alone")
+    monkeypatch.setattr("sharpzo_mlx.comparison.dataset_runner.measure_method", None)  # not here
+    with helped_by(leader):
+        assert compared("helped") == alone
 
 
 def piece_of(images: ImageSet, count: int = 6) -> FilePiece:
