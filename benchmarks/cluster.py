@@ -1,14 +1,20 @@
 """Measure a cluster: without, with one and with two workers of one thread in turns; and many workers by simulation.
 
-Part `encode` encodes images into an empty cache, part `cells` runs methods of `compare`. Each round does the work
-alone, with one worker, and with two, one after the other; the workers are started before the clock. Part `simulate` has
-sleeping workers, many in one process: each piece takes as long as it would, and its result is as large. It says which
-share of the time they slept, and what a piece takes of the leader's processor. All share this machine's cores.
+Part `encode` encodes images into an empty cache, part `cells` runs methods of `compare`, part `search` takes steps of
+the search of `tune --head none`, whose text tower every process has built before. Each round does the work alone, with
+one worker, and with two, one after the other; the workers are started before the clock. Each worker, and this process
+when it works alone, is held to one core (where the system can).
 
-Each worker, and this process when it works alone, is held to one core (where the system can).
+Parts `simulate` and `simulate-search` have sleeping workers, many in one process: each piece takes as long as it would,
+and its result is as large. The first hands out pieces of images and says which share of the time the workers slept, and
+what a piece takes of the leader's processor. The second takes one step of a search with many classes as `tune` would,
+from the time of a query and that of the leader's own part, and adds what the traffic takes at 1 Gbit/s. All share this
+machine's cores.
 
 usage: OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py encode|cells FOLDER --model m [--rounds 3] [--images 1024]
+       OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py search DATASET --model m [--rounds 3] [--steps 6]
        python benchmarks/cluster.py simulate [--workers 16] [--seconds 4] [--pieces 6] [--kilobytes 512]
+       python benchmarks/cluster.py simulate-search [--workers 2 4 8] [--seconds 3.2] [--leader 1.2] [--kilobytes 2000]
 """
 
 from __future__ import annotations
@@ -22,14 +28,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 import sharpzo_mlx as sz
+from sharpzo_mlx.cluster.leader import Leader
 
 PORT = 18796
+GIGABIT = 125e6  # bytes a second
 EVERY_CORE = set(range(os.cpu_count() or 1))
 METHODS = "bbt,zo,sharpzo,sam-cma"
 
@@ -105,6 +115,30 @@ def measure_cells(folder: Path, model: Path, rounds: int) -> dict[str, list[floa
         return time_turns(work, rounds)
 
 
+def measure_search(folder: Path, model: Path, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Return seconds of a generation of stage 1 and some steps of stage 2; the vectors found are the same each time."""
+    from sharpzo_mlx.datasets.splits import draw_split
+    from sharpzo_mlx.features.extract import encode
+    from sharpzo_mlx.tuning.problem import make_problem
+    from sharpzo_mlx.tuning.search import Search
+
+    clip = sz.load(model)
+    config = sz.TuneConfig(shots=16, generations=1, steps=steps, head="none")
+    split = draw_split(folder, shots=config.shots, seed=0)
+    problem = make_problem(clip, encode(clip, split.train), encode(clip, split.val), config)
+    print(f"K = {len(problem.class_names)}, {len(split.train)} training images", file=sys.stderr)
+    found: set[bytes] = set()
+
+    def work() -> None:
+        search = Search(config, problem.objective, problem.validate)
+        assert len(list(search.steps())) == 1 + steps
+        found.add(bytes(memoryview(search.descent.w)))
+
+    seconds = time_turns(work, rounds)
+    assert len(found) == 1, "the searches found different vectors"
+    return seconds
+
+
 def summarise(found: dict[str, list[float]]) -> dict[str, float]:
     """Return the medians, the overhead of one worker beside none, and the gain of two beside one."""
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
@@ -113,29 +147,69 @@ def summarise(found: dict[str, list[float]]) -> dict[str, float]:
     return {**medians, "overhead": statistics.median(extra), "gain": statistics.median(ratios)}
 
 
-def simulate(workers: int, seconds: float, pieces: int, kilobytes: int) -> dict[str, float]:
-    """Return the efficiency of sleeping workers and the leader's processor time a piece."""
-    from sharpzo_mlx.cluster.work import NO_MODEL, Nap
-
+@contextmanager
+def sleepers(workers: int) -> Iterator[Leader]:
+    """Start a leader and so many workers that sleep."""
     address = f"127.0.0.1:{PORT}"
     command = [sys.executable, __file__, "sleepers", address, "--workers", str(workers)]
-    with sz.open_cluster(address) as leader, subprocess.Popen(command) as sleepers:
+    with sz.open_cluster(address) as leader, subprocess.Popen(command) as process:
         try:
             while leader.count < workers:
                 time.sleep(0.2)
-            count = workers * pieces
-            began, busy = time.perf_counter(), time.process_time()
-            naps = (Nap(seconds, 1024 * kilobytes) for _ in range(count))
-            assert len(list(leader.perform("nap", naps, NO_MODEL))) == count
-            took, busy = time.perf_counter() - began, time.process_time() - busy
+            yield leader
         finally:
-            sleepers.terminate()
+            process.terminate()
+
+
+def sleep_pieces(leader: Leader, seconds: Iterable[float], kilobytes: Iterable[int]) -> None:
+    """Have workers sleep, and fetch results of these sizes."""
+    from sharpzo_mlx.cluster.work import NO_MODEL, Nap
+
+    naps = [Nap(one, 1024 * size) for one, size in zip(seconds, kilobytes, strict=True)]
+    assert len(list(leader.perform("nap", naps, NO_MODEL))) == len(naps)
+
+
+def simulate(workers: int, seconds: float, pieces: int, kilobytes: int) -> dict[str, float]:
+    """Return the efficiency of sleeping workers and the leader's processor time a piece."""
+    with sleepers(workers) as leader:
+        count = workers * pieces
+        began, busy = time.perf_counter(), time.process_time()
+        sleep_pieces(leader, [seconds] * count, [kilobytes] * count)
+        took, busy = time.perf_counter() - began, time.process_time() - busy
     return {
         "workers": workers,
         "seconds": took,
         "efficiency": seconds * pieces / took,
         "leader_ms": 1000 * busy / count,
     }
+
+
+def simulate_search(workers: int, query: float, own: float, kilobytes: int) -> dict[str, float]:
+    """Return what a step takes: its probes, its trials, the validation, and the leader's own part.
+
+    Args:
+        workers: how many.
+        query: seconds of a query.
+        own: seconds of a step's other work, which is the leader's.
+        kilobytes: the class features of a candidate.
+    """
+    from sharpzo_mlx.objective.spreading import PIECES_EACH
+    from sharpzo_mlx.optimisers.gauss_newton import RADII, GaussNewton
+    from sharpzo_mlx.optimisers.params import GaussNewtonParams, PruningParams
+
+    cost = GaussNewton(GaussNewtonParams(), PruningParams(), 1).step_cost(512)
+    probes, trials = cost - len(RADII), len(RADII)
+    with sleepers(workers) as leader:
+        began = time.perf_counter()
+        for count, size in ((probes, kilobytes), (trials, 0)):
+            edges = [round(n) for n in np.linspace(0, count, min(count, PIECES_EACH * workers) + 1)]
+            lengths = np.diff(edges).tolist()
+            sleep_pieces(leader, [query * n for n in lengths], [size * n for n in lengths])
+        time.sleep(own + query / 2)  # every other step is validated, here
+        took = time.perf_counter() - began
+    traffic = probes * kilobytes * 1024 / GIGABIT
+    alone = (cost + 0.5) * query + own
+    return {"workers": workers, "seconds": took, "traffic": traffic, "gain": alone / (took + traffic)}
 
 
 async def sleep_for(address: str, workers: int) -> None:
@@ -161,22 +235,30 @@ async def sleep_for(address: str, workers: int) -> None:
 def main() -> None:
     """Read the command line, measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("encode", "cells", "simulate", "sleepers"))
+    parser.add_argument("part", choices=("encode", "cells", "search", "simulate", "simulate-search", "sleepers"))
     parser.add_argument("place", nargs="?", help="a folder of images")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=6, help="of stage 2")
+    parser.add_argument("--workers", type=int, nargs="+", default=[16])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a piece, or of a query")
+    parser.add_argument("--leader", type=float, default=0.0, help="seconds of a step that are the leader's own")
     parser.add_argument("--pieces", type=int, default=6)
     parser.add_argument("--kilobytes", type=int, default=512)
     given = parser.parse_args()
     if given.part == "sleepers":
-        asyncio.run(sleep_for(given.place, given.workers))
+        asyncio.run(sleep_for(given.place, given.workers[0]))
     elif given.part == "simulate":
-        print(json.dumps(simulate(given.workers, given.seconds, given.pieces, given.kilobytes)))
+        for count in given.workers:
+            print(json.dumps(simulate(count, given.seconds, given.pieces, given.kilobytes)), flush=True)
+    elif given.part == "simulate-search":
+        for count in given.workers:
+            print(json.dumps(simulate_search(count, given.seconds, given.leader, given.kilobytes)), flush=True)
     elif given.part == "encode":
         print(json.dumps(summarise(measure_encode(Path(given.place), given.model, given.rounds, given.images))))
+    elif given.part == "search":
+        print(json.dumps(summarise(measure_search(Path(given.place), given.model, given.rounds, given.steps))))
     else:
         print(json.dumps(summarise(measure_cells(Path(given.place), given.model, given.rounds))))
 

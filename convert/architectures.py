@@ -18,6 +18,8 @@ from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.files import expand
 
+from . import timm_networks
+
 QUICK = "-quickgelu"
 ACTIVATIONS = ("gelu", "quick_gelu")
 TOKENS = {"context_length": 77, "vocab_size": 49408}
@@ -72,7 +74,7 @@ _RESNETS: dict[str, tuple[int, list[int], int, int, int]] = {  # joint width; bl
     "RN50x64": (1024, [3, 15, 36, 10], 128, 448, 1024),
 }
 _TWINS = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-H-14-378", "ViT-bigG-14", *_RESNETS)
-NAMES = (*_VITS, *_RESNETS, *(f"{name}{QUICK}" for name in _TWINS))
+NAMES = (*_VITS, *_RESNETS, *(f"{name}{QUICK}" for name in _TWINS), *timm_networks.NAMES)
 
 
 def describe(name: str, activation: str | None, *, seen: bool = False) -> dict[str, Any]:
@@ -99,8 +101,11 @@ def describe(name: str, activation: str | None, *, seen: bool = False) -> dict[s
             f"network {name}: its activation cannot be seen in the weights; add --activation quick_gelu if the "
             "training began with OpenAI's weights or was told so, else --activation gelu"
         )
-    quick = plain != name or activation == "quick_gelu"
-    return {"model_cfg": (_vit(plain) if plain in _VITS else _resnet(plain)) | {"quick_gelu": quick}}
+    quick = {"quick_gelu": plain != name or activation == "quick_gelu"}
+    if plain in timm_networks.NAMES:
+        described = timm_networks.describe(plain)
+        return described | {"model_cfg": described["model_cfg"] | quick}
+    return {"model_cfg": (_vit(plain) if plain in _VITS else _resnet(plain)) | quick}
 
 
 def _read(path: Path, activation: str | None) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _read(path: Path, activation: str | None) -> dict[str, Any]:
 
 def _unknown(name: str) -> str:
     lower = {one.lower(): one for one in NAMES}
-    near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=4, cutoff=0.6)]
     known = f"the nearest are {', '.join(near)}" if near else f"such names are {', '.join(NAMES[:3])}"
     return f"no CLIP of open_clip's that can be converted; {known}; or name the JSON file that describes it"
 

@@ -22,10 +22,16 @@ from . import training
 from .wrapped_names import MERGE
 
 ADAPTER, MODULES = "adapter_config.json", "modules.json"
+ADAPTER_WEIGHTS = "adapter_model."
+PIPELINE = "model_index.json"  # of diffusers
 INNER = re.compile(r"\d+_CLIPModel")  # sentence-transformers' folder of a CLIP
 STEP = re.compile(r"checkpoint-(\d+)")  # of transformers' Trainer
 RUN = "checkpoints"  # of open_clip's training
 INSTEAD = "not supported; give a CLIP, such as openai/clip-vit-base-patch16"
+_INSTEAD = INSTEAD.partition("; ")[2]
+_DESCRIBED = tuple(  # below a folder, or one of the hub's cache, those of checkpoints have one of these
+    f"{above}*/{name}" for above in ("", "snapshots/") for name in ("config.json", "open_clip_config.json")
+)
 FIXED = "give one of fixed resolution, such as google/siglip2-base-patch16-224"
 
 _CHINESE = f"it is a Chinese-CLIP, whose text tower is a RoBERTa: {INSTEAD}"
@@ -48,7 +54,13 @@ _TYPES = {
 def describe_config(config: Mapping[str, Any]) -> str | None:
     """Return what a Hugging Face `config.json` describes in place of a CLIP, and what to do, or None."""
     kind = config.get("model_type")
-    return _TYPES.get(kind) if isinstance(kind, str) else None
+    if isinstance(kind, str) and kind in _TYPES:
+        return _TYPES[kind]
+    packed = config.get("quantization_config")
+    if isinstance(packed, Mapping) and "quantization" not in config:  # MLX's own tools write both
+        by = one_line(str(packed.get("quant_method", "another library")))
+        return f"its weights are quantised by {by}; convert the original checkpoint, with --quantize to make it small"
+    return None
 
 
 def describe_open_clip(description: Mapping[str, Any]) -> str | None:
@@ -64,7 +76,8 @@ def describe_names(names: Collection[str]) -> str | None:
     """Return what a file's tensors are of in place of a CLIP, where their names alone say it, or None."""
     if any(name.startswith("visual.blocks.") and (".mlp.w1." in name or ".rope" in name) for name in names):
         return _EVA02
-    if any(name.startswith(("bert.encoder.", "text_model.encoder.layer.")) for name in names):
+    words = any(name.startswith(("bert.encoder.", "text_model.encoder.layer.")) for name in names)
+    if words and any(name.startswith(("visual.", "vision_model.")) for name in names):
         return _CHINESE
     return None
 
@@ -96,8 +109,15 @@ def refuse_folder(folder: Path, here: Collection[str]) -> None:
         raise UserError(
             f"{folder}: a run of open_clip: name one of its checkpoints, such as {folder / RUN / saved[-1]}"
         )
+    if PIPELINE in here:
+        raise UserError(f"{folder}: a pipeline of diffusers, with CLIP's text tower at most; {_INSTEAD}")
+    if "zero_to_fp32.py" in here or any(name.endswith(".distcp") for name in here):
+        raise UserError(f"{folder}: shards of a training on GPUs; save them as one state dict (zero_to_fp32.py)")
     if MODULES in here:
-        raise UserError(f"{folder}: a sentence-transformers model without a CLIP; {INSTEAD.partition('; ')[2]}")
+        raise UserError(f"{folder}: a sentence-transformers model without a CLIP; {_INSTEAD}")
+    described = (path.parent for mark in _DESCRIBED for path in folder.glob(mark))
+    if inside := sorted({path for path in described if path.is_dir()}, key=lambda path: (path.stat().st_mtime, path)):
+        raise UserError(f"{folder}: no checkpoint itself; name the folder of one, such as {inside[-1]}")
 
 
 def describe_adapter(path: Path) -> str:

@@ -9,14 +9,17 @@ opened here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sharpzo_mlx.errors import UserError, one_line
+from sharpzo_mlx.errors import UserError, one_line, shown
 from sharpzo_mlx.hub import download as hub
+from sharpzo_mlx.reading import is_encodable
 
 from . import kinds, training
+from .file_kinds import name_formats
 from .huggingface import TIMM_REMEDY
 from .small_files import PREPROCESSOR, PROCESSOR, TOKENIZERS, read_json
 
@@ -30,6 +33,8 @@ WEIGHTS = (
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 SMALL_FILES = (CONFIG, PROCESSOR, PREPROCESSOR, "tokenizer_config.json", "special_tokens_map.json", "README.md")
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
+LONGEST = 255  # characters of a file's name
 MOST_LISTED = 5  # weights files that an error names
 
 
@@ -49,9 +54,30 @@ def shard_names(index: Path) -> tuple[str, ...]:
         raise UserError(f"{index}: lists no weights; download the file again")
     names = tuple(sorted(set(listed.values())))
     for name in names:
+        if not is_encodable(name) or len(name) > LONGEST or "\0" in name:
+            raise UserError(f"{index}: names the file {shown(name)}, which no folder can have; download the file again")
         if Path(name).name != name or "\\" in name or not name.endswith((".safetensors", ".bin")):
             raise UserError(f"{index}: names the file {name[:80]!r}, which is no weights file beside it")
     return names
+
+
+def find_shards(names: Collection[str]) -> tuple[str, ...]:
+    """Return the shards of a checkpoint whose index is not among the names, in order; none where they are not shards.
+
+    Raises:
+        UserError: some of them are missing; the message has no folder.
+    """
+    found = {name: match for name in sorted(names) if (match := SHARD.fullmatch(name))}
+    groups = {(match[1], match[3], match[4]) for match in found.values()}
+    if len(groups) != 1:
+        return ()
+    ((stem, total, ending),) = groups
+    wanted = [f"{stem}-{number:05d}-of-{total}.{ending}" for number in range(1, int(total) + 1)]
+    if absent := [name for name in wanted if name not in found]:
+        raise UserError(
+            f"{one_line(absent[0])} of {int(total)} shards is not there, nor their index; download the missing files"
+        )
+    return tuple(wanted)
 
 
 def is_open_clip(names: Collection[str], config: dict[str, Any] | None) -> bool:
@@ -136,4 +162,4 @@ def describe_missing(names: Collection[str]) -> str:
     """Return in words that there are no weights among the names of files."""
     if set(OPEN_CLIP) & set(names):
         return f"open_clip's weights, but no {OPEN_CLIP_CONFIG} beside them"
-    return f"no weights: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"
+    return f"no weights{name_formats(names)}: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"

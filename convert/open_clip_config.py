@@ -63,15 +63,15 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         UserError: the tensors are neither those of a CLIP of OpenAI's nor those of a Perception Encoder.
     """
     try:
+        rotary = perception.vision_from_shapes(shapes)
         width = shapes["ln_final.weight"][0]
         text_layers = _count(shapes, r"transformer\.resblocks\.(\d+)\.ln_1\.weight")
         resnet = "visual.layer1.0.conv1.weight" in shapes
-        rotary = perception.vision_from_shapes(shapes)
         vision = rotary or (_resnet_from_shapes(shapes) if resnet else _vit_from_shapes(shapes))
         text = {"context_length": shapes["positional_embedding"][0], "vocab_size": shapes["token_embedding.weight"][0]}
         text |= {"width": width, "heads": max(1, width // HEAD), "layers": text_layers}
         model = {"embed_dim": shapes["text_projection"][1], "vision_cfg": vision, "text_cfg": text}
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, ValueError):
         raise UserError("it holds no CLIP of OpenAI's; give one of their archives, such as ViT-B-16.pt") from None
     return translate_config({"model_cfg": model | {"quick_gelu": rotary is None}}, name="")
 

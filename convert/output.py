@@ -44,6 +44,8 @@ def resolve(output: Path, *, force: bool) -> Path:
     if folder.is_symlink():  # replace the folder that a link points to, not the link
         folder = folder.resolve()
     _clear_up(folder.absolute())
+    if folder.is_dir() and folder.samefile(os.curdir):  # it would be exchanged for another one
+        raise UserError(f"{output}: is the current folder; choose another --output, such as {folder / 'm'}")
     if not folder.exists():
         return folder
     if not folder.is_dir():

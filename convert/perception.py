@@ -25,6 +25,7 @@ SIZES = {  # width, layers, patch, image
 }
 PIXELS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
 PROBE = "visual.attn_pool.probe"
+LATENT = "visual.trunk.attn_pool.latent"  # the same in open_clip's spelling
 START = "vit_pe_core_"  # of timm's names
 _NAMES = re.compile(r"PE-Core.*\.(pt|pth|bin)", re.IGNORECASE)
 OTHERS = "supported are PE-Core T, S, B and L, such as timm/PE-Core-B-16"
@@ -81,8 +82,11 @@ def vision_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] 
     """Return open_clip's `vision_cfg` of tensors in Meta's own spelling; None where they are of another CLIP.
 
     Raises:
-        UserError: the sizes are of no supported image tower; the message has no file name.
+        UserError: the sizes are of no supported image tower, or the spelling is open_clip's; the message has no file
+            name.
     """
+    if LATENT in shapes:
+        raise UserError("a Perception Encoder that open_clip has saved: name the network, such as --arch PE-Core-B-16")
     if PROBE not in shapes:
         return None
     width, _, patch, _ = shapes["visual.conv1.weight"]

@@ -19,21 +19,34 @@ from typing import Any
 
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.model_card import read_licence
+from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.files import expand
 from sharpzo_mlx.hub import download as hub
 
-from . import architectures, kinds, mobileclip, open_clip_config, perception, torch_file, training, wrapped_names
+from . import (
+    architectures,
+    file_kinds,
+    kinds,
+    mobileclip,
+    open_clip_config,
+    perception,
+    torch_file,
+    training,
+    wrapped_names,
+)
 from .architectures import Told
 from .huggingface import TIMM_REMEDY
 from .layout import (
     CONFIG,
     OPEN_CLIP,
     OPEN_CLIP_CONFIG,
+    SHARD,
     WEIGHTS,
     choose_weights,
     describe_missing,
     files_to_download,
+    find_shards,
     is_clip,
     is_open_clip,
     shard_names,
@@ -107,9 +120,12 @@ def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = N
         found = _describe(folder / inner, name, on_hub=on_hub, told=told)
         return replace(found, licence=found.licence or read_licence(folder / "README.md"))
     config = read_json(folder / CONFIG) if CONFIG in here else None
-    if weights is None and choose_weights(here) is None and not set(OPEN_CLIP) & set(here):
+    shards = _find_shards(folder, here, config, weights)
+    if weights is None and choose_weights(here) is None and not set(OPEN_CLIP) & set(here) and not shards:
         kinds.refuse_folder(folder, here)
         weights = training.find_file(folder, here)
+    if weights:
+        file_kinds.refuse_other_files(weights)
     if weights and _is_archive(weights, here, told):
         licence = read_licence(folder / "README.md")
         return Source(name, folder, (weights,), None, own_tokenizer=False, licence=licence, on_hub=on_hub)
@@ -119,10 +135,13 @@ def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = N
     if description is not None:
         config = _translate(description, folder, name)
         chosen: tuple[Path, ...] = (weights or _open_clip_weights(folder, here),)
+        file_kinds.refuse_other_files(chosen[0])
     elif config is None:
-        raise UserError(f"{folder}: no config.json; {_remedy(here)}")
+        raise UserError(_describe_lone(weights) if weights else f"{folder}: no config.json; {_remedy(here)}")
     else:
-        chosen = (weights,) if weights else _local_weights(folder, here)
+        chosen = (weights,) if weights else shards or _local_weights(folder, here)
+        for path in chosen:
+            file_kinds.refuse_other_files(path)
         _check_kind(folder, config, here)
         if (processor := read_preprocessor(folder, here)) is not None:
             config["preprocessor"] = processor
@@ -144,7 +163,13 @@ def _description(
     """Return open_clip's description of the network, from the user, its own file or its run; None for another kind."""
     params = training.find_params(folder)
     if told.architecture and params is None:
-        return architectures.describe(told.architecture, told.activation)
+        described = architectures.describe(told.architecture, told.activation)
+        if "preprocess_cfg" in described and not told.architecture.endswith(".json"):
+            notify(
+                f"{weights or folder}: no {training.PARAMS} says what was done to images; they are prepared as for the "
+                f"published weights of {told.architecture}"
+            )
+        return described
     if told.architecture or (config is None and OPEN_CLIP_CONFIG not in here and params):
         assert params is not None
         return training.describe_run(params, told)
@@ -186,17 +211,48 @@ def _is_archive(weights: Path, here: Collection[str], told: Told) -> bool:
         if told != NOTHING_TOLD:
             raise UserError(f"{weights}: an archive of OpenAI's describes itself; leave out --arch and --activation")
         return True
-    described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or training.find_params(weights.parent)
+    params = training.find_params(weights.parent)
+    described = {CONFIG, OPEN_CLIP_CONFIG} & set(here) or told.architecture or params
     own = mobileclip.may_be_one(weights) or perception.may_be_one(weights)
-    if own and OPEN_CLIP_CONFIG not in here and not told.architecture:
+    if own and OPEN_CLIP_CONFIG not in here and not told.architecture and not params:
         return True
     if not described:
-        raise UserError(
-            f"{weights}: it is no TorchScript archive of OpenAI's, and no config.json or {OPEN_CLIP_CONFIG} beside "
-            "it says which network these weights belong to; put it there, or name the network of open_clip's that was "
-            "trained: --arch ViT-B-32-quickgelu"
-        )
+        raise UserError(_describe_lone(weights))
     return False
+
+
+def _describe_lone(weights: Path) -> str:
+    """Return what to do with a weights file that nothing describes."""
+    if weights.name.startswith(kinds.ADAPTER_WEIGHTS):
+        return f"{weights}: {kinds.describe_adapter(weights.parent / kinds.ADAPTER)}"
+    if weights.suffix == ".safetensors" and any("lora_" in name for name in read_header(weights).shapes):
+        return f"{weights}: an adapter (LoRA), no whole model: {wrapped_names.MERGE}"
+    archive = "" if weights.suffix == ".safetensors" else "it is no TorchScript archive of OpenAI's, and "
+    return (
+        f"{weights}: {archive}no config.json or {OPEN_CLIP_CONFIG} beside it says which network these weights belong "
+        "to; put it there, or name the network of open_clip's that was trained: --arch ViT-B-32-quickgelu"
+    )
+
+
+def _find_shards(
+    folder: Path, here: Collection[str], config: Mapping[str, Any] | None, weights: Path | None
+) -> tuple[Path, ...]:
+    """Return the shards of a folder that has neither their index nor other weights.
+
+    Raises:
+        UserError: some are missing, or the file that the user named is one of several.
+    """
+    if weights:
+        match = SHARD.fullmatch(weights.name)
+        if match and int(match[3]) > 1:
+            raise UserError(f"{weights}: one of {int(match[3])} shards of a checkpoint; give their folder, {folder}")
+        return ()
+    if config is None or choose_weights(here) or set(OPEN_CLIP) & set(here):
+        return ()
+    try:
+        return tuple(folder / name for name in find_shards(here))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
 
 
 def _translate(description: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
@@ -213,7 +269,9 @@ def _local_weights(folder: Path, here: Collection[str]) -> tuple[Path, ...]:
     chosen = choose_weights(here)
     if chosen is None:
         raise UserError(f"{folder}: {describe_missing(here)}")
-    names = shard_names(folder / chosen) if chosen.endswith(".index.json") else (chosen,)
+    if not chosen.endswith(".index.json"):
+        return (folder / chosen,)
+    names = shard_names(folder / chosen)
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise UserError(f"{folder}: {chosen} lists {absent[0]}, which is not there; download the missing files")
     return tuple(folder / name for name in names)

@@ -9,7 +9,9 @@ of a conversion are removed.
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,7 @@ def stored_models() -> list[Stored]:
         folders = [path for path in sorted(models_folder().iterdir()) if not path.name.startswith(".")]
     except OSError:
         return []
-    return [_describe(path) for path in folders if (path / WEIGHTS).is_file() and (path / CONFIG).is_file()]
+    return [_describe(path) for path in folders if _is_whole(path)]
 
 
 def find_stored(name: str) -> Stored:
@@ -78,10 +80,33 @@ def remove_stored(model: Stored) -> None:
     if others:
         raise UserError(f"{folder}: holds {others[0]!r}, which no conversion has written; remove the folder by hand")
     try:
-        shutil.rmtree(folder)
+        _remove_at_once(folder)
     except OSError as error:
         advice = remedy(error, "check its permissions")
         raise UserError(f"{folder}: cannot be removed ({why(error)}); {advice}") from error
+
+
+def _remove_at_once(folder: Path) -> None:
+    """Rename a folder, as a conversion to its place names an unfinished one, and remove that.
+
+    What is left where this is killed is not taken for a model, and the next conversion to the same place removes it.
+    """
+    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.replace(hidden)
+    except OSError:
+        hidden.rmdir()
+        raise
+    try:
+        shutil.rmtree(hidden)
+    except OSError:
+        if _is_whole(hidden):
+            hidden.replace(folder)
+        raise
+
+
+def _is_whole(folder: Path) -> bool:
+    return os.access(folder, os.X_OK) and (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
 
 
 def _is_ours(path: Path) -> bool:

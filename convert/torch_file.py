@@ -21,10 +21,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify, one_line
 
 from .pickle_machine import Refused, run
-from .torch_tensors import ALLOWED, BFLOAT16, Storage, Tensor, build_storage, tensors_of
+from .torch_tensors import ALLOWED, BFLOAT16, Storage, Tensor, build_storage, name_copies, tensors_of
 from .zip_members import BadZip, Span, find_members
 
 ZIP_MAGIC = b"PK\3\4"
@@ -71,6 +71,8 @@ def read(path: str | Path, prepare: Callable[[mx.array], mx.array] | None = None
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         unpickled, spans = _read_zip(path, data) if data[:4] == ZIP_MAGIC else _read_legacy(data)
         tensors = tensors_of(unpickled)
+        if copies := name_copies(unpickled):
+            notify(f"{path}: it holds {one_line(copies[0])!r} too, which is left out; to have it, save it alone")
         _check_storages(tensors, spans, data)
         return {
             name: _copy(tensor, spans[tensor.storage.key], data, prepare or (lambda array: array))

@@ -163,6 +163,15 @@ def tensors_of(unpickled: Any) -> dict[str, Tensor]:
     return found
 
 
+def name_copies(unpickled: Any) -> list[str]:
+    """Return the entries of a training checkpoint that hold as many tensors as the one that is read, such as EMA's."""
+    if not isinstance(unpickled, dict) or _is_state(unpickled):
+        return []
+    read = _state_of_training(unpickled)
+    copies = (name for name, value in unpickled.items() if value is not read and _is_state(value))
+    return [str(name) for name in copies if _is_state(read) and len(unpickled[name]) == len(read)]
+
+
 def _is_state(value: Any) -> bool:
     """Tell whether a value is a dict of named tensors, with at least one."""
     return isinstance(value, dict) and bool(value) and all(isinstance(tensor, Tensor) for tensor in value.values())

@@ -16,6 +16,7 @@ from typing import Any
 
 from sharpzo_mlx import reading
 from sharpzo_mlx.errors import UserError, shown
+from sharpzo_mlx.images.preprocessor import CLIP_MEAN, CLIP_STD
 
 from .architectures import Told, describe
 
@@ -79,7 +80,7 @@ def describe_run(path: Path, said: Told) -> dict[str, Any]:
         described = describe(name, said.activation or ("quick_gelu" if forced else None), seen=seen)
         if isinstance(described["model_cfg"], dict):  # of a file of the user's; the translation refuses another
             _override(described["model_cfg"], params)
-        return described | {"preprocess_cfg": describe_images(params)}
+        return described | {"preprocess_cfg": _beginning(params, described) | describe_images(params)}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -95,6 +96,18 @@ def describe_images(params: Mapping[str, str]) -> dict[str, Any]:
     given = {ours: _value(params, name) for name, ours in _IMAGES.items()}
     # a run may draw the filter at random while it trains; bicubic is what open_clip looks with
     return {name: value for name, value in given.items() if value not in (None, "random")}
+
+
+def _beginning(params: Mapping[str, str], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was done to images unless the run says otherwise.
+
+    Published weights, which are named by a tag, bring their own preprocessing; a run without them, or from a file, has
+    OpenAI's, also with a network whose published weights have another.
+    """
+    if re.fullmatch(r"\w[\w-]*", params.get("pretrained", "")):
+        found = described.get("preprocess_cfg")
+        return dict(found) if isinstance(found, dict) else {}
+    return {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
 def _override(model: dict[str, Any], params: Mapping[str, str]) -> None:

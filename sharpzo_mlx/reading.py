@@ -18,13 +18,15 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sharpzo_mlx.errors import why
+from sharpzo_mlx.errors import one_line, why
 from sharpzo_mlx.files import open_regular
 
 LARGEST = 64 << 20  # bytes of a text file
 MOST_VALUES = 4_000_000  # in a JSON file; each takes about 64 bytes of memory
 DEEPEST = 32  # levels of objects and lists; the deepest of our own has 5
 MOST_DIGITS = 20  # of a whole number; all of 64 bits have fewer
+POINTER = b"version https://git-lfs"  # how a file begins that stands for one that Git LFS keeps elsewhere
+IS_POINTER = "it is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it"
 SHOWN = 80  # characters of a parser's words that a reason repeats
 
 
@@ -37,13 +39,15 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
 
     Raises:
         OSError: the file is missing, may not be read, or is a folder, pipe, socket or device.
-        ValueError: it is larger than the limit.
+        ValueError: it is larger than the limit, or a pointer of Git LFS.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
         raise ValueError(f"too large, over {_size(limit)}")
+    if content.startswith(POINTER):
+        raise ValueError(IS_POINTER)
     return content
 
 
@@ -89,7 +93,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"no JSON that can be read (nested more than {DEEPEST} deep)") from None
     except ValueError as error:
-        raise ValueError(f"no JSON ({_one_line(error)})") from None
+        raise ValueError(f"no JSON ({one_line(str(error), SHOWN)})") from None
     if _is_deep(content):
         raise ValueError(f"no JSON that can be read (nested more than {DEEPEST} deep)")
     return content
@@ -106,12 +110,7 @@ def is_encodable(text: str) -> bool:
 
 def reason(error: OSError | ValueError) -> str:
     """Return why a file could not be read, such as "permission denied" or "not UTF-8 (byte 7)"."""
-    return why(error) if isinstance(error, OSError) else _one_line(error, 2 * SHOWN)
-
-
-def _one_line(error: Exception, shown: int = SHOWN) -> str:
-    line = "".join(character if character.isprintable() else " " for character in str(error))
-    return line if len(line) <= shown else f"{line[:shown]}..."
+    return why(error) if isinstance(error, OSError) else one_line(str(error), 2 * SHOWN)
 
 
 def _refuse(word: str) -> NoReturn:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from sharpzo_mlx.clip.catalog import KNOWN, resolve
+from sharpzo_mlx.clip.catalog import KNOWN, resolve, suggest
 from sharpzo_mlx.clip.config import CLIPConfig
 from sharpzo_mlx.clip.model import CLIPModel
 from sharpzo_mlx.convert.layout import OPEN_CLIP, files_to_download
@@ -46,6 +46,24 @@ def test_other_names_stay() -> None:
     assert resolve("RN50") == "timm/resnet50_clip.openai"
     assert resolve("owner/RN50") == "owner/RN50"
     assert resolve("ViT-L/14@336px") == "openai/clip-vit-large-patch14-336"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("https://example.org/openai/clip-vit-base-patch16/tree/main", "openai/clip-vit-base-patch16"),
+        ("hf://models/own/tiny", "own/tiny"),
+        ("hf-hub:timm/ViT-B-16-SigLIP2", "timm/ViT-B-16-SigLIP2"),
+        (' "own/tiny" ', "own/tiny"),
+    ],
+)
+def test_the_name_in_an_address_is_given(given: str, name: str) -> None:
+    assert suggest(given) == f"no name on the hub as it is; give the name alone: {name}"
+
+
+@pytest.mark.parametrize("given", ["runs/absent", "./runs/absent", "own/tiny/", "https://example.org/x.pt"])
+def test_a_path_is_no_address(given: str) -> None:
+    assert "give the name alone" not in suggest(given)
 
 
 def test_of_timms_repositories_the_file_with_both_towers_is_downloaded(tmp_path: Path) -> None:

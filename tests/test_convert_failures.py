@@ -75,9 +75,9 @@ FAILURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (index({"weight_map": {"a": "model-1.safetensors"}}), "model-1.safetensors, which is not there"),
     "shard outside": (index({"weight_map": {"a": "../x.safetensors"}}), "no weights file beside it"),
     "empty index": (index({"weight_map": {}}), "lists no weights"),
-    "pickled code": (
+    "another ending": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "no file that torch.save wrote",
+        r"pytorch_model\.bin: it is a safetensors file by its content: rename it",
     ),
 }
 

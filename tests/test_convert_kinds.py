@@ -192,9 +192,11 @@ def test_relatives_are_known_by_their_tensors(checkpoint: Path) -> None:
     save_safetensors({"visual.blocks.0.mlp.w1.weight": mx.ones(1)}, checkpoint / "model.safetensors")
     with pytest.raises(UserError, match="EVA02"):
         convert(checkpoint, checkpoint.parent / "m")
-    save_safetensors({"bert.encoder.layer.0.a": mx.ones(1)}, checkpoint / "model.safetensors")
-    with pytest.raises(UserError, match="Chinese-CLIP"):
-        convert(checkpoint, checkpoint.parent / "m")
+    words = {"bert.encoder.layer.0.a": mx.ones(1)}
+    for images, message in (({"visual.conv1.weight": mx.ones(1)}, "Chinese-CLIP"), ({}, r"no CLIP \(it holds 'bert")):
+        save_safetensors(words | images, checkpoint / "model.safetensors")
+        with pytest.raises(UserError, match=message):
+            convert(checkpoint, checkpoint.parent / "m")
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"])

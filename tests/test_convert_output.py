@@ -42,6 +42,17 @@ def test_permissions_follow_the_umask(checkpoint: Path, tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
 
 
+@pytest.mark.parametrize("spelling", [".", "../here"])
+def test_the_current_folder_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="is the current folder; choose another --output, such as"):
+        convert(checkpoint, spelling)
+    assert list(Path.cwd().iterdir()) == []
+
+
 def test_existing_output_is_replaced_only_with_force(checkpoint: Path, tmp_path: Path) -> None:
     folder = convert(checkpoint, tmp_path / "m").folder
     before = contents(folder)

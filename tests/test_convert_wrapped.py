@@ -65,8 +65,22 @@ def test_the_entry_of_a_training_checkpoint(checkpoint: Path, expected: dict[str
 def test_other_names_beside_the_prefix_are_not_dropped(checkpoint: Path) -> None:
     wrapped = {f"model.{name}": value for name, value in random_weights().items()} | {"teacher.weight": mx.ones(3)}
     save_safetensors(wrapped, checkpoint / "model.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors: .*(teacher|model\.)"):
+    said = r"model\.safetensors: its CLIP's names begin with 'model\.', and 'teacher\.weight' is of something else"
+    with pytest.raises(UserError, match=said):
         convert(checkpoint, checkpoint.parent / "m")
+
+
+def test_counters_beside_averaged_weights_are_left_out(checkpoint: Path, expected: dict[str, bytes]) -> None:
+    """As torch's AveragedModel saves them."""
+    wrapped = {f"module.{name}": value for name, value in random_weights().items()} | {"n_averaged": mx.array(3)}
+    save_safetensors(wrapped, checkpoint / "model.safetensors")
+    assert contents(convert(checkpoint, checkpoint.parent / "m").folder) == expected
+
+
+def test_two_wrapped_models_are_named() -> None:
+    one = {f"{prefix}.{name}": mx.ones(1) for prefix in ("ema_model", "online_model") for name in ("logit_scale", "a")}
+    with pytest.raises(UserError, match=r"it holds several models \(ema_model, online_model\); save the one to use"):
+        unwrap(one | {"step": mx.array(1)})
 
 
 def test_an_adapter_inside_is_named(checkpoint: Path) -> None:
@@ -77,14 +91,16 @@ def test_an_adapter_inside_is_named(checkpoint: Path) -> None:
         convert(checkpoint, checkpoint.parent / "m")
 
 
-def test_several_models_in_one_file(tmp_path: Path) -> None:
+def test_several_models_in_one_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of well-known names one is taken; of others the user has to choose."""
     pushed, storages = state_dict({"a": np.ones((2, 2))})
     zip_file(tmp_path / "x.bin", mapping(student=pushed, teacher=pushed), storages)
     with pytest.raises(UserError, match=r"several models \(student, teacher\)"):
         torch_file.read(tmp_path / "x.bin")
     zip_file(tmp_path / "y.bin", mapping(ema=pushed, model=pushed), storages)
-    assert list(torch_file.read(tmp_path / "y.bin")) == ["a"]
+    with caplog.at_level(logging.WARNING, "sharpzo_mlx"):
+        assert list(torch_file.read(tmp_path / "y.bin")) == ["a"]
+    assert "y.bin: it holds 'ema' too, which is left out; to have it, save it alone" in caplog.text
 
 
 def test_names_stay_where_no_clip_stands_behind_them() -> None:

@@ -55,7 +55,7 @@ def test_zero_is_zero_shot_in_both(clip: Clip, template: str) -> None:
 
 @pytest.mark.parametrize("rows", [24, 60, 10_000])
 def test_numpy_equals_the_graph(clip: Clip, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", rows)
+    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", rows)
     text, space = specialise(clip)
     contexts = space.contexts(mx.random.normal((4, 16), key=mx.random.key(0)))
     graph = np.array(text.class_features(contexts))
@@ -100,8 +100,8 @@ def test_losses_and_slopes_agree(clip: Clip) -> None:
 
 
 def test_the_plan_covers_what_numpy_takes(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharpzo_mlx.prompts.full_text_cpu.ROWS", 96)
-    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", 96)
+    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 96)
+    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 96)
     sizes = make_objective(clip, "numpy").backend.piece_sizes
     assert sizes is not None
     one = pieces_bytes(sizes)

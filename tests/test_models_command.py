@@ -16,6 +16,7 @@ from sharpzo_mlx.cli.models import models_command
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.clip.handle import load
 from sharpzo_mlx.convert import convert
+from sharpzo_mlx.convert.stored import find_stored, remove_stored
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import cache_folder, default_model_folder, models_folder
 from sharpzo_mlx.hub import download as hub
@@ -195,3 +196,36 @@ def test_the_option_arch_of_convert(tmp_path: Path) -> None:
 def test_the_first_mobileclip_s0_is_refused_with_the_one_to_use(name: str) -> None:
     with pytest.raises(UserError, match=f"^{name}: its text tower .* use MobileCLIP2-S0"):
         load(name)
+
+
+def test_a_removal_that_is_stopped_leaves_no_half_model(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left has a hidden name, and the next conversion to the same place removes it."""
+
+    def stopped(folder: Path) -> None:
+        (Path(folder) / "config.json").unlink()
+        raise KeyboardInterrupt
+
+    convert("own/tiny")
+    model = find_stored("own/tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            remove_stored(model)
+    assert [path.name[:10] for path in models_folder().iterdir()] == [".own--tiny"]
+    assert not listed().get("own/tiny")
+    folder = convert("own/tiny").folder
+    assert list(models_folder().iterdir()) == [folder]
+
+
+def test_a_removal_that_the_disk_refuses_leaves_the_model(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    folder = convert("own/tiny").folder
+    model = find_stored("own/tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        with pytest.raises(UserError, match=r"cannot be removed \(permission denied\)"):
+            remove_stored(model)
+    assert list(models_folder().iterdir()) == [folder]
+    assert load("own/tiny").folder == folder

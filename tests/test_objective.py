@@ -134,10 +134,10 @@ def test_on_the_cpu_features_are_numpys(tiny_model: Path, monkeypatch: pytest.Mo
     objective, calls = make_objective(tiny_model, backend="numpy"), 0
     plain = SharedPrefixCPU.class_features
 
-    def counted(text: SharedPrefixCPU, contexts: np.ndarray) -> np.ndarray:
+    def counted(text: SharedPrefixCPU, contexts: np.ndarray, share: None) -> np.ndarray:
         nonlocal calls
         calls += 1
-        return plain(text, contexts)
+        return plain(text, contexts, share)
 
     monkeypatch.setattr(SharedPrefixCPU, "class_features", counted)
     w = mx.zeros((3, 16))

@@ -126,7 +126,7 @@ def test_the_least_budget_of_a_derivative_holds() -> None:
 
 def test_the_plan_covers_what_numpy_takes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # pieces as small as this tower's candidates
-    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", 96)
+    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 96)
     sizes = make_objective(tiny_model, backend="numpy").backend.piece_sizes
     assert sizes is not None
     one = pieces_bytes(sizes)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_mlx.clip.tokenizer import Tokenizer
-from sharpzo_mlx.clip.vocabulary import BOS, EOS
+from sharpzo_mlx.clip.vocabulary import BOS, EOS, clip_vocabulary
 from sharpzo_mlx.errors import UserError
 
 MERGES = [
@@ -189,3 +189,15 @@ def test_a_vocabulary_without_the_special_tokens_is_refused(small: Path) -> None
     (small / "merges.txt").write_text("")
     with pytest.raises(UserError, match="bos token"):
         Tokenizer.from_folder(small)
+
+
+def test_merges_that_were_cut_short_are_refused(tmp_path: Path) -> None:
+    whole = clip_vocabulary()
+    (tmp_path / "vocab.json").write_text(json.dumps(whole.tokens), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in whole.merges)]
+    (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert Tokenizer.from_folder(tmp_path).encode("a dog") == [49406, 320, 1929, 49407]
+    for length, made in ((40_000, "39995"), (1, "0")):  # five words begin with "<", as special tokens do
+        (tmp_path / "merges.txt").write_text("\n".join(lines[:length]), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"merges\.txt: makes {made} of the 48889 words; download the file again"):
+            Tokenizer.from_folder(tmp_path)

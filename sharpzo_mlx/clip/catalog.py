@@ -21,6 +21,8 @@ from sharpzo_mlx.files import expand, models_folder
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SHOWN = 60  # characters of a name that an error repeats
 S0_REMEDY = "use MobileCLIP2-S0 (timm/MobileCLIP2-S0-OpenCLIP), which is more accurate and as fast"
+_ADDRESS = re.compile(r"(?:https?://[^/\s]+/|hf://(?:models/)?|hf-hub:)([\w.-]+/[\w.-]+)(?:[/@?#].*)?")
+_AROUND = " \t\n'\""  # what is copied with a name by mistake
 _FIRST_S0 = re.compile(r"([\w.-]+/)?mobileclip[-_]s0([-_]openclip)?", re.IGNORECASE)
 
 
@@ -182,7 +184,11 @@ def nearest(name: str) -> list[str]:
 
 
 def suggest(name: str) -> str:
-    """Return what to say of a name that is no known one: the nearest names, or where they are listed."""
+    """Return what to say of a name that is no known one: the name in an address, the nearest, or where they are."""
+    plain = name.strip(_AROUND)
+    address = _ADDRESS.fullmatch(plain)
+    if address or (plain != name and HUB_NAME.fullmatch(plain)):
+        return f"no name on the hub as it is; give the name alone: {address[1] if address else plain}"
     if near := nearest(name):
         return f"no known model; the nearest are {', '.join(near)} (`sharpzo-mlx models` lists all)"
     return "no name on the hub such as openai/clip-vit-base-patch16 (`sharpzo-mlx models` lists known ones)"

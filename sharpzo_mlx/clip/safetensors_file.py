@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.files import open_regular
+from sharpzo_mlx.reading import IS_POINTER, POINTER
 
 AGAIN = "download or convert it again"
 DTYPES = {
@@ -58,7 +59,9 @@ def read_header(path: Path) -> Header:
     """
     try:
         with open_regular(path) as file:  # its errors have a reason, unlike the package's
-            length = int.from_bytes(file.read(8), "little")
+            length = int.from_bytes(start := file.read(8), "little")
+            if POINTER.startswith(start) and start:
+                raise SafetensorError(IS_POINTER)
             if length > MAXIMUM_HEADER:
                 raise SafetensorError("header too large")
             text = file.read(length)
@@ -100,7 +103,10 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
     """
     read_header(path)
     try:
+        str(path).encode()
         tensors = mx.load(str(path), format="safetensors")
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: a name that is not UTF-8, which MLX cannot open; rename it") from None
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: MLX cannot read it ({_reason(error)}); {AGAIN}") from error
     assert isinstance(tensors, dict)

@@ -12,7 +12,7 @@ merges, which is part of OpenAI's MIT-licensed release and stored here.
 from __future__ import annotations
 
 import bz2
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -40,6 +40,7 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 77
 SHORTEST = 3  # tokens of a text: start, a word, end
 END_OF_WORD = "</w>"
+UNMADE = 0.01  # share of words that no merge makes, such as words that were added later
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def read_vocabulary(folder: Path, text: TextConfig | None = None) -> Vocabulary:
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         described = TokenizerFile()
         tokens, merges = read_record(folder / "vocab.json", dict[str, int]), _read_merges(folder / "merges.txt")
+        _check_merges(folder / "merges.txt", tokens, merges)
     else:
         raise UserError(f"{folder}: no tokenizer.json, nor vocab.json and merges.txt; convert the checkpoint again")
     names = _special_names(folder, described)
@@ -160,6 +162,15 @@ def _read_merges(path: Path) -> tuple[tuple[str, str], ...]:
         raise UserError(f"{path}: cannot be read ({reading.reason(error)}); download the file again") from None
     except ValueError:
         raise UserError(f"{path}: a line is not two tokens and a space; download the file again") from None
+
+
+def _check_merges(path: Path, tokens: Collection[str], merges: Collection[tuple[str, str]]) -> None:
+    """Refuse a list of merges that was cut short: nearly every word of a vocabulary comes from one of them."""
+    made = {left + right for left, right in merges}
+    words = [token for token in tokens if len(token.removesuffix(END_OF_WORD)) > 1 and not token.startswith("<")]
+    missing = sum(word not in made for word in words)
+    if missing > len(words) * UNMADE:
+        raise UserError(f"{path}: makes {len(words) - missing} of the {len(words)} words; download the file again")
 
 
 def _special_names(folder: Path, described: TokenizerFile) -> dict[str, str]:

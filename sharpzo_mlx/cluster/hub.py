@@ -11,6 +11,7 @@ import asyncio
 import statistics
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -20,9 +21,11 @@ from distributed.client import Future
 from sharpzo_mlx.cluster import guard, records
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import security_of
+from sharpzo_mlx.cluster.losses import take
+from sharpzo_mlx.cluster.roll import Roll
 from sharpzo_mlx.cluster.servers import LeaderScheduler, be_quiet
 from sharpzo_mlx.cluster.settings import SETTINGS, THREAD
-from sharpzo_mlx.cluster.work import Answer, perform
+from sharpzo_mlx.cluster.work import Answer, Envelope, perform
 from sharpzo_mlx.errors import UserError, notify, one_line, why
 
 SLOW = 4.0  # times the usual time of a piece, after which an idle worker gets it too
@@ -46,6 +49,7 @@ class Hub:
         self._client: Client | None = None
         self._seconds: list[float] = []  # of pieces
         self._refusals: set[str] = set()  # workers that were named to the user
+        self._supplies: dict[str, asyncio.Lock] = {}  # by the address of a worker: it gets one shared record at a time
 
     async def start(self) -> None:
         """Listen.
@@ -58,6 +62,7 @@ class Hub:
         with dask.config.set(SETTINGS):
             try:
                 self._scheduler = await LeaderScheduler(
+                    Roll(announce=not self.address.workers),
                     host=f"{self.address.scheme}://{self.address.host}",
                     port=self.address.port,
                     security=self.security,
@@ -89,45 +94,57 @@ class Hub:
         """The number of workers."""
         return len(self._scheduler.workers) if self._scheduler is not None else 0
 
-    async def do(self, data: bytes) -> Answer:
+    async def do(self, envelope: Envelope, content: bytes = b"") -> Answer:
         """Have one piece done, wherever it takes.
 
         Args:
-            data: an Envelope, written.
+            envelope: the piece, without its shared record.
+            content: that record, written, for workers that lack it.
 
         Returns:
             The answer; one with an error if the piece failed on several workers.
         """
         failures = 0
+        data = records.write(envelope)
         while True:
-            answer = records.read(await self._submit(data), Answer)
+            answer, worker = await self._submit(data)
+            if answer.lacks:
+                answer, worker = await self._supply(replace(envelope, content=content), data, worker)
             if answer.refusal:
                 self._report_refusal(answer)
                 await asyncio.sleep(LEAVING_SECONDS)
                 if not self.workers:
                     raise UserError(f"no worker is left: {answer.worker} has left, because {answer.refusal}")
-            elif answer.error and (failures := failures + 1) < TRIES:
+            elif answer.lacks or (answer.error and (failures := failures + 1) < TRIES):
                 continue
             else:
                 self._seconds = [*self._seconds[-99:], answer.seconds]
                 return answer
+
+    async def _supply(self, envelope: Envelope, data: bytes, worker: str) -> tuple[Answer, str]:
+        """Send a piece to a worker that lacked its shared record: with the record, unless another piece brings it."""
+        lock = self._supplies.setdefault(worker, asyncio.Lock())
+        waited = lock.locked()
+        async with lock:
+            there = {"workers": [worker]} if worker else {}
+            return await self._submit(data if waited else records.write(envelope), **there)
 
     def _report_refusal(self, answer: Answer) -> None:
         if answer.worker not in self._refusals:
             self._refusals.add(answer.worker)
             notify(f"worker {answer.worker} leaves: {one_line(answer.refusal, 300)}")
 
-    async def _submit(self, data: bytes) -> bytes:
-        """Give a piece to a worker, after a long time to an idle one too, and return the first answer."""
+    async def _submit(self, data: bytes, **options: Any) -> tuple[Answer, str]:
+        """Give a piece to a worker, after a long time to an idle one too; return the first answer, and whose it is."""
         began = time.monotonic()
-        futures = [self._give(data)]
+        futures = [self._give(data, **options)]
         waits = [asyncio.ensure_future(futures[0]._result())]
         try:
             while True:
                 done, _ = await asyncio.wait(waits, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
                 if done:
-                    result: bytes = done.pop().result()
-                    return result
+                    first = done.pop()
+                    return records.read(take(first), Answer), self._find_holder(futures[waits.index(first)])
                 if len(futures) == 1 and (idle := self._find_idle(time.monotonic() - began)):
                     futures.append(self._give(data, workers=[idle]))
                     waits.append(asyncio.ensure_future(futures[1]._result()))
@@ -141,6 +158,12 @@ class Hub:
         assert self._client is not None
         key = f"piece-{uuid.uuid4().hex}"
         return self._client.submit(perform, data, key=key, pure=False, allow_other_workers=bool(options), **options)
+
+    def _find_holder(self, future: Future[bytes]) -> str:
+        """Return the address of the worker that has a result; empty if it has gone."""
+        assert self._scheduler is not None
+        task = self._scheduler.tasks.get(future.key)
+        return next((holder.address for holder in task.who_has or ()), "") if task is not None else ""
 
     def _find_idle(self, waited: float) -> str | None:
         """Return an idle worker if a piece has waited for very long."""

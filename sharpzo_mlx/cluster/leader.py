@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import os
 import queue
 import threading
 import time
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sharpzo_mlx.cluster import records
 from sharpzo_mlx.cluster.address import Address
@@ -28,12 +31,20 @@ from sharpzo_mlx.cluster.local_workers import LocalWorkers
 from sharpzo_mlx.cluster.settings import THREAD
 from sharpzo_mlx.cluster.work import Answer, Envelope, result_kind
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.runtime.helpers import Model
+from sharpzo_mlx.runtime.helpers import Model, Shared
 
 BEAT_SECONDS = 0.2  # between two looks at the workers
 QUIET_SECONDS = 5.0  # without a worker before the user is told
 STOP_SECONDS = 10.0
 AHEAD = 2  # pieces for each worker that are given out at once
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shared record as bytes, and its SHA-256; both are empty where there is none."""
+
+    key: bytes
+    content: bytes
 
 
 class Leader:
@@ -53,6 +64,8 @@ class Leader:
         self._local: LocalWorkers | None = None
         self._hub: Hub | None = None
         self._told = False
+        self._written: WeakKeyDictionary[Shared, Written] = WeakKeyDictionary()
+        self._looked = 0.0
 
     def __enter__(self) -> Leader:
         self._thread.start()
@@ -97,20 +110,26 @@ class Leader:
         assert self._hub is not None, "the leader listens inside its block"
         return max(1, self._hub.workers, self.address.workers)
 
-    def perform(self, work: str, pieces: Iterable[Any], model: Model) -> Iterator[tuple[int, Any]]:
+    @property
+    def present(self) -> int:
+        """The number of workers that are there, perhaps none."""
+        return self._hub.workers if self._hub is not None else 0
+
+    def perform(
+        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
+    ) -> Iterator[tuple[int, Any]]:
         """Have pieces done; see `sharpzo_mlx.runtime.helpers.Helpers`."""
         assert self._hub is not None, "the leader listens inside its block"
         kind, waiting = result_kind(work), enumerate(pieces)
+        folder, common = os.fsencode(os.path.abspath(model.folder)), self._write_once(shared)
         ready: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
         out: dict[int, Any] = {}
         try:
             while True:
                 while len(out) < AHEAD * self.count and (taken := next(waiting, None)) is not None:
                     number, piece = taken
-                    data = records.write(
-                        Envelope(work, model.key, os.fsencode(os.path.abspath(model.folder)), records.write(piece))
-                    )
-                    out[number] = self._begin(self._report(number, data, ready))
+                    envelope = Envelope(work, model.key, folder, records.write(piece), common.key)
+                    out[number] = self._begin(self._report(number, envelope, common.content, ready))
                 if not out:
                     return
                 number, answer = self._next(ready)
@@ -120,10 +139,19 @@ class Leader:
             for future in out.values():
                 future.cancel()
 
-    async def _report(self, number: int, data: bytes, ready: queue.SimpleQueue[Any]) -> None:
+    def _write_once(self, shared: Shared | None) -> Written:
+        """Return a shared record as bytes."""
+        if shared is None:
+            return Written(b"", b"")
+        if shared not in self._written:
+            content = records.write(shared.record)
+            self._written[shared] = Written(hashlib.sha256(content).digest(), content)
+        return self._written[shared]
+
+    async def _report(self, number: int, envelope: Envelope, content: bytes, ready: queue.SimpleQueue[Any]) -> None:
         assert self._hub is not None
         try:
-            answer: Answer | BaseException = await self._hub.do(data)
+            answer: Answer | BaseException = await self._hub.do(envelope, content)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -134,10 +162,11 @@ class Leader:
         """Return the next answer; meanwhile look after the workers."""
         began = time.monotonic()
         while True:
-            try:
-                return ready.get(timeout=BEAT_SECONDS)
-            except queue.Empty:
+            if time.monotonic() - self._looked >= BEAT_SECONDS:  # also where answers come one after the other
                 self._look(time.monotonic() - began)
+                self._looked = time.monotonic()
+            with suppress(queue.Empty):
+                return ready.get(timeout=BEAT_SECONDS)
 
     def _look(self, waited: float) -> None:
         assert self._hub is not None

@@ -1,7 +1,7 @@
 """Turn typed records with arrays into bytes and back; what comes back is checked against the types.
 
-A record is a frozen dataclass of numbers, text, bytes, lists, mappings, other records and NumPy arrays. Nothing else
-can be written, and nothing but what the type says is read.
+A record is a frozen dataclass of numbers, text, bytes, lists, mappings, other records and arrays of NumPy or MLX.
+Nothing else can be written, and nothing but what the type says is read.
 
 >>> write({"a": np.zeros(2, np.float32)})  # doctest: +SKIP
 b'...'
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
+import mlx.core as mx
 import msgspec
 import numpy as np
 
@@ -38,6 +39,8 @@ def read(data: bytes, kind: type[T]) -> T:
 
 
 def _pack(value: Any) -> Any:
+    if isinstance(value, mx.array):
+        value = np.array(value, copy=False)
     if isinstance(value, np.ndarray) and value.dtype.name in KINDS:
         little = value.astype(value.dtype.newbyteorder("<"), copy=False)
         return [value.dtype.name, list(value.shape), np.ascontiguousarray(little).tobytes()]
@@ -49,6 +52,8 @@ def _pack(value: Any) -> Any:
 
 
 def _unpack(kind: type, value: Any) -> Any:
+    if kind is mx.array:
+        return mx.array(_unpack(np.ndarray, value))
     if kind is not np.ndarray:
         raise NotImplementedError(f"{kind} is no kind of record")
     name, shape, data = value

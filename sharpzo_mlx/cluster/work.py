@@ -4,16 +4,17 @@ A message holds the name of a work, the model it needs, and a record as bytes. T
 work's own function declares; a name that is not in the table, or a record of another shape, is refused.
 
 >>> sorted(WORKS)
-['cell', 'encode', 'nap']
+['candidates', 'cell', 'encode', 'nap']
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +26,16 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.extract import cache_name
 from sharpzo_mlx.runtime.helpers import Model
 
-WORKS = {  # name -> its function: (clip, piece) -> result
+WORKS = {  # name -> its function: (clip, piece) -> result, or (clip, piece, what was prepared) -> result
+    "candidates": "sharpzo_mlx.objective.helping:compute_piece",
     "encode": "sharpzo_mlx.features.pieces:encode_piece",
     "cell": "sharpzo_mlx.comparison.cells:run_cell",
     "nap": "sharpzo_mlx.cluster.work:nap",
 }
+PREPARATIONS = {  # name -> what makes a record that its pieces share ready for them: (clip, record) -> anything
+    "candidates": "sharpzo_mlx.objective.helping:prepare",
+}
+KEPT = 2  # shared records that a worker keeps ready
 NO_MODEL = Model("", Path())  # for work that needs none
 
 
@@ -42,17 +48,21 @@ class Envelope:
         model: the key of the model that it needs; empty for none.
         folder: where the leader has the model, as bytes.
         piece: the record, written.
+        shared: the SHA-256 of the record that its pieces share; empty for none.
+        content: that record, written, if it is sent along.
     """
 
     work: str
     model: str
     folder: bytes
     piece: bytes
+    shared: bytes = b""
+    content: bytes = b""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A result on its way back; only one of the last three is not empty.
+    """A result on its way back; only one of the last four is not empty.
 
     Attributes:
         worker: the worker's name.
@@ -60,6 +70,7 @@ class Answer:
         result: the record, written.
         refusal: why this worker does no piece of the kind.
         error: what failed.
+        lacks: whether the record that the pieces share is not here yet.
     """
 
     worker: str
@@ -67,6 +78,7 @@ class Answer:
     result: bytes = b""
     refusal: str = ""
     error: str = ""
+    lacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,11 @@ class Workplace:
     def __init__(self, name: str, models: Models) -> None:
         self.name, self.models = name, models
         self.refused = ""
+        self._prepared: dict[bytes, Any] = {}  # by the digest of a shared record, the last used last
+
+    def forget(self) -> None:
+        """Drop what was made ready for the pieces of a leader that has gone."""
+        self._prepared.clear()
 
     def do(self, data: bytes) -> Answer:
         """Do a piece; what fails is part of the answer."""
@@ -138,8 +155,11 @@ class Workplace:
             if envelope.model and clip is None:
                 self.refused = _describe_absent(envelope, self.models)
                 return Answer(self.name, 0.0, refusal=self.refused)
+            if envelope.shared and not self._prepare(envelope, clip):
+                return Answer(self.name, 0.0, lacks=True)
             piece = records.read(envelope.piece, get_type_hints(function)["piece"])
-            result = records.write(function(clip, piece))
+            prepared = [self._prepared[envelope.shared]] if envelope.shared else []
+            result = records.write(function(clip, piece, *prepared))
         except UserError as error:
             return Answer(self.name, time.monotonic() - began, error=str(error))
         except Exception as error:  # whatever fails is the leader's to judge
@@ -148,12 +168,27 @@ class Workplace:
             return Answer(self.name, time.monotonic() - began, error=f"{type(error).__name__} at {where}: {error}")
         return Answer(self.name, time.monotonic() - began, result=result)
 
+    def _prepare(self, envelope: Envelope, clip: Clip | None) -> bool:
+        """Have what the piece shares with others at hand; return False if it has to be sent first."""
+        key = envelope.shared
+        if key in self._prepared:
+            self._prepared[key] = self._prepared.pop(key)
+            return True
+        if hashlib.sha256(envelope.content).digest() != key:
+            return False
+        while len(self._prepared) >= KEPT:
+            del self._prepared[next(iter(self._prepared))]
+        function = _find(envelope.work, PREPARATIONS)
+        kind = list(get_type_hints(function).values())[1]
+        self._prepared[key] = function(clip, records.read(envelope.content, kind))
+        return True
 
-def _find(work: str) -> Callable[[Any, Any], Any]:
-    if work not in WORKS:
-        raise UserError(f"work {work!r}: this version knows {', '.join(WORKS)}")
-    module, name = WORKS[work].split(":")
-    function: Callable[[Any, Any], Any] = getattr(import_module(module), name)
+
+def _find(work: str, table: Mapping[str, str] = WORKS) -> Callable[..., Any]:
+    if work not in table:
+        raise UserError(f"work {work!r}: this version knows {', '.join(table)}")
+    module, name = table[work].split(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
     return function
 
 

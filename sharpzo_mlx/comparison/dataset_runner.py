@@ -18,7 +18,7 @@ from typing import TypeAlias, cast
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.comparison.cells import WORK, Cell, describe_failure
 from sharpzo_mlx.comparison.measuring import measure_method
-from sharpzo_mlx.comparison.methods.method import Progress, Task
+from sharpzo_mlx.comparison.methods.method import Method, Progress, Task
 from sharpzo_mlx.comparison.record import DatasetResult
 from sharpzo_mlx.comparison.results import (
     Measurements,
@@ -91,6 +91,11 @@ class _SeedTask:
     digest: str  # of all images
 
 
+def _place_in_queue(method: Method) -> int:
+    """Return 0 for the methods that take longest, so that no helper begins one when all others are done."""
+    return 0 if method.reads_images else 1 if method.makes_queries or method.backpropagation else 2
+
+
 class DatasetRunner:
     """Runs all methods on one dataset.
 
@@ -154,6 +159,7 @@ class DatasetRunner:
                 yield Finished(known, True, counts[0] + len(results), counts[1])
             else:
                 missing.append(cell)
+        missing.sort(key=lambda cell: _place_in_queue(self.variants[cell[1]].method))
         pieces = (Cell.of(self.variants[p], prepared[s].task, prepared[s].evaluation) for s, p in missing)
         for number, answer in helpers.perform(WORK, pieces, name_model(self.clip)):
             seed, place = missing[number]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharpzo_mlx.comparison.methods import registry
-from sharpzo_mlx.comparison.methods.method import PUBLISHED, Method, affordable
+from sharpzo_mlx.comparison.methods.method import PUBLISHED, Method
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.errors import UserError
 
@@ -72,7 +72,7 @@ def check_budgets(variants: Sequence[MethodVariant], config: TuneConfig) -> None
         UserError: with the reason of the first method.
     """
     reasons = []
-    priced = [one for one in variants if one.method.check is not affordable]
+    priced = [one for one in variants if one.method.makes_queries]
     for one in priced:
         try:
             one.method.check(config, one.options)

@@ -13,8 +13,10 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 
 from sharpzo_mlx.errors import notify, remedy, why
@@ -56,6 +58,42 @@ def _is_dataless(path: Path) -> bool:
         return False
 
 
+class Reading:
+    """Files whose content is being digested, in several threads, from the beginning on.
+
+    Args:
+        paths: the files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+        places = read_order(paths)
+        order = sorted(range(len(paths)), key=places.__getitem__)
+        self._results = [(index, self._pool.submit(_digest_or_reason, paths[index])) for index in order]
+
+    def stop(self) -> None:
+        """Read no further file; whoever stops here does not wait for a download."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def steps(self, failed: dict[int, str]) -> Generator[int, None, dict[int, bytes]]:
+        """Wait for the digests; see `digest_steps`."""
+        found: dict[int, bytes] = {}
+        beat = time.monotonic()
+        for done, (index, one) in enumerate(self._results):
+            while not one.done() or time.monotonic() - beat >= BEAT_SECONDS:
+                wait((one,), timeout=max(0.0, beat + BEAT_SECONDS - time.monotonic()))
+                if time.monotonic() - beat >= BEAT_SECONDS:
+                    beat = time.monotonic()
+                    yield done
+            result = one.result()
+            if isinstance(result, str):
+                failed[index] = result
+            else:
+                found[index] = result
+        return found
+
+
 def digest_steps(paths: Sequence[Path], failed: dict[int, str]) -> Generator[int, None, dict[int, bytes]]:
     """Digest files in several threads.
 
@@ -69,27 +107,35 @@ def digest_steps(paths: Sequence[Path], failed: dict[int, str]) -> Generator[int
     Returns:
         The digests of the others by position.
     """
-    found: dict[int, bytes] = {}
-    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    reading = Reading(paths)
     try:
-        places = read_order(paths)
-        order = sorted(range(len(paths)), key=places.__getitem__)
-        reading = [pool.submit(_digest_or_reason, paths[index]) for index in order]
-        beat = time.monotonic()
-        for done, (index, one) in enumerate(zip(order, reading, strict=True)):
-            while not one.done() or time.monotonic() - beat >= BEAT_SECONDS:
-                wait((one,), timeout=max(0.0, beat + BEAT_SECONDS - time.monotonic()))
-                if time.monotonic() - beat >= BEAT_SECONDS:
-                    beat = time.monotonic()
-                    yield done
-            result = one.result()
-            if isinstance(result, str):
-                failed[index] = result
-            else:
-                found[index] = result
+        return (yield from reading.steps(failed))
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops here does not wait for a download
-    return found
+        reading.stop()
+
+
+def read_in_chunks(files: Iterator[Path], most: Callable[[], int], *, ahead: bool) -> Iterator[Reading]:
+    """Take files a chunk at a time and have them read; give one notice if some are in the cloud only.
+
+    Args:
+        files: any number of files.
+        most: returns how many the next chunk takes.
+        ahead: whether the next chunk is read while one is in use. Its files are then taken from `files` before.
+    """
+    waiting: deque[Reading] = deque()
+    reported = False
+    try:
+        while True:
+            while len(waiting) < (2 if ahead else 1) and (chunk := list(islice(files, size := most()))):
+                reported = reported or report_cloud_only(chunk, more=len(chunk) == size)
+                waiting.append(Reading(chunk))
+            if not waiting:
+                return
+            yield waiting[0]
+            waiting.popleft().stop()
+    finally:
+        for reading in waiting:
+            reading.stop()
 
 
 def _digest_or_reason(path: Path) -> bytes | str:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.listing import ImageListing
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.cache import FeatureCache
-from sharpzo_mlx.features.digests import digest_steps, report_cloud_only
+from sharpzo_mlx.features.digests import Reading
 from sharpzo_mlx.features.extract import cache_name, encode_files, find_copies, finish
-from sharpzo_mlx.features.streaming import CHUNK
-from sharpzo_mlx.runtime.helpers import count_helpers
+from sharpzo_mlx.features.streaming import CHUNK, take_chunks
+from sharpzo_mlx.runtime.helpers import helped_at
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,16 @@ class Filled:
     unreadable: tuple[tuple[Path, str], ...] = ()
 
 
-def fill_cache(clip: Clip, paths: str | Path | Sequence[str | Path], *, recursive: bool = True) -> Filled:
+def fill_cache(
+    clip: Clip, paths: str | Path | Sequence[str | Path], *, recursive: bool = True, cluster: str | None = None
+) -> Filled:
     """Encode images, and keep their features in the cache.
 
     Args:
         clip: the checkpoint.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         recursive: whether folders inside folders are read too.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
         How many images are in the cache, and which cannot be read.
@@ -53,7 +55,8 @@ def fill_cache(clip: Clip, paths: str | Path | Sequence[str | Path], *, recursiv
         UserError: there is no image among the paths.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else paths
-    *_, last = fill_cache_steps(clip, paths, recursive=recursive)
+    with helped_at(cluster):
+        *_, last = fill_cache_steps(clip, paths, recursive=recursive)
     return last
 
 
@@ -62,19 +65,18 @@ def fill_cache_steps(
 ) -> Generator[Filled, None, None]:
     """Do as `fill_cache`, and yield how far it is after each batch; paths may be a generator."""
     listing = ImageListing(paths, recursive=recursive)
-    files, reported, found = iter(listing), False, Filled()
+    found = Filled()
     with FeatureCache(cache_name(clip), width=clip.config.projection_dim) as store:
-        while chunk := list(islice(files, most := CHUNK * count_helpers())):
-            reported = reported or report_cloud_only(chunk, more=len(chunk) == most)
-            found = yield from _fill_chunk(clip, store, chunk, found)
+        for reading in take_chunks(iter(listing)):
+            found = yield from _fill_chunk(clip, store, reading, found)
     if not listing.count:
         left_out = listing.describe_left_out()
         raise UserError(f"no image to encode: {f'left out: {left_out}' if left_out else 'name a folder of images'}")
 
 
-def _fill_chunk(clip: Clip, store: FeatureCache, chunk: list[Path], before: Filled) -> Generator[Filled, None, Filled]:
+def _fill_chunk(clip: Clip, store: FeatureCache, reading: Reading, before: Filled) -> Generator[Filled, None, Filled]:
     failed: dict[int, str] = {}
-    digests = finish(digest_steps(chunk, failed))
+    chunk, digests = reading.paths, finish(reading.steps(failed))
     known = store.get(list(digests.values()))
     missing = [index for index, one in digests.items() if one not in known]
     copies = find_copies(missing, digests)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.blocks import Batching, Encoded, Images, encode_blocks
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.images.load import read_picture
@@ -29,7 +30,7 @@ from sharpzo_mlx.runtime.helpers import Helpers, Model, current
 
 WORK = "encode"
 MOST_PASSES = 256  # of the tower in a piece: a few seconds, which a lost helper costs
-PIECES_EACH = 8  # for every helper, so that none waits long for the last one
+PIECES_EACH = 16  # for every helper, so that none waits long for the last one
 KNOWN_SUFFIX = 8  # characters of a file's ending
 
 
@@ -192,8 +193,8 @@ def _unpack(piece: FilePiece, stack: ExitStack) -> list[Path]:
 
 
 def holds(path: Path, known: bytes) -> bool:
-    """Return whether a file is here with a content of that SHA-256."""
+    """Return whether an image is here with a content of that SHA-256, and can be read here."""
     try:
         return digest(path) == known
-    except OSError:
+    except (OSError, UserError):  # the latter of a Parquet file where the package that reads it is missing
         return False

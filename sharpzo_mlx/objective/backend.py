@@ -14,7 +14,7 @@ from sharpzo_mlx.objective.chunks import Sizes, default_budget
 from sharpzo_mlx.objective.graph_backend import GraphBackend
 from sharpzo_mlx.objective.loss import LabelledImages
 from sharpzo_mlx.objective.numpy_backend import NumPyBackend
-from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
+from sharpzo_mlx.prompts.cpu_pieces import PieceSizes, Share
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.device import on_cpu
 
@@ -27,6 +27,14 @@ class Backend(Protocol):
     @property
     def piece_sizes(self) -> PieceSizes | None:
         """The sizes of NumPy's pieces of work, None where MLX evaluates the graph."""
+        ...
+
+    def edges(self, count: int) -> list[int]:
+        """Return where a batch of contexts may be cut into shares, from 0 to `count`."""
+        ...
+
+    def of(self, share: Share) -> Backend:
+        """Return the backend whose results are those of a share of the contexts, to the bits of the whole batch's."""
         ...
 
     def class_features(self, contexts: mx.array) -> mx.array:

@@ -1,11 +1,7 @@
 """Build the objective, its validation and the prompt that a run saves from a checkpoint and encoded images.
 
-The text tower is read for this alone; its layers and the token embeddings that the prompts use stay in memory (SharpZO,
-arXiv 2506.20990, section 3). It computes in float32 whatever type its weights are stored in, because differences of
-losses are taken.
-
-    problem = build_problem(clip, train, val, template="a photo of a {}.", space=config.space, seed=0)
-    problem.objective.losses(w); problem.validate(w[0])
+problem = build_problem(clip, train, val, template="a photo of a {}.", space=config.space, seed=0)
+problem.objective.losses(w); problem.validate(w[0])
 """
 
 from __future__ import annotations
@@ -14,16 +10,14 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from sharpzo_mlx.clip.checkpoint import load_model
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective.fallback import coarse_products
 from sharpzo_mlx.objective.loss import Score, check_offsets, score_calibrated
 from sharpzo_mlx.objective.objective import Objective
+from sharpzo_mlx.objective.recipe import Recipe, build_objective
 from sharpzo_mlx.prompts.prompt import Prompt
-from sharpzo_mlx.prompts.space import SpaceOptions, make_space
-from sharpzo_mlx.prompts.text_features import specialise_text_tower
-from sharpzo_mlx.prompts.tokens import tokenise_prompts
+from sharpzo_mlx.prompts.space import SpaceOptions
 
 
 @dataclass(frozen=True)
@@ -114,26 +108,22 @@ def build_problem(
         ValueError: offsets of another shape.
     """
     val_offsets = check_offsets(val_offsets, len(val.labels), len(train.class_names))
-    tokens = tokenise_prompts(clip.tokenizer, template, train.class_names)
-    tower = load_model(clip.folder, towers=("text",), dtype=mx.float32)
-    objective = Objective(
-        specialise_text_tower(tower.text_model, tower.text_projection, tokens),
-        make_space(
-            tower.text_model,
-            tokens,
-            dimension=space.dimension,
-            relative_scale=space.relative_scale,
-            projection_std=space.projection_std,
-            seed=seed,
-        ),
-        train.embeddings,
-        train.labels.tolist(),
+    recipe = Recipe(
+        template=template,
+        class_names=list(train.class_names),
+        dimension=space.dimension,
+        relative_scale=space.relative_scale,
+        projection_std=space.projection_std,
+        seed=seed,
+        embeddings=train.embeddings,
+        labels=train.labels.tolist(),
         logit_scale=clip.logit_scale if logit_scale is None else logit_scale,
         offsets=offsets,
         memory_budget=memory_budget,
         directions=directions,
     )
-    coarse = coarse_products(tower.text_model, objective.backend.piece_sizes is not None)
+    objective, tower = build_objective(clip, recipe)
+    coarse = coarse_products(tower, objective.backend.piece_sizes is not None)
     del tower
     mx.clear_cache()  # frees the token table: from here on only the prompts' rows are needed
     names, folders = train.class_names, train.folders

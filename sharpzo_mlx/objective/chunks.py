@@ -18,7 +18,7 @@ import numpy as np
 
 from sharpzo_mlx.clip.activations import BLOCK
 from sharpzo_mlx.errors import UserError
-from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
+from sharpzo_mlx.prompts.cpu_pieces import PieceSizes
 from sharpzo_mlx.runtime.threads import workers
 
 DEFAULT_BUDGET = 256 << 20  # bytes, where the user gives no memory budget
@@ -102,6 +102,12 @@ def plan_chunks(
     given = budget or default_budget(on_cpu=on_cpu)
     derivatives = (given - step - derivative_block_bytes(sizes)) // derivative_bytes(sizes, on_cpu=on_cpu)
     return Chunks(max(1, (given - fixed) // candidate), max(1, derivatives))
+
+
+def cut(count: int, most: int) -> list[slice]:
+    """Cut a batch of so many candidates into chunks, as equal as possible, without a small rest at the end."""
+    size = -(-count // max(1, -(-count // most))) if count else 1
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)] or [slice(0, 0)]
 
 
 def default_budget(*, on_cpu: bool) -> int:

@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from sharpzo_mlx.objective.chunks import Sizes, must_split_graph
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, mean_losses
+from sharpzo_mlx.prompts.cpu_pieces import Share
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.limits import is_bounded
 
@@ -19,15 +20,28 @@ class GraphBackend:
         sizes: the problem's sizes.
         budget: the memory budget in bytes; a graph that needs more is evaluated layer by layer, unless MLX bounds its
             memory by itself (`limits.bounded`), which spares waiting for each layer.
+        share: the contexts of a batch that results are returned for; None: all.
     """
 
     piece_sizes = None
 
-    def __init__(self, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int) -> None:
-        self.text, self.images, self.sizes, self.budget = text, images, sizes, budget
+    def __init__(
+        self, text: TextFeatures, images: LabelledImages, *, sizes: Sizes, budget: int, share: Share | None = None
+    ) -> None:
+        self.text, self.images, self.sizes, self.budget, self._share = text, images, sizes, budget, share
+
+    def of(self, share: Share) -> GraphBackend:
+        """Return the backend whose results are those of a share of the contexts."""
+        return GraphBackend(self.text, self.images, sizes=self.sizes, budget=self.budget, share=share)
+
+    def edges(self, count: int) -> list[int]:
+        """Return where a batch of contexts may be cut into shares: nowhere, because the graph computes it at once."""
+        return [0, count]
 
     def class_features(self, contexts: mx.array) -> mx.array:
         """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
+        if self._share is not None:
+            contexts = contexts[self._share.start : self._share.stop]
         stages = self.text.stages()
         split = not is_bounded() and must_split_graph(self.sizes, int(contexts.shape[0]), len(stages), self.budget)
         for stage in stages:

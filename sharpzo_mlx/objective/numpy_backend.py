@@ -12,7 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, image_losses_numpy, mean_losses
+from sharpzo_mlx.prompts.cpu_pieces import Share
 from sharpzo_mlx.prompts.text_features import CPUText, TextFeatures
+from sharpzo_mlx.runtime.threads import workers
 
 
 class NumPyBackend:
@@ -22,11 +24,20 @@ class NumPyBackend:
         text: the text tower, specialised to the classes, for derivatives.
         cpu: the same in NumPy, for values.
         images: the training images.
+        share: the contexts of a batch that results are returned for; None: all.
     """
 
-    def __init__(self, text: TextFeatures, cpu: CPUText, images: LabelledImages) -> None:
-        self.text, self.cpu, self.images = text, cpu, images
+    def __init__(self, text: TextFeatures, cpu: CPUText, images: LabelledImages, share: Share | None = None) -> None:
+        self.text, self.cpu, self.images, self._share = text, cpu, images, share
         self.piece_sizes = cpu.piece_sizes
+
+    def of(self, share: Share) -> NumPyBackend:
+        """Return the backend whose results are those of a share of the contexts."""
+        return NumPyBackend(self.text, self.cpu, self.images, share)
+
+    def edges(self, count: int) -> list[int]:
+        """Return where a batch of contexts may be cut into shares: between the pieces of the cores."""
+        return self.cpu.plan.edges(count, cores=workers())
 
     def class_features(self, contexts: mx.array) -> mx.array:
         """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
@@ -45,7 +56,7 @@ class NumPyBackend:
         )
 
     def _feature_values(self, contexts: mx.array) -> np.ndarray:
-        return self.cpu.class_features(np.array(contexts.astype(mx.float32), copy=False))
+        return self.cpu.class_features(np.array(contexts.astype(mx.float32), copy=False), self._share)
 
     def _loss_values(self, contexts: mx.array) -> np.ndarray:
         images = self.images

@@ -20,13 +20,16 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from sharpzo_mlx.objective import chunks
+from sharpzo_mlx.objective import chunks, spreading
 from sharpzo_mlx.objective.backend import BackendName, allowed_memory, choose_backend, make_backend
+from sharpzo_mlx.objective.calls import DERIVATIVES, Call
 from sharpzo_mlx.objective.linearised import LinearisedLoss, linearise
 from sharpzo_mlx.objective.loss import LabelledImages, check_offsets, compute_logits, mean_losses
+from sharpzo_mlx.prompts.cpu_pieces import Share
 from sharpzo_mlx.prompts.space import PromptSpace
 from sharpzo_mlx.prompts.text_features import TextFeatures
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.helpers import Origin
 from sharpzo_mlx.runtime.limits import begin
 
 
@@ -43,6 +46,7 @@ class Objective:
         memory_budget: bytes that a chunk's activations may take; None: a fixed default.
         directions: directions of a step that uses the linearised loss, whose memory is planned for; 0: none.
         backend: the computation of values; None: the faster one on this device.
+        origin: what helpers build the same objective from; None: all is computed here.
 
     Raises:
         UserError: the budget is too small for a single candidate.
@@ -61,7 +65,9 @@ class Objective:
         memory_budget: int | None = None,
         directions: int = 0,
         backend: BackendName | None = None,
+        origin: Origin | None = None,
     ) -> None:
+        self.origin = origin
         self.text, self.space, self.logit_scale = text, space, logit_scale
         self.embeddings = embeddings.astype(mx.float32)
         self.labels = mx.array(list(labels), dtype=mx.int32)
@@ -90,19 +96,15 @@ class Objective:
 
     def losses(self, w: mx.array) -> mx.array:
         """Return L of a batch of vectors, [P, d] -> [P]; P queries."""
-        return self._compute_in_chunks(lambda x: (self.backend.losses(self.space.contexts(x)),), (w,), self.chunk)[0]
+        return self._call("losses", w)[0]
 
     def image_losses(self, w: mx.array) -> mx.array:
         """Return the loss of every image, [P, d] -> [P, N]; P queries."""
-        return self._compute_in_chunks(
-            lambda x: (self.backend.image_losses(self.space.contexts(x)),), (w,), self.chunk
-        )[0]
+        return self._call("image_losses", w)[0]
 
     def features(self, w: mx.array) -> mx.array:
         """Return the class features of a batch of vectors, [P, d] -> [P, K, D]; P queries."""
-        return self._compute_in_chunks(
-            lambda x: (self.backend.class_features(self.space.contexts(x)),), (w,), self.chunk
-        )[0]
+        return self._call("features", w)[0]
 
     def class_features(self, w: mx.array) -> mx.array:
         """Return the class features of one vector, [d] -> [K, D]; not counted, because validation counts its passes."""
@@ -136,7 +138,8 @@ class Objective:
         Raises:
             UserError: the memory budget is too small for a single derivative.
         """
-        return self._differentiate(w, u, [*self.text.stages(), lambda x: mean_losses(x, self.images)])
+        losses, slopes = self._call("jvp", w, u)
+        return losses, slopes
 
     def feature_slopes(self, w: mx.array, u: mx.array) -> tuple[mx.array, mx.array]:
         """Return the class features of w [d] and their exact derivatives along u [q, d]; 2q queries.
@@ -147,45 +150,64 @@ class Objective:
         Raises:
             UserError: the memory budget is too small for a single derivative.
         """
-        features, slopes = self._differentiate(mx.broadcast_to(w, u.shape), u, self.text.stages())
+        features, slopes = self._call("feature_slopes", mx.broadcast_to(w, u.shape), u)
         return features[0], slopes
 
     def linearised(self, features: mx.array, slopes: mx.array) -> LinearisedLoss:
         """Return L over class features [K, D] + sum_j a_j slopes_j [q, K, D] as a function of a; no query."""
         return linearise(features, slopes, self.images, backend=self.backend_name)
 
+    def compute(self, call: Call, *rows: mx.array, share: Share | None = None) -> tuple[mx.array, ...]:
+        """Compute one chunk, or a share of it; no query is counted.
+
+        Args:
+            call: what is computed.
+            rows: points [P, d], and for derivatives directions [P, d].
+            share: the rows whose results are returned; None: all. Derivatives are always those of all.
+
+        Returns:
+            Losses [p], losses of images [p, N] or class features [p, K, D]; of "jvp" losses and derivatives; of
+            "feature_slopes", where all points are one, its class features [1, K, D] and their derivatives [P, K, D].
+        """
+        if call == "jvp":
+            return self._differentiate(*rows, stages=[*self.text.stages(), lambda x: mean_losses(x, self.images)])
+        if call == "feature_slopes":
+            features, slopes = self._differentiate(*rows, stages=self.text.stages())
+            return features[:1], slopes
+        backend = self.backend if share is None else self.backend.of(share)
+        contexts = self.space.contexts(rows[0])
+        if call == "losses":
+            return (backend.losses(contexts),)
+        if call == "image_losses":
+            return (backend.image_losses(contexts),)
+        return (backend.class_features(contexts),)
+
     def _differentiate(
-        self, w: mx.array, u: mx.array, stages: list[Callable[[mx.array], mx.array]]
+        self, w: mx.array, u: mx.array, *, stages: list[Callable[[mx.array], mx.array]]
     ) -> tuple[mx.array, mx.array]:
         """Apply the stages one after the other to contexts of w [P, d] and to their derivatives along u [P, d]."""
         one = chunks.derivative_bytes(self.sizes, on_cpu=self.on_cpu)
         needed = chunks.derivative_block_bytes(self.sizes) + one
         chunks.check_budget(self.budget, needed, "one forward-mode derivative")
+        for stage in (self.space.contexts, *stages):
+            (w,), (u,) = mx.jvp(stage, [w], [u])
+            begin(w, u)  # frees the memory of a stage before the next begins
+        return w, u
 
-        def differentiate_chunk(part: mx.array, direction: mx.array) -> tuple[mx.array, ...]:
-            for stage in (self.space.contexts, *stages):
-                (part,), (direction,) = mx.jvp(stage, [part], [direction])
-                begin(part, direction)  # frees the memory of a stage before the next begins
-            return part, direction
-
-        values, slopes = self._compute_in_chunks(differentiate_chunk, (w, u), self.jvp_chunk)
-        self.queries += int(w.shape[0])  # with _compute_in_chunks' own count: two a row
-        return values, slopes
-
-    def _compute_in_chunks(
-        self, compute: Callable[..., tuple[mx.array, ...]], rows: tuple[mx.array, ...], chunk: int
-    ) -> tuple[mx.array, ...]:
-        """Apply `compute` to chunks of the rows and count a query a row; one chunk alone stays one lazy graph."""
-        count = int(rows[0].shape[0])
-        self.queries += count
-        if count <= chunk:
-            return compute(*rows)
+    def _call(self, call: Call, *rows: mx.array) -> tuple[mx.array, ...]:
+        """Compute rows in chunks, here or by helpers, and count them; one chunk alone stays one lazy graph."""
+        count, derivative = int(rows[0].shape[0]), call in DERIVATIVES
+        self.queries += 2 * count if derivative else count
+        parts = chunks.cut(count, self.jvp_chunk if derivative else self.chunk)
+        if (found := spreading.compute_with_helpers(self, call, rows, parts)) is not None:
+            return found
+        if len(parts) == 1:
+            return self.compute(call, *rows)
         results = []
-        size = -(-count // -(-count // chunk))  # chunks as equal as possible, without a small rest at the end
-        for start in range(0, count, size):
-            results.append(compute(*(row[start : start + size] for row in rows)))
+        for part in parts:
+            results.append(self.compute(call, *(row[part] for row in rows)))
             begin(*results[-1])  # holds the activations of one chunk at a time
-        return tuple(mx.concatenate(list(parts)) for parts in zip(*results, strict=True))
+        return tuple(mx.concatenate(list(values)) for values in zip(*results, strict=True))
 
 
 def measure_sizes(text: TextFeatures, space: PromptSpace, embeddings: mx.array) -> chunks.Sizes:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mlx import nn
 
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, array
+from sharpzo_mlx.clip.cpu_layers import Array, array
 from sharpzo_mlx.clip.cpu_text import CPUText
-from sharpzo_mlx.prompts.shared_prefix_cpu import WORTH_A_CORE, PieceSizes, cut_pieces
+from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
 from sharpzo_mlx.runtime.threads import spread
 
 if TYPE_CHECKING:
@@ -45,23 +45,31 @@ class FullTextCPU:
         self.cuts = np.cumsum(lengths)  # where start, context, words and padding end
         self.length = int(self.cuts[-1])
 
-    def class_features(self, contexts: Array) -> Array:
-        """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm."""
-        candidates, classes = len(contexts), len(self.words)
-        features = np.empty((candidates, classes, self.tower.projection.weight.shape[0]), np.float32)
+    def class_features(self, contexts: Array, share: Share | None = None) -> Array:
+        """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm.
+
+        With a share of the contexts, those under its contexts alone, to the same bits.
+        """
+        start, stop = (0, len(contexts)) if share is None else (share.start, share.stop)
+        features = np.empty((stop - start, len(self.words), self.tower.projection.weight.shape[0]), np.float32)
 
         def compute_piece(place: tuple[slice, slice]) -> None:
-            features[place] = self._run_piece(contexts[place[0]], place[1])
+            rows = slice(place[0].start - start, place[0].stop - start)
+            features[rows, place[1]] = self._run_piece(contexts[place[0]], place[1])
 
-        least = int(WORTH_A_CORE / (24 * self.tower.width**2 * len(self.tower.layers)))
-        spread(compute_piece, cut_pieces(candidates, classes, self.length, least=least))
+        spread(compute_piece, self.plan.pieces(len(contexts), share))
         return features
+
+    @property
+    def plan(self) -> PiecePlan:
+        """How the work is cut."""
+        return PiecePlan.of(len(self.words), self.length, width=self.tower.width, layers=len(self.tower.layers))
 
     @property
     def piece_sizes(self) -> PieceSizes:
         """The sizes that the memory of a piece follows from."""
         tower = self.tower
-        return PieceSizes(ROWS, self.length, 0, tower.width, tower.hidden, tower.heads)
+        return PieceSizes(self.plan.rows, self.length, 0, tower.width, tower.hidden, tower.heads)
 
     def _run_piece(self, contexts: Array, classes: slice) -> Array:
         """Return the features [p, k, D] of these classes under contexts [p, n, m]."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -22,15 +21,14 @@ import numpy as np
 from mlx import nn
 
 from sharpzo_mlx.clip.activations import in_place
-from sharpzo_mlx.clip.cpu_layers import ROWS, Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.clip.cpu_layers import Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
+from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
 from sharpzo_mlx.runtime.products import host_products
-from sharpzo_mlx.runtime.threads import spread, workers
+from sharpzo_mlx.runtime.threads import spread
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.layers import EncoderLayer
     from sharpzo_mlx.prompts.prefix_tree import Layout
-
-WORTH_A_CORE = 1e9  # operations of a piece: with fewer, handing pieces to threads costs more time than it saves
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,6 @@ class PromptedLayer(CPULayer):
     """A layer's weights, with the key and the value [m] of SOS in it."""
 
     sos: tuple[Array, Array]
-
-
-@dataclass(frozen=True)
-class PieceSizes:
-    """What the buffers of a piece of work depend on; see `objective.chunks`."""
-
-    rows: int  # tokens of a piece, about
-    block: int  # tokens of a block of suffixes
-    context: int  # tokens of a context
-    width: int  # of the tower's states
-    hidden: int  # width inside an MLP
-    heads: int
 
 
 class SharedPrefixCPU:
@@ -83,29 +69,36 @@ class SharedPrefixCPU:
         # the suffixes' queries, keys and values in the first layer do not depend on the candidate
         self.first = [part.reshape(self.suffixes.shape) for part in (first.q(y) * self.scale, first.k(y), first.v(y))]
 
-    def class_features(self, contexts: Array) -> Array:
-        """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm."""
-        blocks, size = self.layout.ids.shape
-        candidates = len(contexts)
-        features = np.empty((candidates, len(self.layout.slot), self.projection.weight.shape[0]), np.float32)
+    def class_features(self, contexts: Array, share: Share | None = None) -> Array:
+        """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm.
+
+        With a share of the contexts, those under its contexts alone, to the same bits.
+        """
+        start, stop = (0, len(contexts)) if share is None else (share.start, share.stop)
+        features = np.empty((stop - start, len(self.layout.slot), self.projection.weight.shape[0]), np.float32)
         number = self.layout.slot // self.layout.ends.shape[1]  # each class's block
 
         def compute_piece(place: tuple[slice, slice]) -> None:
             classes = np.flatnonzero((number >= place[1].start) & (number < place[1].stop))
             slots = self.layout.slot[classes] - place[1].start * self.layout.ends.shape[1]
-            features[place[0], classes] = self._run_piece(contexts[place[0]], place[1], slots)
+            rows = slice(place[0].start - start, place[0].stop - start)
+            features[rows, classes] = self._run_piece(contexts[place[0]], place[1], slots)
 
-        width, depth = self.suffixes.shape[-1], len(self.layers)
-        least = int(WORTH_A_CORE / (24 * width**2 * depth))
-        spread(compute_piece, cut_pieces(candidates, blocks, size, least=least))
+        spread(compute_piece, self.plan.pieces(len(contexts), share))
         return features
+
+    @property
+    def plan(self) -> PiecePlan:
+        """How the work is cut."""
+        blocks, size = self.layout.ids.shape
+        return PiecePlan.of(blocks, size, width=self.suffixes.shape[-1], layers=len(self.layers))
 
     @property
     def piece_sizes(self) -> PieceSizes:
         """The sizes that the memory of a piece follows from."""
         hidden, width = map(int, self.layers[0].fc1.weight.shape)
         block = int(self.layout.ids.shape[1])
-        return PieceSizes(ROWS, block, len(self.positions), width, hidden, self.heads)
+        return PieceSizes(self.plan.rows, block, len(self.positions), width, hidden, self.heads)
 
     @host_products()
     def _run_piece(self, contexts: Array, blocks: slice, slots: Array) -> Array:
@@ -205,26 +198,6 @@ class SharedPrefixCPU:
         softmax(scores)
         np.matmul(scores[..., known:], v, out=out)
         out += scores[..., :known] @ prefix[1][:, None]
-
-
-def cut_pieces(candidates: int, blocks: int, size: int, *, least: int) -> list[tuple[slice, slice]]:
-    """Cut the work into pieces (candidates, blocks) of at most about ROWS tokens, enough of them for every core.
-
-    Pieces of fewer than `least` tokens are not made for the sake of more cores.
-    """
-    cores = max(1, min(workers(), candidates * blocks * size // max(1, least)))
-    share = -(-candidates * blocks // cores)
-    blocks_each = min(blocks, max(1, ROWS // size), share)
-    parts = -(-blocks // blocks_each)
-    each = max(1, min(ROWS // (size * blocks_each), -(-candidates * parts // cores)))
-    cuts = [_cut_evenly(candidates, each), _cut_evenly(blocks, blocks_each)]
-    return [(a, b) for a in cuts[0] for b in cuts[1]]
-
-
-def _cut_evenly(count: int, most: int) -> list[slice]:
-    """Cut 0..count into parts of at most `most`, as equal as possible."""
-    edges = np.linspace(0, count, -(-count // most) + 1).round().astype(int).tolist()
-    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _take_rows(x: Array, index: Array) -> Array:

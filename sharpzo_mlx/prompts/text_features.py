@@ -18,7 +18,7 @@ from sharpzo_mlx.prompts.shared_prefix import SharedPrefixText
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.text import TextModel
-    from sharpzo_mlx.prompts.shared_prefix_cpu import PieceSizes
+    from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
     from sharpzo_mlx.prompts.tokens import PromptTokens
 
 
@@ -30,8 +30,13 @@ class CPUText(Protocol):
         """The sizes that the memory of a piece of work follows from."""
         ...
 
-    def class_features(self, contexts: np.ndarray) -> np.ndarray:
-        """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""
+    @property
+    def plan(self) -> PiecePlan:
+        """How the work is cut."""
+        ...
+
+    def class_features(self, contexts: np.ndarray, share: Share | None = None) -> np.ndarray:
+        """Return the class features of contexts, or of a share of them, [P, n, m] -> [P, K, D] float32."""
         ...
 
 

@@ -117,6 +117,11 @@ class Method:
     backpropagation: bool = False
     reads_images: bool = False
 
+    @property
+    def makes_queries(self) -> bool:
+        """Whether it evaluates training losses, and so has a query budget."""
+        return self.check is not affordable
+
     def begin(self, task: Task, options: Mapping[str, Any], variant: str = "") -> Steps:
         """Return the generator of a variant.
 
