@@ -13,6 +13,7 @@ import time
 import uuid
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import dask
 from distributed import Client
@@ -47,7 +48,8 @@ class Hub:
         self._client: Client | None = None
         self._seconds: list[float] = []  # of pieces
         self._refusals: set[str] = set()  # workers that were named to the user
-        self._supplies: dict[str, asyncio.Lock] = {}  # by the address of a worker: it gets one shared record at a time
+        # by the address of a worker, which gets one shared record at a time
+        self._supplies: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Listen.
@@ -106,25 +108,36 @@ class Hub:
         while True:
             answer, worker = await self._submit(data)
             if answer.lacks:
-                answer, worker = await self._supply(replace(envelope, content=content), data, worker)
+                answer = await self._supply(replace(envelope, content=content), data, worker)
             if answer.refusal:
                 self._report_refusal(answer)
                 await asyncio.sleep(LEAVING_SECONDS)
                 if not self.workers:
                     raise UserError(f"no worker is left: {answer.worker} has left, because {answer.refusal}")
-            elif answer.lacks or (answer.error and (failures := failures + 1) < TRIES):
+            elif answer.error and (failures := failures + 1) < TRIES:
                 continue
             else:
                 self._seconds = [*self._seconds[-99:], answer.seconds]
                 return answer
 
-    async def _supply(self, envelope: Envelope, data: bytes, worker: str) -> tuple[Answer, str]:
-        """Send a piece to a worker that lacked its shared record: with the record, unless another piece brings it."""
+    async def _supply(self, envelope: Envelope, data: bytes, worker: str) -> Answer:
+        """Send a piece with its shared record to a worker that lacked it.
+
+        While another piece takes the record there, this one waits, and then tries without. Each call ends with an
+        answer of another kind than `lacks`: to lack what came along is an error.
+        """
         lock = self._supplies.setdefault(worker, asyncio.Lock())
+        there = {"workers": [worker]} if worker else {}
         waited = lock.locked()
         async with lock:
-            there = {"workers": [worker]} if worker else {}
-            return await self._submit(data if waited else records.write(envelope), **there)
+            if waited:
+                answer, _ = await self._submit(data, **there)
+                if not answer.lacks:
+                    return answer
+            answer, _ = await self._submit(records.write(envelope), **there)
+        if answer.lacks:
+            return replace(answer, lacks=False, error="did not take the record that was sent")
+        return answer
 
     def _report_refusal(self, answer: Answer) -> None:
         if answer.worker not in self._refusals:
