@@ -129,3 +129,9 @@ def test_a_result_of_another_kind_ends_the_work_in_one_line(leader: Leader, monk
     monkeypatch.setattr("sharpzo_mlx.cluster.leader.result_kind", lambda work: list[np.ndarray])
     with pytest.raises(sz.UserError, match=r"worker .*: sent another result"):
         list(leader.perform("nap", [Nap(0.0, 3)], NO_MODEL))
+
+
+def test_a_large_record_is_sent_without_a_word_of_dask(leader: Leader) -> None:
+    """Warnings are errors here; a pause shares nothing, which is known only when the record is there."""
+    with pytest.raises(sz.UserError, match="this version knows candidates"):
+        list(leader.perform("nap", [Nap(0.0, 1)], NO_MODEL, Shared(bytes(50 << 20))))

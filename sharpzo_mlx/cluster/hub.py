@@ -11,6 +11,7 @@ import asyncio
 import statistics
 import time
 import uuid
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -32,6 +33,8 @@ LEAST_SECONDS = 2.0  # that a piece may always take
 KNOWN = 3  # answers from which on the usual time is known
 LEAVING_SECONDS = 1.5  # that a worker takes to go
 TRIES = 3  # of a piece that fails
+LARGE = 32 << 20  # bytes of a shared record of which dask holds some copies for each worker that it goes to
+LARGE_AT_ONCE = 2  # such records that are on their way at once
 
 
 class Hub:
@@ -47,6 +50,8 @@ class Hub:
         self._scheduler: LeaderScheduler | None = None
         self._client: Client | None = None
         self._seconds: list[float] = []  # of pieces
+        self._settings = ExitStack()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._refusals: set[str] = set()  # workers that were named to the user
         # by the address of a worker, which gets one shared record at a time
         self._supplies: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -59,28 +64,29 @@ class Hub:
         """
         be_quiet()
         guard.install((THREAD,))
-        with dask.config.set(SETTINGS):
-            try:
-                self._scheduler = await LeaderScheduler(
-                    host=f"{self.address.scheme}://{self.address.host}",
-                    port=self.address.port,
-                    security=self.security,
-                )
-            except (OSError, RuntimeError) as error:
-                cause = error.__cause__ or error
-                reason = why(cause) if isinstance(cause, OSError) else str(cause)
-                raise UserError(
-                    f"{self.address.url}: cannot be listened on ({reason}); name an address of this machine and a "
-                    "port that no other leader has"
-                ) from error
-            self._client = await Client(self.url, asynchronous=True, security=self.security, set_as_default=False)
+        self._settings.enter_context(dask.config.set(SETTINGS))  # to the end: dask reads some with each message
+        try:
+            self._scheduler = await LeaderScheduler(
+                host=f"{self.address.scheme}://{self.address.host}",
+                port=self.address.port,
+                security=self.security,
+            )
+        except (OSError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            reason = why(cause) if isinstance(cause, OSError) else str(cause)
+            raise UserError(
+                f"{self.address.url}: cannot be listened on ({reason}); name an address of this machine and a "
+                "port that no other leader has"
+            ) from error
+        self._client = await Client(self.url, asynchronous=True, security=self.security, set_as_default=False)
 
     async def stop(self) -> None:
         """Let the workers go, and stop listening."""
-        if self._client is not None:
-            await self._client.close()
-        if self._scheduler is not None:
-            await self._scheduler.close()
+        with self._settings:
+            if self._client is not None:
+                await self._client.close()
+            if self._scheduler is not None:
+                await self._scheduler.close()
 
     @property
     def url(self) -> str:
@@ -134,7 +140,8 @@ class Hub:
                 answer, _ = await self._submit(data, **there)
                 if not answer.lacks:
                     return answer
-            answer, _ = await self._submit(records.write(envelope), **there)
+            async with self._large if len(envelope.content) > LARGE else nullcontext():
+                answer, _ = await self._submit(records.write(envelope), **there)
         if answer.lacks:
             return replace(answer, lacks=False, error="did not take the record that was sent")
         return answer
