@@ -101,7 +101,6 @@ def test_losses_and_slopes_agree(clip: Clip) -> None:
 
 def test_the_plan_covers_what_numpy_takes(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 96)
-    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 96)
     sizes = make_objective(clip, "numpy").backend.piece_sizes
     assert sizes is not None
     one = pieces_bytes(sizes)

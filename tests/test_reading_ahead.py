@@ -74,3 +74,20 @@ def test_the_next_chunk_is_read_while_one_is_in_use_and_not_after_the_end(
     chunks.close()  # type: ignore[attr-defined]
     go_on.set()
     assert "03.jpg" not in read
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_files_before_a_listing_fails_are_read(tmp_path: Path, ahead: bool) -> None:
+    paths, seen = make_files(tmp_path, 4), list[Path]()
+
+    def listed() -> Iterator[Path]:
+        yield from paths
+        raise OSError("the disk is gone")
+
+    def use() -> None:
+        for reading in read_in_chunks(listed(), lambda: 2, ahead=ahead):
+            seen.extend(reading.paths)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        use()
+    assert seen == paths

@@ -93,7 +93,6 @@ def test_helpers_find_the_same_bits(tiny_model: Path, call: Call, cores: int, mo
     workers, objective = Workers(clip), make_objective(clip, offsets=cores == 3)
     objective.jvp_chunk = 3
     monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.workers", lambda: cores)
-    monkeypatch.setattr("sharpzo_mlx.objective.numpy_backend.workers", lambda: cores)
     monkeypatch.setattr(spreading, "workers", lambda: cores)
     for chunk, count in ((1000, 13), (5, 13), (1000, 2)):
         objective.chunk, objective.queries = chunk, 0
@@ -117,7 +116,7 @@ def test_a_batch_of_the_graph_is_cut_between_chunks(tiny_model: Path) -> None:
     with helped_by(workers):
         ask(objective, "losses", 12)
     assert sorted((piece.start, piece.stop, len(piece.rows[0])) for piece in workers.pieces) == [(0, 4, 4)] * 3
-    assert objective.backend.edges(7) == [0, 7]
+    assert objective.backend.edges(7, 2) == [0, 7]
     w = mx.random.normal((7, DIMENSION), key=mx.random.key(2))
     contexts = objective.space.contexts(w)
     some = objective.backend.of(Share(2, 5, 1))

@@ -107,7 +107,7 @@ def test_shared_words_in_any_blocks_equal_the_full_path(
     contexts = space.contexts(mx.random.normal((3, 16), key=mx.random.key(0)))
     full = FullText(half.text_model, half.text_projection, tokens).class_features(contexts)
     monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix.pack", lambda suffixes: pack(suffixes, block))
-    monkeypatch.setattr("sharpzo_mlx.prompts.shared_prefix_cpu.ROWS", 30)  # several pieces
+    monkeypatch.setattr("sharpzo_mlx.prompts.cpu_pieces.ROWS", 30)  # several pieces
     text = SharedPrefixText(half.text_model, half.text_projection, tokens)
     np.testing.assert_allclose(features(text, contexts, backend), full, atol=1e-5)
     if block == 1000:

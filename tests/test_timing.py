@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import pytest
 
 import sharpzo_mlx as sz
+from sharpzo_mlx.runtime.helpers import Helpers, helped_by
 from sharpzo_mlx.tuning import timing
 
 
@@ -58,3 +59,11 @@ def test_a_cpu_does_not_repeat_a_long_pass(monkeypatch: pytest.MonkeyPatch) -> N
     seconds = measure(machine, monkeypatch, gpu=False)
     assert seconds.query == pytest.approx(0.1)
     assert machine.seen == [(20, 4), (1, 4), "step"]
+
+
+def test_what_helpers_take_to_begin_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, helpers = Machine(20.0, 0.02), cast("Helpers", SimpleNamespace(count=2))
+    with helped_by(helpers):
+        seconds = measure(machine, monkeypatch, gpu=False)
+    assert seconds.query == pytest.approx(0.02 / 20)
+    assert 0.02 < seconds.step < 0.05

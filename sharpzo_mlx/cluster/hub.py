@@ -11,8 +11,10 @@ import asyncio
 import statistics
 import time
 import uuid
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import dask
 from distributed import Client
@@ -33,6 +35,8 @@ LEAST_SECONDS = 2.0  # that a piece may always take
 KNOWN = 3  # answers from which on the usual time is known
 LEAVING_SECONDS = 1.5  # that a worker takes to go
 TRIES = 3  # of a piece that fails
+LARGE = 32 << 20  # bytes of a shared record of which dask holds some copies for each worker that it goes to
+LARGE_AT_ONCE = 2  # such records that are on their way at once
 
 
 class Hub:
@@ -48,8 +52,11 @@ class Hub:
         self._scheduler: LeaderScheduler | None = None
         self._client: Client | None = None
         self._seconds: list[float] = []  # of pieces
+        self._settings = ExitStack()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._refusals: set[str] = set()  # workers that were named to the user
-        self._supplies: dict[str, asyncio.Lock] = {}  # by the address of a worker: it gets one shared record at a time
+        # by the address of a worker, which gets one shared record at a time
+        self._supplies: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Listen.
@@ -59,29 +66,30 @@ class Hub:
         """
         be_quiet()
         guard.install((THREAD,))
-        with dask.config.set(SETTINGS):
-            try:
-                self._scheduler = await LeaderScheduler(
-                    Roll(announce=not self.address.workers),
-                    host=f"{self.address.scheme}://{self.address.host}",
-                    port=self.address.port,
-                    security=self.security,
-                )
-            except (OSError, RuntimeError) as error:
-                cause = error.__cause__ or error
-                reason = why(cause) if isinstance(cause, OSError) else str(cause)
-                raise UserError(
-                    f"{self.address.url}: cannot be listened on ({reason}); name an address of this machine and a "
-                    "port that no other leader has"
-                ) from error
-            self._client = await Client(self.url, asynchronous=True, security=self.security, set_as_default=False)
+        self._settings.enter_context(dask.config.set(SETTINGS))  # to the end: dask reads some with each message
+        try:
+            self._scheduler = await LeaderScheduler(
+                Roll(announce=not self.address.workers),
+                host=f"{self.address.scheme}://{self.address.host}",
+                port=self.address.port,
+                security=self.security,
+            )
+        except (OSError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            reason = why(cause) if isinstance(cause, OSError) else str(cause)
+            raise UserError(
+                f"{self.address.url}: cannot be listened on ({reason}); name an address of this machine and a "
+                "port that no other leader has"
+            ) from error
+        self._client = await Client(self.url, asynchronous=True, security=self.security, set_as_default=False)
 
     async def stop(self) -> None:
         """Let the workers go, and stop listening."""
-        if self._client is not None:
-            await self._client.close()
-        if self._scheduler is not None:
-            await self._scheduler.close()
+        with self._settings:
+            if self._client is not None:
+                await self._client.close()
+            if self._scheduler is not None:
+                await self._scheduler.close()
 
     @property
     def url(self) -> str:
@@ -109,25 +117,37 @@ class Hub:
         while True:
             answer, worker = await self._submit(data)
             if answer.lacks:
-                answer, worker = await self._supply(replace(envelope, content=content), data, worker)
+                answer = await self._supply(replace(envelope, content=content), data, worker)
             if answer.refusal:
                 self._report_refusal(answer)
                 await asyncio.sleep(LEAVING_SECONDS)
                 if not self.workers:
                     raise UserError(f"no worker is left: {answer.worker} has left, because {answer.refusal}")
-            elif answer.lacks or (answer.error and (failures := failures + 1) < TRIES):
+            elif answer.error and (failures := failures + 1) < TRIES:
                 continue
             else:
                 self._seconds = [*self._seconds[-99:], answer.seconds]
                 return answer
 
-    async def _supply(self, envelope: Envelope, data: bytes, worker: str) -> tuple[Answer, str]:
-        """Send a piece to a worker that lacked its shared record: with the record, unless another piece brings it."""
+    async def _supply(self, envelope: Envelope, data: bytes, worker: str) -> Answer:
+        """Send a piece with its shared record to a worker that lacked it.
+
+        While another piece takes the record there, this one waits, and then tries without. Each call ends with an
+        answer of another kind than `lacks`: to lack what came along is an error.
+        """
         lock = self._supplies.setdefault(worker, asyncio.Lock())
+        there = {"workers": [worker]} if worker else {}
         waited = lock.locked()
         async with lock:
-            there = {"workers": [worker]} if worker else {}
-            return await self._submit(data if waited else records.write(envelope), **there)
+            if waited:
+                answer, _ = await self._submit(data, **there)
+                if not answer.lacks:
+                    return answer
+            async with self._large if len(envelope.content) > LARGE else nullcontext():
+                answer, _ = await self._submit(records.write(envelope), **there)
+        if answer.lacks:
+            return replace(answer, lacks=False, error="did not take the record that was sent")
+        return answer
 
     def _report_refusal(self, answer: Answer) -> None:
         if answer.worker not in self._refusals:

@@ -188,4 +188,8 @@ def _open(answer: Answer | BaseException, kind: Any) -> Any:
         raise answer
     if answer.error:
         raise UserError(f"worker {answer.worker}: {answer.error}")
-    return records.read(answer.result, kind)
+    try:
+        return records.read(answer.result, kind)
+    except ValueError as error:
+        reason = f"sent another result than was asked for ({error}); use one version everywhere"
+        raise UserError(f"worker {answer.worker}: {reason}") from error

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 from sharpzo_mlx.clip.handle import Clip, load
 from sharpzo_mlx.cluster import records
@@ -37,6 +37,7 @@ PREPARATIONS = {  # name -> what makes a record that its pieces share ready for 
 }
 KEPT = 2  # shared records that a worker keeps ready
 NO_MODEL = Model("", Path())  # for work that needs none
+Ready: TypeAlias = tuple[str, str, bytes]  # a work, its model's key, and the digest of a shared record
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Workplace:
     def __init__(self, name: str, models: Models) -> None:
         self.name, self.models = name, models
         self.refused = ""
-        self._prepared: dict[bytes, Any] = {}  # by the digest of a shared record, the last used last
+        self._prepared: dict[Ready, Any] = {}  # the last used last
 
     def forget(self) -> None:
         """Drop what was made ready for the pieces of a leader that has gone."""
@@ -158,7 +159,7 @@ class Workplace:
             if envelope.shared and not self._prepare(envelope, clip):
                 return Answer(self.name, 0.0, lacks=True)
             piece = records.read(envelope.piece, get_type_hints(function)["piece"])
-            prepared = [self._prepared[envelope.shared]] if envelope.shared else []
+            prepared = [self._prepared[_name_ready(envelope)]] if envelope.shared else []
             result = records.write(function(clip, piece, *prepared))
         except UserError as error:
             return Answer(self.name, time.monotonic() - began, error=str(error))
@@ -170,11 +171,11 @@ class Workplace:
 
     def _prepare(self, envelope: Envelope, clip: Clip | None) -> bool:
         """Have what the piece shares with others at hand; return False if it has to be sent first."""
-        key = envelope.shared
+        key = _name_ready(envelope)
         if key in self._prepared:
             self._prepared[key] = self._prepared.pop(key)
             return True
-        if hashlib.sha256(envelope.content).digest() != key:
+        if hashlib.sha256(envelope.content).digest() != envelope.shared:
             return False
         while len(self._prepared) >= KEPT:
             del self._prepared[next(iter(self._prepared))]
@@ -182,6 +183,11 @@ class Workplace:
         kind = list(get_type_hints(function).values())[1]
         self._prepared[key] = function(clip, records.read(envelope.content, kind))
         return True
+
+
+def _name_ready(envelope: Envelope) -> Ready:
+    """Return what tells shared records apart once they are ready: the same record is another thing to another model."""
+    return envelope.work, envelope.model, envelope.shared
 
 
 def _find(work: str, table: Mapping[str, str] = WORKS) -> Callable[..., Any]:

@@ -5,8 +5,6 @@ goes on. When it is done memory is usually free again; if not, nobody would be t
 for ever.
 
 >>> watch = MemoryWatch(worker, say=print)  # doctest: +SKIP
->>> watch.look()  # again and again
-''
 """
 
 from __future__ import annotations

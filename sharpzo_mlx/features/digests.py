@@ -121,15 +121,28 @@ def read_in_chunks(files: Iterator[Path], most: Callable[[], int], *, ahead: boo
         files: any number of files.
         most: returns how many the next chunk takes.
         ahead: whether the next chunk is read while one is in use. Its files are then taken from `files` before.
+
+    Raises:
+        Exception: what `files` raises, once the chunks before have been used.
     """
     waiting: deque[Reading] = deque()
-    reported = False
+    failure: Exception | None = None
+    reported = ended = False
     try:
         while True:
-            while len(waiting) < (2 if ahead else 1) and (chunk := list(islice(files, size := most()))):
+            while not failure and not ended and len(waiting) < (2 if ahead else 1):
+                try:
+                    chunk = list(islice(files, size := most()))
+                except Exception as error:
+                    failure = error
+                    break
+                if ended := not chunk:
+                    break
                 reported = reported or report_cloud_only(chunk, more=len(chunk) == size)
                 waiting.append(Reading(chunk))
             if not waiting:
+                if failure:
+                    raise failure
                 return
             yield waiting[0]
             waiting.popleft().stop()

@@ -29,8 +29,8 @@ class Backend(Protocol):
         """The sizes of NumPy's pieces of work, None where MLX evaluates the graph."""
         ...
 
-    def edges(self, count: int) -> list[int]:
-        """Return where a batch of contexts may be cut into shares, from 0 to `count`."""
+    def edges(self, count: int, cores: int) -> list[int]:
+        """Return where a batch of contexts that is cut for so many cores falls into shares, from 0 to `count`."""
         ...
 
     def of(self, share: Share) -> Backend:

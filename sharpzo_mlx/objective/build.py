@@ -18,6 +18,7 @@ from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.objective.recipe import Recipe, build_objective
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.prompts.space import SpaceOptions
+from sharpzo_mlx.runtime.threads import mlx_threads
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def build_problem(
         offsets=offsets,
         memory_budget=memory_budget,
         directions=directions,
+        threads=mlx_threads(),
     )
     objective, tower = build_objective(clip, recipe)
     coarse = coarse_products(tower, objective.backend.piece_sizes is not None)

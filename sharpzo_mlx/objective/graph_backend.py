@@ -34,8 +34,8 @@ class GraphBackend:
         """Return the backend whose results are those of a share of the contexts."""
         return GraphBackend(self.text, self.images, sizes=self.sizes, budget=self.budget, share=share)
 
-    def edges(self, count: int) -> list[int]:
-        """Return where a batch of contexts may be cut into shares: nowhere, because the graph computes it at once."""
+    def edges(self, count: int, cores: int) -> list[int]:
+        """Return where a batch of contexts falls into shares: nowhere, because the graph computes it at once."""
         return [0, count]
 
     def class_features(self, contexts: mx.array) -> mx.array:

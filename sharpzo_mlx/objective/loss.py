@@ -20,7 +20,7 @@ import numpy as np
 from sharpzo_mlx.features.extract import Features
 from sharpzo_mlx.objective import chunks
 from sharpzo_mlx.runtime.products import host_products
-from sharpzo_mlx.runtime.threads import spread
+from sharpzo_mlx.runtime.threads import small_products, spread
 
 A = TypeVar("A", mx.array, np.ndarray)
 
@@ -258,8 +258,9 @@ def image_losses_numpy(
     if candidates * count * classes > chunks.CPU_LOGITS_AT_ONCE:
         spread(compute_piece, places)
     else:  # too little work to hand to threads
-        for place in places:
-            compute_piece(place)
+        with small_products():
+            for place in places:
+                compute_piece(place)
     return losses
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from sharpzo_mlx.objective.loss import LabelledImages, image_losses, image_losses_numpy, mean_losses
 from sharpzo_mlx.prompts.cpu_pieces import Share
 from sharpzo_mlx.prompts.text_features import CPUText, TextFeatures
-from sharpzo_mlx.runtime.threads import workers
 
 
 class NumPyBackend:
@@ -35,9 +34,9 @@ class NumPyBackend:
         """Return the backend whose results are those of a share of the contexts."""
         return NumPyBackend(self.text, self.cpu, self.images, share)
 
-    def edges(self, count: int) -> list[int]:
-        """Return where a batch of contexts may be cut into shares: between the pieces of the cores."""
-        return self.cpu.plan.edges(count, cores=workers())
+    def edges(self, count: int, cores: int) -> list[int]:
+        """Return where a batch of contexts falls into shares: between the pieces of the cores."""
+        return self.cpu.plan.edges(count, cores=cores)
 
     def class_features(self, contexts: mx.array) -> mx.array:
         """Return the class features of contexts, [P, n, m] -> [P, K, D] float32 of unit norm."""

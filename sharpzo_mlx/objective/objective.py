@@ -186,9 +186,6 @@ class Objective:
         self, w: mx.array, u: mx.array, *, stages: list[Callable[[mx.array], mx.array]]
     ) -> tuple[mx.array, mx.array]:
         """Apply the stages one after the other to contexts of w [P, d] and to their derivatives along u [P, d]."""
-        one = chunks.derivative_bytes(self.sizes, on_cpu=self.on_cpu)
-        needed = chunks.derivative_block_bytes(self.sizes) + one
-        chunks.check_budget(self.budget, needed, "one forward-mode derivative")
         for stage in (self.space.contexts, *stages):
             (w,), (u,) = mx.jvp(stage, [w], [u])
             begin(w, u)  # frees the memory of a stage before the next begins
@@ -197,6 +194,10 @@ class Objective:
     def _call(self, call: Call, *rows: mx.array) -> tuple[mx.array, ...]:
         """Compute rows in chunks, here or by helpers, and count them; one chunk alone stays one lazy graph."""
         count, derivative = int(rows[0].shape[0]), call in DERIVATIVES
+        if derivative:
+            one = chunks.derivative_bytes(self.sizes, on_cpu=self.on_cpu)
+            needed = chunks.derivative_block_bytes(self.sizes) + one
+            chunks.check_budget(self.budget, needed, "one forward-mode derivative")
         self.queries += 2 * count if derivative else count
         parts = chunks.cut(count, self.jvp_chunk if derivative else self.chunk)
         if (found := spreading.compute_with_helpers(self, call, rows, parts)) is not None:

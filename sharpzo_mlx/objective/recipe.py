@@ -39,6 +39,7 @@ class Recipe:
         offsets: logits [N, K] that are added to the images' own, float32, or None.
         memory_budget: bytes, or None.
         directions: directions of a step that uses the linearised loss; 0: there is none.
+        threads: of MLX's BLAS, which the last bits of its products depend on; see `given_threads`.
     """
 
     template: str
@@ -53,6 +54,7 @@ class Recipe:
     offsets: mx.array | None
     memory_budget: int | None
     directions: int
+    threads: int
 
 
 def build_objective(clip: Clip, recipe: Recipe) -> tuple[Objective, TextModel]:

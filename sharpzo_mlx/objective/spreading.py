@@ -79,7 +79,7 @@ def count_operations(objective: Divisible, candidates: int) -> float:
 def _cut(objective: Divisible, call: Call, part: slice, most: int) -> list[tuple[int, int]]:
     """Cut a chunk into shares, at most so many."""
     count = part.stop - part.start
-    edges = [0, count] if call in DERIVATIVES else objective.backend.edges(count)
+    edges = [0, count] if call in DERIVATIVES else objective.backend.edges(count, workers())
     chosen = np.linspace(0, len(edges) - 1, min(most, len(edges) - 1) + 1).round().astype(int)
     return list(pairwise(edges[index] for index in chosen))
 

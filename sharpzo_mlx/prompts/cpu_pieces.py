@@ -6,7 +6,7 @@ share finds the same bits.
 
 >>> plan = PiecePlan(blocks=6, size=100, least=0, rows=512)
 >>> plan.edges(7, cores=2)
-[0, 1, 2, 4, 5, 6, 7]
+[0, 1, 2, 3, 4, 5, 6, 7]
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from sharpzo_mlx.clip.activations import in_place
 from sharpzo_mlx.clip.cpu_layers import Array, Buffers, CPULayer, affine, array, by_head, cpu_layer, softmax
 from sharpzo_mlx.prompts.cpu_pieces import PiecePlan, PieceSizes, Share
 from sharpzo_mlx.runtime.products import host_products
-from sharpzo_mlx.runtime.threads import spread
+from sharpzo_mlx.runtime.threads import small_products, spread
 
 if TYPE_CHECKING:
     from sharpzo_mlx.clip.layers import EncoderLayer
@@ -66,8 +66,10 @@ class SharedPrefixCPU:
         first = self.layers[0]
         flat = self.suffixes.reshape(-1, self.suffixes.shape[-1])
         y = first.norm1.norm(flat, np.empty_like(flat))
+        with small_products():  # the same bits for any number of threads
+            parts = (first.q(y) * self.scale, first.k(y), first.v(y))
         # the suffixes' queries, keys and values in the first layer do not depend on the candidate
-        self.first = [part.reshape(self.suffixes.shape) for part in (first.q(y) * self.scale, first.k(y), first.v(y))]
+        self.first = [part.reshape(self.suffixes.shape) for part in parts]
 
     def class_features(self, contexts: Array, share: Share | None = None) -> Array:
         """Return the features of every class under every context, [P, n, m] -> [P, K, D] float32 of unit norm.

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
+MOST_THREADS = 1024  # of a BLAS
 
 
 class BlasLibrary(Protocol):
@@ -69,9 +70,7 @@ class SingleThreaded(AbstractContextManager[None]):
             self._inside -= 1
             if self._inside == 0 and self._changed:
                 # the thread that entered first has control of the library, and need not be the one that leaves last
-                self._library.clear_controlling_thread(force=True)
-                self._library.set_num_threads(self._before)
-                self._library.clear_controlling_thread(force=True)
+                _set_threads(self._library, self._before)
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,32 @@ class KeptThreads(AbstractContextManager[None]):
             self._inside -= 1
             for library, count in self._before if self._inside == 0 else ():
                 if library.get_num_threads() != count:
-                    library.clear_controlling_thread(force=True)
-                    library.set_num_threads(count)
-                    library.clear_controlling_thread(force=True)
+                    _set_threads(library, count)
+
+
+def _set_threads(library: BlasLibrary, count: int) -> None:
+    """Set the number of threads of a library, whichever thread has control of it."""
+    library.clear_controlling_thread(force=True)
+    library.set_num_threads(count)
+    library.clear_controlling_thread(force=True)
+
+
+def mlx_threads() -> int:
+    """Return the number of threads of MLX's OpenBLAS; 0 where it has another BLAS."""
+    return max((library.get_num_threads() for library in other_openblas()), default=0)
+
+
+@contextmanager
+def given_threads(count: int) -> Iterator[None]:
+    """Give MLX's OpenBLAS so many threads in a block, for the bits of a process where it has as many; 0: its own."""
+    before = [(library, library.get_num_threads()) for library in other_openblas()] if count > 0 else []
+    try:
+        for library, _ in before:
+            _set_threads(library, min(count, MOST_THREADS))
+        yield
+    finally:
+        for library, own in before:
+            _set_threads(library, own)
 
 
 kept_threads = KeptThreads()  # the number of threads belongs to the process, and so does the guard

@@ -16,6 +16,7 @@ import mlx.core as mx
 from sharpzo_mlx.objective.backend import allowed_memory
 from sharpzo_mlx.objective.objective import Objective
 from sharpzo_mlx.runtime.device import on_cpu
+from sharpzo_mlx.runtime.helpers import current
 from sharpzo_mlx.runtime.limits import bounded
 from sharpzo_mlx.tuning import budget
 from sharpzo_mlx.tuning.problem import TuningProblem
@@ -64,9 +65,12 @@ def plan_seconds(problem: TuningProblem, search: Search, seconds: Seconds) -> fl
 
 
 def _seconds_of(loss: Objective, work: Callable[[], mx.array]) -> float:
-    """Time one batch of candidates; the second of two passes, because a GPU compiles its kernels in the first one."""
+    """Time one batch of candidates; the second of two passes.
+
+    A GPU compiles its kernels in the first one, and helpers build their objectives, however long that takes.
+    """
     counted, spent = loss.queries, 0.0
-    long = LONG_SECONDS if on_cpu() else GPU_LONG_SECONDS
+    long = math.inf if current() is not None else LONG_SECONDS if on_cpu() else GPU_LONG_SECONDS
     for _ in range(2):
         started = time.monotonic()
         mx.eval(work())
