@@ -83,10 +83,10 @@ def export(folder: Path) -> Path:
     return place
 
 
-def theirs(place: Path, paths: list[Path], threads: int) -> list[list[float]]:
-    """Run the competitor; return seconds and processor seconds of each round."""
+def theirs(place: Path, paths: list[Path], threads: int, python: str) -> list[list[float]]:
+    """Run the competitor in an interpreter that has it; return seconds and processor seconds of each round."""
     script = Path(__file__).with_name("torch_features.py")
-    command = [sys.executable, str(script), str(place), str(threads), *map(str, paths)]
+    command = [python, str(script), str(place), str(threads), *map(str, paths)]
     quietly = {"TRANSFORMERS_VERBOSITY": "error"}
     environment = os.environ | KEEP_MEMORY | quietly
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -102,14 +102,14 @@ def alone(folder: Path, images: Path, count: int) -> dict[str, Any]:
     return found
 
 
-def measure(count: int, threads: int, *, grow: bool) -> dict[str, Any]:
+def measure(count: int, threads: int, *, grow: bool, python: str) -> dict[str, Any]:
     """Measure both sides on the same files, the competitor second."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, images = Path(scratch) / "m", Path(scratch) / "images"
         images.mkdir()
         write_random_model(folder, mx.float32)
         place, paths = export(folder), write_photographs(images, count)
-        own, other = alone(folder, images, count), theirs(place, paths, threads)
+        own, other = alone(folder, images, count), theirs(place, paths, threads, python)
         difference = np.max(np.abs(np.load(folder / "ours.npy") - np.load(place / "features.npy")))
         bare = min(timed_decoding(folder, paths) for _ in range(ROUNDS))
         many = alone(folder, write_photographs_more(images, 4 * count), 4 * count) if grow else None
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--no-growth", action="store_true", help="leave out memory with four times as many images")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has transformers")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -159,7 +160,7 @@ def main() -> None:
         folder, images, count = Path(given.one[0]), Path(given.one[1]), int(given.one[2])
         print(json.dumps(ours(folder, sorted(images.glob("*.jpg"))[:count])))
         return
-    row = measure(given.images, given.threads, grow=not given.no_growth)
+    row = measure(given.images, given.threads, grow=not given.no_growth, python=given.python)
     for name, value in row.items():
         print(f"{name:32} {value if isinstance(value, str) else f'{value:.4g}' if value is not None else '-'}")
     if given.output:

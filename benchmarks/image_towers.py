@@ -1,4 +1,4 @@
-"""Measure the processor's time of MobileCLIP's and SigLIP's image towers, and compare with timm on torch.
+"""Measure the processor's time of the image towers of MobileCLIP, SigLIP and PE-Core, and compare with timm on torch.
 
 Random weights, eight images at once, each library in a process of its own, since the BLAS of one slows the other down.
 The processes take turns, so that other programs on the machine disturb both alike. The times are those that the
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 SIDES = {"fastvit_mci0": 256, "fastvit_mci1": 256, "fastvit_mci2": 256, "fastvit_mci3": 256, "vit_base_mci_224": 224}
-SIDES["vit_base_patch16_siglip_224"] = 224
+SIDES |= {"vit_base_patch16_siglip_224": 224, "vit_pe_core_base_patch16_224": 224}
 IMAGES = 8
 WIDTH = 512
 
@@ -46,11 +46,12 @@ def ours(name: str) -> dict[str, Callable[[], Any]]:
     from sharpzo_mlx.clip.cpu_vision import CPUVision
     from sharpzo_mlx.clip.fastvit import FastViTModel
     from sharpzo_mlx.clip.model import CLIPModel
-    from sharpzo_mlx.convert.mobileclip import find_tower
+    from sharpzo_mlx.convert import mobileclip, perception
 
     mx.set_default_device(mx.cpu)
     siglip = {"model_type": "siglip", "vision_config": {}, "text_config": {}}
-    given = siglip if "siglip" in name else {"model_type": "clip", "vision_config": find_tower(name)}
+    family = perception if name in perception.SIZES else mobileclip
+    given = siglip if "siglip" in name else {"model_type": "clip", "vision_config": family.find_tower(name)}
     config = CLIPConfig.from_dict(given)
     model = CLIPModel(config, towers=("vision",))
     model.update(tree_map(lambda weight: 0.05 * mx.random.normal(weight.shape), model.parameters()))

@@ -36,7 +36,13 @@ Ask = Callable[[int], tuple[float, float, float]]
 
 @contextmanager
 def start_oracle(
-    model: CLIPModel, tokens: PromptTokens, objective: Objective, w: mx.array, *, threads: int | None = None
+    model: CLIPModel,
+    tokens: PromptTokens,
+    objective: Objective,
+    w: mx.array,
+    *,
+    threads: int | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Ask]:
     """Start the competitor on one problem and stop it at the end of the `with` block.
 
@@ -46,11 +52,12 @@ def start_oracle(
         objective: the source of images, labels, space and logit scale.
         w: the points [P, d]; queries name them by number.
         threads: number of torch's threads; None for all cores.
+        python: the interpreter that has torch.
     """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "arrays.npz"
         np.savez(place, **export(model, tokens, objective, w))
-        words = [sys.executable, str(Path(__file__).with_name("torch_oracle.py")), str(place)]
+        words = [python, str(Path(__file__).with_name("torch_oracle.py")), str(place)]
         words += [str(threads)] if threads else []
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | KEEP_MEMORY

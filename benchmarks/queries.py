@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -133,18 +134,19 @@ def timed(work: Callable[[], object]) -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()]) - start
 
 
-def measure(name: str, classes: int, names: str, rounds: int, threads: int | None, batch: int | None = None) -> Row:
-    """Time both sides in turn and keep the fastest time of each."""
+def measure(name: str, classes: int, given: argparse.Namespace) -> Row:
+    """Time both sides in turn and keep the fastest time of each; `given` are the options of the command line."""
+    names, rounds = given.names, given.rounds
     config = make_config(name)
     width, layers, joint = config.text.hidden_size, config.text.num_hidden_layers, config.projection_dim
     length = config.text.max_position_embeddings
     model, tokens = make_tower(name, "text", mx.float32), make_prompts(classes, names)
     objective = make_query_objective(model, tokens)
-    batch = batch or min(POPULATION, max(2, PROMPTS // classes))
+    batch = given.batch or min(POPULATION, max(2, PROMPTS // classes))
     w = mx.random.normal((batch, DIMENSION), key=mx.random.key(0))
     losses = np.array(objective.losses(w))
     ours, answers, speeds = [], [], []
-    with start_oracle(model, tokens, objective, w, threads=threads) as ask:
+    with start_oracle(model, tokens, objective, w, threads=given.threads, python=given.python) as ask:
         for number in range(rounds):
             speeds.append(matrix_speed(width))
             ours.append(timed(lambda: mx.eval(objective.losses(w))) / batch)
@@ -182,6 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="torch's threads; set OPENBLAS_NUM_THREADS to the same for ours")
     parser.add_argument("--batch", type=int, help="candidates at once, at most 800 / classes by default")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has torch, if it is another one")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     print("| model | names | K | tokens | ours ms | oracle ms | times | CPU ms | oracle | times ", end="")
@@ -189,7 +192,7 @@ def main() -> None:
     print("|" + 15 * "---|")
     rows = []
     for model, classes in product(given.models, given.classes):
-        rows.append(row := measure(model, classes, given.names, given.rounds, given.threads, given.batch))
+        rows.append(row := measure(model, classes, given))
         print(
             f"| {row.model} | {row.names} | {row.classes} | {row.tokens} "
             f"| {row.ours_ms:.1f} | {row.oracle_ms:.0f} | {row.speedup:.1f} "

@@ -48,7 +48,7 @@ def add_command(
     model: Path | None,
     as_json: bool,
 ) -> None:
-    """Add to the run RUN the images of each FOLDER of class folders, of known classes or of new ones.
+    """Add to the run RUN the images of each FOLDER of class folders, or list of images, of known classes or new ones.
 
     The words stay, and the rest is computed anew in closed form. The run's test images are never learned from.
     """

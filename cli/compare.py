@@ -9,7 +9,7 @@ The same command continues where it was interrupted. If a method fails, the exit
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -21,6 +21,7 @@ from sharpzo_mlx.comparison.methods import registry
 
 if TYPE_CHECKING:
     from sharpzo_mlx.comparison.record import Comparison
+    from sharpzo_mlx.config import TuneConfig
 
 
 @cloup.command("compare")
@@ -62,31 +63,39 @@ def compare_command(
 
     registry.chosen_names(methods)
     config = TuneConfig(shots=shots, template=template, query_budget=query_budget)
-    from sharpzo_mlx.cli import progress
-    from sharpzo_mlx.clip import handle
-    from sharpzo_mlx.comparison import runner, table_text, variants
-    from sharpzo_mlx.comparison.methods.method import PUBLISHED
-
-    flags = {variants.TUNED: True, PUBLISHED: published, variants.TRIALS: trials}
-    events = runner.compare_steps(
-        handle.load(model),
-        datasets,
-        config,
-        methods=methods,
-        seeds=seeds,
-        variants=[name for name, wanted in flags.items() if wanted],
-        shift=shift,
-        output=output,
-    )
-    found = progress.follow_comparison(events)
+    wanted = _variants(published=published, trials=trials)
+    found = _compare(model, datasets, config, methods=methods, seeds=seeds, variants=wanted, shift=shift, output=output)
     if as_json:
         wording.echo_json(found.to_json())
     else:
-        click.echo(table_text.as_text(found, wording.screen_width(), whole_names=not wording.on_screen()))
-        click.echo("\n" + wording.escape(f"tables, curves, results: {found.folder}"))
+        _show(found)
     if found.failed:
         click.echo(wording.escape(_describe_failures(found)), err=True)
         ctx.exit(1)
+
+
+def _variants(*, published: bool, trials: bool) -> list[str]:
+    """Return the settings with which each method runs."""
+    from sharpzo_mlx.comparison import variants
+    from sharpzo_mlx.comparison.methods.method import PUBLISHED
+
+    flags = {variants.TUNED: True, PUBLISHED: published, variants.TRIALS: trials}
+    return [name for name, wanted in flags.items() if wanted]
+
+
+def _compare(model: Path | None, datasets: tuple[Path, ...], config: TuneConfig, **settings: Any) -> Comparison:
+    from sharpzo_mlx.cli import progress
+    from sharpzo_mlx.clip import handle
+    from sharpzo_mlx.comparison import runner
+
+    return progress.follow_comparison(runner.compare_steps(handle.load(model), datasets, config, **settings))
+
+
+def _show(found: Comparison) -> None:
+    from sharpzo_mlx.comparison import table_text
+
+    click.echo(table_text.as_text(found, wording.screen_width(), whole_names=not wording.on_screen()))
+    click.echo("\n" + wording.escape(f"tables, curves, results: {found.folder}"))
 
 
 def _describe_failures(found: Comparison) -> str:

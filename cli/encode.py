@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end.")
 @cluster_options
 def encode_command(folders: tuple[Path, ...], *, model: Path | None, as_json: bool) -> None:
-    """Encode the images in each FOLDER, and in folders inside, into the feature cache.
+    """Encode the images in each FOLDER, and in folders inside, or in a list of images, into the feature cache.
 
     What is in the cache already is passed over: an interrupted command goes on where it stopped.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sharpzo_mlx.evaluation.reports import Report
     from sharpzo_mlx.runs.run import Run
 
-FOREIGN_HELP = "Folder of images of none of the classes; may be repeated."
+FOREIGN_HELP = "Folder or list of images of none of the classes; may be repeated."
 SCOPES = {None: "auto", "own_classes": "own", "all_classes": "all"}
 
 

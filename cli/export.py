@@ -43,7 +43,7 @@ NEXT = {
 def export_command(
     run_folder: Path, *, to: str, output: Path | None, model: Path | None, as_json: bool, **given: Any
 ) -> None:
-    """Write the classifier of the run RUN for other programs.
+    """Write the classifier of the run RUN, a folder or the name OWNER/NAME of a run on the hub, for other programs.
 
     onnx: one graph from pictures to labels, probabilities and "none of them". coreml: the same as a package for apps
     on Apple's systems. bundle: two plain files for image features that you have already. web: a page that classifies

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from sharpzo_mlx.cli.progress import QUIET_SECONDS, is_screen, make_progress
+from sharpzo_mlx.runtime.helpers import describe_helpers
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,7 +49,7 @@ class PipedLines(ImageBar):
         """Write a line after a silence."""
         if self._clock() - self._last >= QUIET_SECONDS:
             self._last = self._clock()
-            print(f"images: {done}{self._of} done", file=self._stream, flush=True)
+            print(f"images: {done}{self._of} done{describe_helpers()}", file=self._stream, flush=True)
 
 
 class TerminalBar(ImageBar):
@@ -60,7 +61,7 @@ class TerminalBar(ImageBar):
 
     def move(self, done: int) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done, words=describe_helpers().lstrip(", "))
 
     def write(self, text: str) -> None:
         """Write whole lines of results, above the bar if stdout is a terminal too."""

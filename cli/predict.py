@@ -1,10 +1,10 @@
 """`sharpzo-mlx predict RUN PATH...`: prints the most probable labels of each image, with their probabilities.
 
-A path is an image, a folder of images, or `-` for a list on stdin. Lines, `--csv` and `--jsonl` come batch by batch, on
-stdout or in `--output FILE`, so that Ctrl-C keeps what was done and `--resume` goes on; `--json` is one object at the
-end. With `--reject` an image unlike the labelled ones is none of the classes; with `--multi-label` each label of a
-SigLIP has a probability of its own. An image that cannot be read is named on stderr (and in the records) and does not
-stop the others.
+A path is an image, a folder of images, a file that lists or stores images, or `-` for a list on stdin. Lines, `--csv`
+and `--jsonl` come batch by batch, on stdout or in `--output FILE`, so that Ctrl-C keeps what was done and `--resume`
+goes on; `--json` is one object at the end. With `--reject` an image unlike the labelled ones is none of the classes;
+with `--multi-label` each label of a SigLIP has a probability of its own. An image that cannot be read is named on
+stderr (and in the records) and does not stop the others.
 
 >>> sharpzo-mlx predict runs/pets-clip-0 holiday/ --output labels.csv --resume  # doctest: +SKIP
 """
@@ -71,7 +71,8 @@ def predict_command(
 ) -> None:
     """Label images with the run RUN, a folder or the name OWNER/NAME of a run on the hub.
 
-    Each PATH is an image, a folder of images, or - for a list on stdin, with one path a line.
+    Each PATH is an image, a folder of images, a CSV, TSV, Parquet or tar file that lists or stores images, or - for a
+    list on stdin, with one path a line.
     """
     style = at_most_one(json=as_json, csv=as_csv, jsonl=as_jsonl)
     _check_arguments(paths, null=null, output=output, resume=resume, style=style)

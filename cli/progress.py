@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sharpzo_mlx.cli.progress_words import (
     cut_words,
-    describe_cached,
     describe_drawn,
+    describe_images,
     describe_plan,
     describe_result,
     describe_step,
@@ -31,6 +31,7 @@ from sharpzo_mlx.cli.progress_words import (
 from sharpzo_mlx.cli.wording import duration
 from sharpzo_mlx.errors import escape, is_gpu_error
 from sharpzo_mlx.report.formatting import shorten
+from sharpzo_mlx.runtime.helpers import describe_helpers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,7 +228,7 @@ class Lines(Painter):
     def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Write a line at the end and after a silence."""
         if progress.done == progress.total or self._is_due(QUIET_SECONDS):
-            self.write_line(f"{name}: {progress.done} of {progress.total} read{describe_cached(progress)}")
+            self.write_line(f"{name}: {progress.done} of {progress.total} read{describe_images(progress)}")
 
     def draw_working(self, record: Working) -> None:
         """Write a line after a silence."""
@@ -258,7 +259,7 @@ class Bars(Painter):
 
     def draw_images(self, name: str, progress: Encoding | FolderProgress) -> None:
         """Move the bar of these images."""
-        self._move(name, progress.done, progress.total, describe_cached(progress).lstrip(", "))
+        self._move(name, progress.done, progress.total, describe_images(progress).lstrip(", "))
 
     def draw_working(self, record: Working) -> None:
         """Move the bar of the method that runs."""
@@ -268,7 +269,7 @@ class Bars(Painter):
     def draw_finished(self, record: Finished) -> None:
         """Move the bar of the whole comparison."""
         super().draw_finished(record)
-        self._move("results", record.done, record.total, "")
+        self._move("results", record.done, record.total, describe_helpers().lstrip(", "))
 
     def write_line(self, words: str) -> None:
         """Write a line above the bars."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sharpzo_mlx.cli.wording import amount, duration, percent
+from sharpzo_mlx.runtime.helpers import describe_helpers
 
 if TYPE_CHECKING:
     from sharpzo_mlx.comparison.dataset_runner import Finished, Working
@@ -72,6 +73,11 @@ def describe_cached(progress: Encoding | FolderProgress) -> str:
     """Return how many images were known already, or looked up, behind a comma; empty if none."""
     known, looked_up = getattr(progress, "cached", 0), getattr(progress, "looked_up", 0)
     return f", {known} known already" if known else f", {looked_up} looked up" if looked_up else ""
+
+
+def describe_images(progress: Encoding | FolderProgress) -> str:
+    """Return how many images were known already and how many workers are there, behind commas; empty if none are."""
+    return describe_cached(progress) + describe_helpers()
 
 
 def cut_words(words: str, width: int) -> str:

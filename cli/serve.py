@@ -28,7 +28,9 @@ ALLOW_HELP = "A further name by which the server may be called, such as photos.e
 def serve_command(
     run_folder: Path, *, port: int, host: str, hosts: tuple[str, ...], model: Path | None, opens: bool
 ) -> None:
-    """Label images with the run RUN on a page and over HTTP, until Ctrl-C.
+    """Label images with the run RUN, a folder or the name OWNER/NAME of a run on the hub, on a page and over HTTP.
+
+    Ctrl-C ends it.
 
     It needs: pip install "sharpzo-mlx[serve]"
     """

@@ -111,22 +111,30 @@ def _make_remarks(reports: Reports) -> list[str]:
     first = next(iter(reports.values()))
     lines = [""]
     for result in first.folders:
-        place = "in distribution" if result.in_distribution else "shifted"
-        worst = ", ".join(f"{one.name} {wording.percent(one.tuned)}" for one in result.classes[:WORST])
-        lines.append(wording.escape(f"{result.path}: {place}, {result.kind}; worst: {worst}"))
+        lines += _describe_folder(result)
     if first.shift_per_point is not None and len(reports) == 1:
         gain = f"{first.shift_per_point:.2f}"
-        lines.append(f"points gained on the shifted folders for each point gained in distribution: {gain}")
+        lines.append(f"points gained on shifted folders for each point gained in distribution: {gain}")
     if len(reports) > 1:
-        names = f"those of {next(iter(reports))}"
-        lines.append(
-            f"{len(reports)} runs: mean ± standard deviation over runs; the interval is that of the mean change over "
-            f"images; classes are {wording.escape(names)}"
-        )
+        lines += [
+            f"{len(reports)} runs: mean ± standard deviation over runs; the interval is that of",
+            wording.fitted("the mean change over images; classes are those of ", [str(next(iter(reports)))], [""]),
+        ]
     for result in first.folders:
         if result.parts:
             lines += ["", _make_corruption_table(result)]
     return lines
+
+
+def _describe_folder(result: FolderResult) -> list[str]:
+    """Return a line on the kind of a folder, and one on the classes that are found worst."""
+    place = "in distribution" if result.in_distribution else "shifted"
+    worst = result.classes[:WORST]
+    shares = [f" {wording.percent(one.tuned)}" for one in worst]
+    return [
+        wording.fitted("", [str(result.path), result.kind], [f": {place}", ""]),
+        wording.fitted("  worst: ", [one.name for one in worst], shares, keep="beginning"),
+    ]
 
 
 def _make_corruption_table(result: FolderResult) -> str:

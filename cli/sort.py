@@ -68,7 +68,8 @@ def sort_command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Put the images of FOLDER into folders by the labels of the run RUN.
+    """Put the images of FOLDER into folders by the labels of the run RUN, a folder or the name OWNER/NAME of a run on
+    the hub.
 
     Prints the plan and touches nothing until --apply. Copies, and overwrites nothing. The same command
     goes on after an interruption, and --undo puts everything back.
@@ -130,15 +131,14 @@ def _make_plan(
 
 def _label(run_folder: Path, folder: Path, into: Path | None, *, model: Path | None, **settings: Any) -> SortPlan:
     from sharpzo_mlx.clip import handle
-    from sharpzo_mlx.datasets.listing import ImageListing
-    from sharpzo_mlx.runs.run import Run
-    from sharpzo_mlx.sorting.plan import check_folders, plan_steps
+    from sharpzo_mlx.hub.runs import load_run
+    from sharpzo_mlx.sorting.plan import check_folders, list_files, plan_steps
 
-    check_folders(folder, into, settings["mode"])  # before the model is loaded
-    run, clip = Run.load(run_folder), None if model is None else handle.load(model)
-    steps = plan_steps(run, folder, into, clip=clip, **settings)
-    count = sum(1 for _ in ImageListing([folder], recursive=settings["recursive"]))
-    with open_bar(count) as bar, closing(steps):
+    source, _ = check_folders(folder, into, settings["mode"])  # before the model is loaded
+    listing = list_files(source, recursive=settings["recursive"])
+    run = load_run(run_folder, progress=sys.stderr.isatty())
+    steps = plan_steps(run, folder, into, clip=None if model is None else handle.load(model), **settings)
+    with open_bar(sum(1 for _ in listing)) as bar, closing(steps):
         while True:
             try:
                 bar.move(next(steps))

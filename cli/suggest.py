@@ -1,7 +1,7 @@
 """`sharpzo-mlx suggest RUN FOLDER`: says which unlabelled images are worth labelling next, with the run's guess.
 
 A table on stdout, with `--json` one object, with `--page FILE.html` also a page on which a person says what each image
-shows; the page saves a plan for `sort --plan`.
+shows; the page saves a plan for `sort --plan`, or labels for `add` where a file lists or stores the images.
 
 >>> sharpzo-mlx suggest runs/pets-clip-0 new/ --count 20 --page next.html  # doctest: +SKIP
 """
@@ -20,7 +20,7 @@ from sharpzo_mlx.cli.options import PATH
 if TYPE_CHECKING:
     from sharpzo_mlx.review.suggestions import Suggestions
 
-PAGE_HELP = "Write a page to decide by keyboard; it saves a plan for `sort --plan`."
+PAGE_HELP = "Write a page to decide by keyboard; it saves a plan for `sort --plan`, or labels for `add`."
 
 
 @click.command("suggest")
@@ -41,7 +41,7 @@ def suggest_command(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Say which images of FOLDER to label next for the run RUN.
+    """Say which images of FOLDER, or of a file that lists or stores images, to label next for the run RUN.
 
     First come images that the run is uncertain of, that are unlike those it knows, and that others are like.
     """
@@ -56,7 +56,8 @@ def suggest_command(
         return
     click.echo(review_text.format_suggestions(found))
     if written is not None:
-        click.echo(wording.escape(f"page: {written} (open it in a browser; it saves a plan for `sort --plan`)"))
+        saved = "labels for `add`" if found.listed else "a plan for `sort --plan`"
+        click.echo(wording.escape(f"page: {written} (open it in a browser; it saves {saved})"))
 
 
 def _suggest(run_folder: Path, folder: Path, count: int, *, model: Path | None, recursive: bool) -> Suggestions:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,8 +25,10 @@ from sharpzo_mlx.report.head_words import describe_head, describe_words
 if TYPE_CHECKING:
     from sharpzo_mlx.runs.record import HeadResult
 
-__all__ = ["aligned", "aligned_whole", "amount", "as_json", "columns_of", "duration", "echo_json", "escape", "head",
-           "on_screen", "percent", "points", "screen_width", "shorten"]  # fmt: skip
+__all__ = ["aligned", "aligned_whole", "amount", "as_json", "columns_of", "duration", "echo_json", "escape", "fitted",
+           "head", "on_screen", "percent", "points", "screen_width", "shorten"]  # fmt: skip
+
+LEAST = 4  # columns that are left of a name, however narrow the screen
 
 
 def screen_width() -> int:
@@ -47,6 +49,35 @@ def aligned(rows: Iterable[Sequence[str]]) -> str:
 def aligned_whole(rows: Iterable[Sequence[str]]) -> str:
     """Return a table as wide as it is."""
     return formatting.aligned(rows)
+
+
+def fitted(start: str, names: Sequence[str], ends: Sequence[str], *, keep: Literal["beginning", "end"] = "end") -> str:
+    """Return one line of names with what follows each, such as `worst: cat 12.0 %, dog 15.0 %`.
+
+    On a screen the longest names are cut so far that the line fits, but not below four columns; in a pipe they stay
+    whole.
+
+    Args:
+        start: how the line begins.
+        names: control characters in them are escaped.
+        ends: what follows each name.
+        keep: which part of a name stays.
+    """
+    names, ends = [escape(name) for name in names], [escape(end) for end in ends]
+    if on_screen():
+        rest = screen_width() - columns_of(start) - columns_of("".join(ends)) - len(", ") * (len(names) - 1)
+        names = [shorten(name, width, keep=keep) for name, width in zip(names, _share(rest, names), strict=True)]
+    return start + ", ".join(name + end for name, end in zip(names, ends, strict=True))
+
+
+def _share(columns: int, names: Sequence[str]) -> list[int]:
+    """Return the columns that each name gets of some: short ones what they need, the others as much as each other."""
+    widths: dict[int, int] = {}
+    for done, place in enumerate(sorted(range(len(names)), key=lambda one: columns_of(names[one]))):
+        widths[place] = min(
+            columns_of(names[place]), max(LEAST, (columns - sum(widths.values())) // (len(names) - done))
+        )
+    return [widths[place] for place in range(len(names))]
 
 
 def head(result: HeadResult) -> str:

@@ -185,7 +185,8 @@ def _model(found: Source, dtype: mx.Dtype | None) -> tuple[CLIPConfig, dict[str,
         _drop_bias(given, found.weights[0])
     if (scale := given.get(LOGIT_SCALE)) is not None and scale.size == 1:  # of shape [1] where training was sharded
         given[LOGIT_SCALE] = scale.reshape(())
-    return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=found.weights[0]), ours
+    where, named = found.weights[0], found.named
+    return config, bring_to_layout(given, config, dtype=dtype, ours=ours, where=where, named=named), ours
 
 
 def _unwrap(given: dict[str, mx.array], where: Path) -> dict[str, mx.array]:

@@ -132,6 +132,8 @@ def files_to_download(names: Collection[str], read: hub.Reader, weights: str | N
     if weights is None and is_open_clip(names, config):
         return [*small, OPEN_CLIP_CONFIG, next(name for name in OPEN_CLIP if name in names)]
     chosen = weights or choose_weights(names)
+    if chosen is None and CONFIG in names and (shards := find_shards(names)):
+        return [*small, *shards]
     if chosen is None and kinds.ADAPTER in names:
         raise UserError(kinds.describe_adapter(read(kinds.ADAPTER)))
     if weights or chosen is None:
@@ -161,5 +163,5 @@ def _find_own(names: Collection[str], wanted: str | None) -> str:
 def describe_missing(names: Collection[str]) -> str:
     """Return in words that there are no weights among the names of files."""
     if set(OPEN_CLIP) & set(names):
-        return f"open_clip's weights, but no {OPEN_CLIP_CONFIG} beside them"
+        return f"open_clip's weights, but no {OPEN_CLIP_CONFIG} beside them; put it there, or name it by --arch"
     return f"no weights{name_formats(names)}: one of {', '.join((*WEIGHTS, *OPEN_CLIP))} is needed"

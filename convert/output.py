@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sharpzo_mlx.clip.checkpoint import CARD, CONFIG, TOKENIZER, WEIGHTS
 from sharpzo_mlx.clip.safetensors_file import read_header
-from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy
+from sharpzo_mlx.errors import UserError, is_gpu_error, notify, remedy, why
 from sharpzo_mlx.files import check_spelling, expand, missing_folders, remove_empty, usual_mode
 from sharpzo_mlx.runtime.renames import exchange
 from sharpzo_mlx.runtime.unfinished import make_unfinished
@@ -37,7 +37,7 @@ def resolve(output: Path, *, force: bool) -> Path:
     """Return the folder to make, once it is certain that it may be made.
 
     Raises:
-        UserError: something exists at this path that may not be replaced.
+        UserError: something exists at this path that may not be replaced, or nothing can be made there.
     """
     folder = expand(output)
     check_spelling(folder)
@@ -46,6 +46,7 @@ def resolve(output: Path, *, force: bool) -> Path:
     _clear_up(folder.absolute())
     if folder.is_dir() and folder.samefile(os.curdir):  # it would be exchanged for another one
         raise UserError(f"{output}: is the current folder; choose another --output, such as {folder / 'm'}")
+    _check_parent(folder.absolute())
     if not folder.exists():
         return folder
     if not folder.is_dir():
@@ -57,6 +58,17 @@ def resolve(output: Path, *, force: bool) -> Path:
     if not force:
         raise UserError(f"{output}: exists; choose another --output, or replace it with --force")
     return folder
+
+
+def _check_parent(folder: Path) -> None:
+    """Refuse a place where no folder can be made, before a checkpoint is downloaded; nothing is made for the check."""
+    there = next(place for place in folder.parents if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        advice = remedy(error, "choose another --output")
+        raise UserError(f"{folder}: cannot be written ({there}: {why(error)}); {advice}") from error
 
 
 def _list_files(folder: Path) -> set[str]:

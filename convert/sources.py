@@ -71,6 +71,7 @@ class Source:
         licence: the licence that the folder's README.md names, or None.
         on_hub: whether `name` is a name on the hub.
         open_clip: whether the network is described as open_clip does.
+        named: the option that has named the network, such as "--arch ViT-B-32"; "" where a file describes it.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source:
     licence: str | None
     on_hub: bool
     open_clip: bool = False
+    named: str = ""
 
 
 def find(source: str | Path, *, told: Told = NOTHING_TOLD, progress: bool = False) -> Source:
@@ -154,6 +156,7 @@ def _describe(folder: Path, name: str, *, on_hub: bool, weights: Path | None = N
         licence=read_licence(folder / "README.md"),
         on_hub=on_hub,
         open_clip=description is not None,
+        named=f"--arch {told.architecture}" if told.architecture else "",
     )
 
 
@@ -179,7 +182,7 @@ def _description(
         raise UserError(f"{folder}: {error}") from None
     if told.activation:
         raise UserError(f"{folder}: --activation is for weights whose network --arch or params.txt names; leave it out")
-    foreign |= weights is not None and OPEN_CLIP_CONFIG in here and (config is None or not is_clip(config))
+    foreign |= OPEN_CLIP_CONFIG in here and (config is None or (weights is not None and not is_clip(config)))
     return read_json(folder / OPEN_CLIP_CONFIG) if foreign else None
 
 

@@ -67,7 +67,13 @@ def read_files(paths: tuple[Path, ...], dtype: mx.Dtype | None) -> tuple[dict[st
 
 
 def bring_to_layout(
-    given: dict[str, mx.array], config: CLIPConfig, *, dtype: mx.Dtype | None, ours: bool, where: Path
+    given: dict[str, mx.array],
+    config: CLIPConfig,
+    *,
+    dtype: mx.Dtype | None,
+    ours: bool,
+    where: Path,
+    named: str = "",
 ) -> dict[str, mx.array]:
     """Bring a checkpoint's tensors to our layout and to one dtype.
 
@@ -77,6 +83,7 @@ def bring_to_layout(
         dtype: the dtype of the result; None keeps the checkpoint's own, or takes float32 where it mixes several.
         ours: whether the tensors come from a model folder of ours.
         where: the file that errors and notices name.
+        named: what has named the network, as for `compare_sizes`.
 
     Returns:
         Attribute path -> array, evaluated, sorted by name.
@@ -85,7 +92,7 @@ def bring_to_layout(
         UserError: the tensors are not those of the model, or hold NaN, infinity or whole numbers.
     """
     try:
-        compare_sizes(config, {name: array.shape for name, array in given.items()})
+        compare_sizes(config, {name: array.shape for name, array in given.items()}, named=named)
         laid_out = given
         if config.quantization is None:
             parameters: dict[str, mx.array] = dict(tree_flatten(CLIPModel(config).parameters()))

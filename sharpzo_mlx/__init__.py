@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sharpzo_mlx.runtime import startup
+from sharpzo_mlx.runtime import helpers, startup
 
 if TYPE_CHECKING:  # the same names for type checkers, which cannot follow `__getattr__`; a test compares the two
     from sharpzo_mlx.adding.pipeline import add as add
@@ -112,3 +112,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+helpers.open_by(lambda address: import_module(__name__).open_cluster(address))  # above those that ask for helpers

@@ -58,8 +58,12 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def one_line(text: str, most: int = 80) -> str:
-    """Return the beginning of a text from a stranger's file, with a space for each character that cannot be printed."""
-    return "".join(character if character.isprintable() else " " for character in text[:most])
+    """Return a text from a stranger's file with a space for each character that cannot be printed.
+
+    Of a longer one the first `most` characters are left, and three dots.
+    """
+    line = "".join(character if character.isprintable() else " " for character in text[:most])
+    return f"{line}..." if len(text) > most else line
 
 
 def escape(text: str) -> str:

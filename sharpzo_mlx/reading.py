@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sharpzo_mlx.errors import why
+from sharpzo_mlx.errors import one_line, why
 from sharpzo_mlx.files import open_regular
 
 LARGEST = 64 << 20  # bytes of a text file
@@ -93,7 +93,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"no JSON that can be read (nested more than {DEEPEST} deep)") from None
     except ValueError as error:
-        raise ValueError(f"no JSON ({_one_line(error)})") from None
+        raise ValueError(f"no JSON ({one_line(str(error), SHOWN)})") from None
     if _is_deep(content):
         raise ValueError(f"no JSON that can be read (nested more than {DEEPEST} deep)")
     return content
@@ -110,12 +110,7 @@ def is_encodable(text: str) -> bool:
 
 def reason(error: OSError | ValueError) -> str:
     """Return why a file could not be read, such as "permission denied" or "not UTF-8 (byte 7)"."""
-    return why(error) if isinstance(error, OSError) else _one_line(error, 2 * SHOWN)
-
-
-def _one_line(error: Exception, shown: int = SHOWN) -> str:
-    line = "".join(character if character.isprintable() else " " for character in str(error))
-    return line if len(line) <= shown else f"{line[:shown]}..."
+    return why(error) if isinstance(error, OSError) else one_line(str(error), 2 * SHOWN)
 
 
 def _refuse(word: str) -> NoReturn:

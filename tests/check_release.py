@@ -1,6 +1,7 @@
-"""Check a release: build wheel and sdist, install both into empty environments, run the demo, ask pip for Macs.
+"""Check a release: build wheel and sdist, install both into empty environments, use them there, ask pip for Macs.
 
-It needs the network, so the tests do not run it. What is built is what git knows, with your changes. For Macs, pip's
+It needs the network, so the tests do not run it, and takes about three minutes. What is built is what git knows, with
+your changes. The demonstration runs without extras; with them its run sorts, is exported and served. For Macs, pip's
 dry run chooses files for macOS 14 on arm64, with the markers of that system in every requirement (`pip --platform`
 alone keeps those of this machine).
 
@@ -15,13 +16,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 MAC = "macosx_14_0_arm64"
+EXTRAS = "serve,onnx,parquet,cluster,coreml"  # those of users
 # pip with the markers of a Mac; the names are those of the markers in requirements
 PIP_AS_ON_A_MAC = """
 import sys
@@ -35,13 +39,18 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def surroundings(folder: Path) -> dict[str, str]:
+    """Return the variables of a user whose cache lies in a folder: none of this environment's packages."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return clean | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "SHARPZO_MLX_CACHE": str(folder / "cache")}
+
+
 def run(*command: str | Path, folder: Path) -> str:
     """Run a command without this environment's packages, and return its stdout; exit with its words if it fails."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    clean |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "SHARPZO_MLX_CACHE": str(folder / "cache")}
-    done = subprocess.run([str(word) for word in command], cwd=folder, env=clean, capture_output=True, text=True)
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=folder, env=surroundings(folder), capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        sys.exit(f"{' '.join(words)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
 
 
@@ -65,9 +74,10 @@ def build(work: Path) -> tuple[Path, Path]:
     """Build the sdist, and the wheel from the sdist; return both."""
     source = copy_tracked(work / "source")
     python = make_environment(work / "builder")
-    run(python, "-m", "pip", "install", "--quiet", "build", folder=work)
+    run(python, "-m", "pip", "install", "--quiet", "build", "twine", folder=work)
     run(python, "-m", "build", "--outdir", work / "dist", source, folder=work)
     (wheel,), (sdist,) = (work / "dist").glob("*.whl"), (work / "dist").glob("*.tar.gz")
+    run(python, "-m", "twine", "check", "--strict", wheel, sdist, folder=work)  # would PyPI show the description?
     return wheel, sdist
 
 
@@ -90,13 +100,41 @@ def compare_contents(wheel: Path, sdist: Path, source: Path) -> None:
 
 
 def try_wheel(wheel: Path, work: Path) -> None:
-    """Install the wheel into an empty environment, and run the demonstration there, in an empty folder."""
-    python = make_environment(work / "empty")
+    """Install the wheel into an empty environment, and use it there, in an empty folder: without extras, then with."""
+    python, folder = make_environment(work / "empty"), work / "elsewhere"
     run(python, "-m", "pip", "install", "--quiet", wheel, folder=work)
-    (work / "elsewhere").mkdir()
+    folder.mkdir()
     program = python.parent / "sharpzo-mlx"
-    print(run(program, "--version", folder=work / "elsewhere").strip())
-    print(run(program, "demo", folder=work / "elsewhere").strip())
+    print(run(program, "--version", folder=folder).strip())
+    print(run(program, "demo", "--output", "demo", folder=folder).strip())
+    run(program, "sort", "demo/run", "demo/images/day", "--recursive", "--into", "sorted", "--apply", folder=folder)
+    print(f"sort: {sum(path.is_file() for path in (folder / 'sorted').rglob('*.*'))} files")
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[{EXTRAS}]", folder=work)
+    for form, name in (("bundle", "bundle"), ("onnx", "demo.onnx")):
+        print(run(program, "export", "demo/run", "--to", form, "--output", name, folder=folder).strip())
+    try_server(program, folder)
+
+
+def try_server(program: Path, folder: Path) -> None:
+    """Serve the demonstration's run, and fetch its page."""
+    command = [str(program), "serve", "demo/run", "--port", "0"]
+    heard: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=surroundings(folder), **heard) as server:
+        try:
+            said = []
+            for line in server.stdout or ():
+                said.append(line)
+                if line.startswith("http://"):
+                    break
+            else:
+                sys.exit(f"serve: {''.join(said)}")
+            with urllib.request.urlopen(said[-1].strip(), timeout=60) as answer:
+                page = answer.read().decode()
+        finally:
+            server.terminate()
+    if "12 classes" not in page:
+        sys.exit(f"serve: {page[:1000]}")
+    print("serve: its page has the 12 classes")
 
 
 def try_sdist(sdist: Path, work: Path) -> None:
@@ -109,12 +147,13 @@ def try_sdist(sdist: Path, work: Path) -> None:
 
 
 def resolve_for_macs(wheel: Path, work: Path) -> None:
-    """Let pip choose files for macOS 14 on arm64 and each Python, wheels alone, and install nothing."""
+    """Let pip choose files for macOS 14 on arm64 and each Python, with the extras, wheels alone; install nothing."""
     python = make_environment(work / "resolver")
     run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip", folder=work)
     for version in PYTHONS:
         asked = ["--platform", MAC, "--python-version", version, "--implementation", "cp", "--only-binary=:all:"]
-        where = ["install", "--dry-run", "--ignore-installed", "--target", str(work / "target"), *asked, str(wheel)]
+        what = ["--target", str(work / "target"), *asked, f"{wheel}[{EXTRAS}]"]
+        where = ["install", "--dry-run", "--ignore-installed", *what]
         words = run(python, "-c", PIP_AS_ON_A_MAC, version, *where, folder=work)
         (chosen,) = (line for line in words.splitlines() if line.startswith("Would install"))
         if "mlx-metal" not in chosen:

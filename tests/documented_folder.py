@@ -48,6 +48,7 @@ def make_folder(root: Path) -> Path:
         shutil.copy(test[0], root / name)
     for name in CLASSES:
         shutil.copytree(root / "satellite" / name, root / "more" / name)
+    (root / "list.csv").write_text("path\nholiday/0.png\nholiday/1.png\n")
     (root / "settings.toml").write_text(SETTINGS)
     for name in MODELS:
         shutil.copytree(MODEL_FOLDER, root / name, symlinks=True)

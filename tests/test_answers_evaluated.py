@@ -20,6 +20,7 @@ import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.evaluation import folders
 from sharpzo_mlx.evaluation.answered import separation
+from sharpzo_mlx.evaluation.foreign import find_images
 from sharpzo_mlx.evaluation.reports import EVALUATIONS, EvaluationEntry, read_entries
 from sharpzo_mlx.tuning.pipeline import tune
 
@@ -124,6 +125,13 @@ def test_what_is_no_foreign_folder(
         sz.evaluate(run, photos, foreign=tmp_path / "empty")
     with pytest.raises(sz.UserError, match="an empty path"):
         sz.evaluate(run, photos, foreign="")
+
+
+def test_unsorted_images_of_sort_may_be_foreign(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "unsorted").mkdir()
+    (tmp_path / ".sharpzo-sort").mkdir()
+    shutil.copy(photos / "cat" / "0.png", tmp_path / "unsorted")
+    assert len(find_images(tmp_path / "unsorted")) == 1
 
 
 def test_own_images_that_are_named_as_foreign_are_counted(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cluster_workers import free_port, same, two_workers
 from comparison_runs import CONFIG
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.clip.handle import Clip
@@ -25,7 +24,7 @@ from sharpzo_mlx.cluster.opening import open_cluster
 from sharpzo_mlx.cluster.work import NO_MODEL, Nap
 from sharpzo_mlx.comparison.results import MethodResult
 from sharpzo_mlx.datasets.folder import read_folder
-from sharpzo_mlx.features.extract import Features, encode
+from sharpzo_mlx.features.extract import encode
 from sharpzo_mlx.features.views import encode_views
 from sharpzo_mlx.objective import spreading
 from sharpzo_mlx.runtime.helpers import helped_by
@@ -34,11 +33,8 @@ from sharpzo_mlx.runtime.helpers import helped_by
 @pytest.fixture(scope="module")
 def leader() -> Iterator[Leader]:
     """Two workers of one thread each, for all tests of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        with threadpool_limits(1), open_cluster("local:2") as found, helped_by(None):
-            assert len(list(found.perform("nap", [Nap(0.1, 1)] * 4, NO_MODEL))) == 4
-            yield found
+    with two_workers() as found:
+        yield found
 
 
 @pytest.fixture
@@ -57,12 +53,6 @@ def with_damage(photos: Path, tmp_path: Path) -> Path:
     (folder / "dog" / "3.png").write_bytes((folder / "dog" / "3.png").read_bytes()[:60])
     shutil.copy(folder / "cat" / "1.png", folder / "dog" / "7 copy.png")
     return folder
-
-
-def same(a: Features, b: Features) -> bool:
-    """Whether two encodings are the same to the last bit."""
-    equal = np.array_equal(np.array(a.embeddings), np.array(b.embeddings))
-    return equal and (a.paths, a.skipped, a.content, a.digests) == (b.paths, b.skipped, b.content, b.digests)
 
 
 def test_images_and_views_have_the_same_bits(
@@ -278,11 +268,6 @@ def test_a_holder_of_the_certificate_can_run_no_code_of_its_own(tmp_path: Path) 
     with open_cluster(f"127.0.0.1:{free_port()}") as found:
         asyncio.run(attack(found.url))
         assert not never.exists()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Spy:

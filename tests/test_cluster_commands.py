@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cluster_workers import free_port, line_of, started
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli.main import run
 from sharpzo_mlx.cluster.work import NO_MODEL, Nap
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-@contextmanager
-def started(*words: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process of its own, which is ended at last."""
-    command = [sys.executable, "-c", "from sharpzo_mlx.cli.main import main; main()", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
-
-
-def line_of(process: subprocess.Popen[str], words: str) -> str:
-    """The next line of a process that has some words."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if words in line:
-            return line
-    raise AssertionError(f"the process ended without a line that has {words!r}")
 
 
 def test_encode_fills_the_cache(

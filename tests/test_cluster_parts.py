@@ -194,7 +194,7 @@ def test_long_methods_are_given_out_first(tiny_model: Path, photos: Path, tmp_pa
     class Here:
         """Helpers that are this process."""
 
-        count = 1
+        count = present = 1
 
         def perform(
             self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None

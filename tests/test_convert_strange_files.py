@@ -15,6 +15,7 @@ from hf_checkpoint import CONFIG, contents, random_weights, save_safetensors, wr
 import sharpzo_mlx as sz
 from sharpzo_mlx.convert import convert
 from sharpzo_mlx.convert.file_kinds import describe_content
+from sharpzo_mlx.convert.layout import files_to_download
 from sharpzo_mlx.errors import UserError
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 598641023\n"
@@ -186,6 +187,13 @@ def test_all_shards_without_their_index_are_a_checkpoint(checkpoint: Path, tmp_p
     expected = contents(convert(checkpoint, tmp_path / "whole").folder)
     write_shards(checkpoint)
     assert contents(convert(checkpoint, tmp_path / "m").folder) == expected
+
+
+def test_shards_without_their_index_are_downloaded(tmp_path: Path) -> None:
+    names = ["config.json", "tokenizer.json", *(f"model-0000{number}-of-00002.safetensors" for number in (1, 2))]
+    assert set(files_to_download([*names, "training_args.bin"], tmp_path.joinpath)) == set(names)
+    with pytest.raises(UserError, match=r"model-00001-of-00002\.safetensors of 2 shards is not there"):
+        files_to_download([*names[:2], names[3]], tmp_path.joinpath)
 
 
 def test_a_model_folder_of_pointers_is_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -86,9 +86,18 @@ def test_the_network_that_the_user_names(run: Path, expected: Path) -> None:
 
 
 def test_weights_of_another_network_than_the_named_one_are_refused(run: Path) -> None:
-    with pytest.raises(UserError, match=r"epoch_32\.pt.*vocab_size is 49408.* has 514|knows|describes another"):
+    said = r"epoch_32\.pt: --arch ViT-B-32-quickgelu is another network: .*vocab_size is 49408.* has 514; name the one"
+    with pytest.raises(UserError, match=said):
         convert(run / "epoch_32.pt", run.parent / "m", told=Told("ViT-B-32-quickgelu"))
     assert not (run.parent / "m").exists()
+
+
+def test_a_description_beside_weights_of_a_usual_name(run: Path, expected: Path) -> None:
+    """As people save what they trained: open_clip's network, and a name of Hugging Face's."""
+    (run / "epoch_32.pt").unlink()
+    (run / "open_clip_config.json").write_text(json.dumps({"model_cfg": golden()[0]}))
+    shutil.copy(GOLDEN / "vit.safetensors", run / "model.safetensors")
+    assert same_model(convert(run, run.parent / "m").folder, expected)
 
 
 def test_without_a_description_the_option_is_named(run: Path) -> None:
@@ -213,5 +222,5 @@ def test_a_network_without_a_twin_needs_no_activation() -> None:
 
 @pytest.mark.parametrize("told", [Told(activation="gelu"), Told("ViT-B-32", "gelu")])
 def test_files_that_describe_themselves_take_no_options(tmp_path: Path, told: Told, tiny_model: Path) -> None:
-    with pytest.raises(UserError, match=r"leave it out|describes another model"):
+    with pytest.raises(UserError, match=r"leave it out|--arch ViT-B-32 is another network: .*; name the"):
         convert(tiny_model, tmp_path / "m", told=told)

@@ -99,6 +99,26 @@ def test_rows_in_any_order_and_few_in_memory(row_group_size: int, tmp_path: Path
             parquet_rows.read_row(file, row)
 
 
+def test_one_large_row_group_is_decoded_twice_where_blocks_are_digested_and_then_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [b"%d" % number for number in range(600)]
+    file = write_parquet(tmp_path / "x.parquet", [(content, "x") for content in contents], row_group_size=600)
+    begun: list[int] = []
+    plain = parquet_rows._Rows._begin
+
+    def noted(rows: parquet_rows._Rows, group: int) -> parquet_rows._Cursor:
+        begun.append(group)
+        return plain(rows, group)
+
+    monkeypatch.setattr(parquet_rows._Rows, "_begin", noted)
+    for block in range(0, 600, 200):
+        for _ in range(2):
+            rows = range(block, block + 200)
+            assert [parquet_rows.read_row(file, row) for row in rows] == contents[block : block + 200]
+    assert begun == [0, 0]
+
+
 def test_rows_are_read_onwards(tmp_path: Path) -> None:
     paths = [Path(f"{name}.parquet#{row}") for name, row in (("b", 2), ("a", 10), ("a", 9), ("b", 0))]
     assert read_order(paths) == [3, 1, 0, 2]

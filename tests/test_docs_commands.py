@@ -39,7 +39,7 @@ NOT_RUN = {  # what a line matches -> why it is not run
     r".* sharpzo-mlx .*--cluster mac-": "needs two machines; test_cluster_commands.py has workers of this one",
     r".* sharpzo-mlx demo\b": "takes most of a minute; test_demo.py runs it",
     r".* sharpzo-mlx upload (?!.*--(dry-run|output))": "sends to the hub; test_upload_round_trip.py has a stand-in",
-    r".* sharpzo-mlx (predict|evaluate) OWNER/NAME": "downloads a run; test_upload_round_trip.py has a stand-in",
+    r".* sharpzo-mlx (predict|evaluate|sort|export) OWNER/NAME": "downloads; test_upload_round_trip.py has a stand-in",
     r".* sharpzo-mlx export .*--to web": "fetches its runtime by npm; test_export_web.py makes one and opens it",
     r".* sharpzo-mlx export .*--to coreml": "coremltools is not for every machine; test_export_coreml.py runs it",
     r".* sharpzo-mlx sort --undo": "the journal's name holds the time of the sorting; test_sort_undo.py goes back",

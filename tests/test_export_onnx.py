@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -202,3 +204,16 @@ def test_python_of_the_guide_answers_as_predict(finished_run: Path, photos: Path
     found = dict(zip(run.prompt.class_names, names["probabilities"][0].tolist(), strict=True))
     assert found == pytest.approx(dict(expected.labels), abs=1e-5)
     assert (names["name"][0], bool(names["rejected"][0])) == (expected.labels[0][0], expected.rejected)
+
+
+def test_the_benchmark_counts_what_differs(
+    finished_run: Path, words_alone: sz.Run, photos: Path, load_benchmark: Callable[[str], ModuleType]
+) -> None:
+    script = load_benchmark("export_answers")
+    images = script.choose([photos / "cat", photos / "dog"], 9)
+    assert [path.parent.name for path in images] == ["cat"] * 4 + ["dog"] * 4
+    for one in (sz.Run.load(finished_run), words_alone):
+        found = script.compare(one, images)
+        assert found["images"] == 8
+        assert (found["other labels"], found["other rejections"]) == (0, 0)
+        assert 0 <= found["difference"] < 1e-4

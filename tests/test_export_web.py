@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import io
 import json
 import os
 import shutil
 import subprocess
 import tarfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ import numpy as np
 import pytest
 from chromium import Page, browsing
 from conftest import TESTBED
+from file_server import serve_files
 from head_answers import paint_strangers
 from PIL import Image
 
@@ -113,21 +109,6 @@ def test_a_stripe_is_resized_where_it_is_kept(tmp_path: Path) -> None:
     assert np.abs(found - resize_and_crop(image, CONFIGS["clip"]).astype(int)).max() <= 1
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on the loopback, as `python -m http.server` does, and yield its address."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 def wait_long(page: Page, script: str) -> None:
     """Wait until an expression is true, also where other programs take the processor."""
     end = time.monotonic() + 240
@@ -142,9 +123,10 @@ def test_page_answers_as_predict_without_a_network(finished_run: Path, tmp_path:
     sz.export(run, "web", folder, options=sz.ExportOptions(runtime=RUNTIME))
     images = draw_files(run, tmp_path / "files")
     (tmp_path / "<b>x.png").write_bytes(b"no image")
-    with browsing(tmp_path / "profile") as page, served(folder) as address:
+    with browsing(tmp_path / "profile") as page, serve_files(folder) as address:
         page.open(f"{address}/index.html", width=400)
         wait_long(page, "Boolean(document.body.dataset.ready)")
+        assert page.complaints == []
         limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         page.send("Network.emulateNetworkConditions", offline=True, **limits)
         assert page.run("fetch('./classifier.json').then(() => 'reached', () => 'off')") == "off"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,25 @@ def test_a_removal_that_the_disk_refuses_leaves_the_model(published: Path, monke
             remove_stored(model)
     assert list(models_folder().iterdir()) == [folder]
     assert load("own/tiny").folder == folder
+
+
+@pytest.mark.parametrize("kind", ["read-only", "file"])
+def test_a_cache_that_cannot_be_written_is_found_before_a_download(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: Callable[[Path], None]
+) -> None:
+    def fetched(*_: object, **__: object) -> Path:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(hub, "fetch", fetched)
+    place = tmp_path / "cache"
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(place))
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.mkdir()
+        read_only(place)
+    with pytest.raises(
+        UserError, match=r"own--tiny: cannot be written \(.*cache: (not a directory|permission denied)\)"
+    ):
+        convert("own/tiny")
+    assert not place.is_dir() or not list(place.iterdir())

@@ -36,7 +36,7 @@ def _source_copy(target: Path) -> Path:
     target.mkdir()
     for name in ("sharpzo_mlx", "cli", "convert"):
         shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", *BESIDE):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", *BESIDE):
         shutil.copy(ROOT / name, target / name)
     return target
 
@@ -104,6 +104,28 @@ def test_wheel_has_one_top_level_name_and_the_licence(wheel: zipfile.ZipFile) ->
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
+def _metadata(wheel: zipfile.ZipFile) -> str:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return wheel.read(name).decode()
+
+
+def test_the_description_works_without_the_repository(wheel: zipfile.ZipFile) -> None:
+    """PyPI shows the README alone: no link to a file that is not there, and no package in the current folder."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, _, text = _metadata(wheel).partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in head
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links == [one for one in re.findall(r"\]\(([^)]*)\)", readme) if one.startswith("https://")]
+    assert links
+    assert "pip install sharpzo-mlx && sharpzo-mlx demo" in text
+    assert not re.search(r"install \.[\s`]", text)
+    assert "*In Python* has more." in text
+    assert "(`docs/results/cost.md`)" in text
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        line for line in readme.splitlines() if line.startswith("#")
+    ]
+
+
 def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
     assert sum(item.compress_size for item in wheel.infolist()) < 5_000_000
 
@@ -143,8 +165,7 @@ def test_every_runtime_import_is_a_declared_dependency(wheel: zipfile.ZipFile) -
     extras = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "h11": "h11"}
     extras |= {"coremltools": "coremltools", "onnx": "onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
     extras |= {"distributed": "distributed", "dask": "dask", "cryptography": "cryptography"}
-    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    text = wheel.read(metadata).decode()
+    text = _metadata(wheel)
     required = re.findall(r"^Requires-Dist: ([\w.-]+)(?!.*extra ==)", text, re.MULTILINE)
     optional = re.findall(r"^Requires-Dist: ([\w.-]+)(?=.*extra == [\"'](?!dev|oracle))", text, re.MULTILINE)
     used = {

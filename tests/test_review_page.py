@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -170,6 +173,17 @@ def test_keys_decide_and_the_plan_is_what_was_decided(tmp_path: Path) -> None:
         ],
     }
     assert shown["answers"] == ["plan.json"]
+
+
+@needs_browser
+def test_labels_of_listed_images_are_saved_as_a_list(tmp_path: Path) -> None:
+    names = ("a.png", 'a,"b".png', "犬.png", "none.png", "later.png")
+    found = replace(make_suggestions(tmp_path / "new", names), folder=tmp_path / "list.csv")
+    shown = drive(write_page(found, tmp_path / "page.html"), tmp_path, ["Enter", "2", "Enter", "x", "look", "s"])
+    (text,) = shown["plans"]
+    paths, labels = [str(tmp_path / "new" / name) for name in names], [FOLDERS[0], FOLDERS[2], FOLDERS[2]]
+    assert list(csv.reader(io.StringIO(text))) == [["path", "label"], *map(list, zip(paths, labels, strict=False))]
+    assert shown["answers"] == ["labels.csv"]
 
 
 @needs_browser

@@ -101,13 +101,14 @@ def test_nearest_images_are_the_labelled_ones_and_an_image_is_nearest_to_itself(
         shown = np.asarray(Image.open(io.BytesIO(thumbnail.body))).mean(axis=(0, 1))
         np.testing.assert_allclose(shown, np.asarray(Image.open(io.BytesIO(content))).mean(axis=(0, 1)), atol=6)
     for name in (str(len(drawn)), "-1", "9" * 30, "..%2f..%2frun", "1e3"):
-        assert server.get(f"/neighbours/{name}.jpg").status == 404
+        assert server.get(f"/neighbours/1/{name}.jpg").status == 404
 
 
 def test_classes_health_and_description(server: Served, finished_run: Path) -> None:
     run = sz.Run.load(finished_run)
     pairs = zip(run.record.class_names, run.record.class_folders, strict=True)
-    assert server.get("/classes").json == {"classes": [{"label": name, "folder": folder} for name, folder in pairs]}
+    classes = [{"label": name, "folder": folder} for name, folder in pairs]
+    assert server.get("/classes").json == {"classes": classes, "version": 1}
     health = server.get("/health").json
     assert health["status"] == "ok"
     assert health["run"] == finished_run.name

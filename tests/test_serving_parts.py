@@ -127,7 +127,7 @@ def test_images_that_are_gone_are_not_shown(
     with caplog.at_level(logging.WARNING), serving(run) as server:
         assert server.get("/health").json["labelled_images"] == 0
         assert server.predict([("x", content)], "?neighbours=3").json["predictions"][0]["neighbours"] == []
-        assert "not there any more" in server.get("/").body.decode()
+        assert "not here" in server.get("/").body.decode()
     assert "nearest images are left out" in caplog.text
 
 

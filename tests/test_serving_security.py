@@ -55,7 +55,7 @@ def closed(finished_run: Path) -> Iterator[Served]:
 )
 def test_only_own_names_with_the_own_port_are_answered(server: Served, host: str, known: bool) -> None:
     """A name that an attacker lets resolve to this machine is not one of them."""
-    for path in ("/", "/health", "/static/app.js", "/neighbours/0.jpg"):
+    for path in ("/", "/health", "/static/app.js", "/neighbours/1/0.jpg"):
         reply = server.get(path, Host=host.replace("PORT", str(server.port)))
         assert reply.status == (200 if known else 421)
         assert known or b"cat" not in reply.body
@@ -114,7 +114,7 @@ def test_the_page_fetches_from_its_own_server_alone(server: Served) -> None:
 
 
 def test_with_a_token_nothing_is_told_without_it(closed: Served) -> None:
-    for path in ("/", "/health", "/classes", "/openapi.json", "/static/app.js", "/neighbours/0.jpg", "/nothing"):
+    for path in ("/", "/health", "/classes", "/openapi.json", "/static/app.js", "/neighbours/1/0.jpg", "/nothing"):
         assert closed.get(path).status == 401
         for wrong in ("Bearer", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xe9"):
             assert closed.get(path, Authorization=wrong).status == 401

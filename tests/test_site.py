@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from chromium import browsing
 from documents import ROOT
+from file_server import serve_files
 
 import sharpzo_mlx
 
@@ -96,26 +92,8 @@ def test_every_public_name_is_described(site: Path, pages: dict[Path, Reader]) -
     assert {f"sharpzo_mlx.{name}" for name in sharpzo_mlx.__all__} <= ids
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port, and give its address."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_browser_searches_and_asks_nobody_else(site: Path, tmp_path: Path) -> None:
-    with served(site) as address, browsing(tmp_path) as page:
+    with serve_files(site) as address, browsing(tmp_path) as page:
         page.open(f"{address}/index.html")
         assert page.run("document.querySelectorAll('.md-tabs__link').length") >= 4
         page.run(

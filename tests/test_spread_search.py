@@ -38,7 +38,7 @@ class Workers:
     """Two workers in this process, which get bytes and return bytes; the last pieces are done first."""
 
     def __init__(self, clip: sz.Clip) -> None:
-        self.count = 2
+        self.count = self.present = 2
         self.places = [Workplace(name, Models([clip])) for name in ("a", "b")]
         self.pieces: list[CandidatePiece] = []
         self.sent = 0  # shared records

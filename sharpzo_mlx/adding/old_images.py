@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.features.digests import digest_steps
 from sharpzo_mlx.features.extract import Features, finish, relay
 from sharpzo_mlx.heads.labelled_set import LabelledSet
+from sharpzo_mlx.images.stored import is_there
 from sharpzo_mlx.runs.history import labelled_path, present_version
 from sharpzo_mlx.runs.labelled import LABELLED, LabelledImages
 from sharpzo_mlx.runs.record import ImageRows
@@ -60,7 +60,7 @@ def _collect(
     if run.config.head != "none":
         steps = encode_all_views(clip, train, further, count_views(run.config, train, further))
         views = yield from relay(steps, lambda progress: Encoding.of("views of", progress))
-    tests = [path for path in _paths(run, run.record.images.test or ()) if os.path.isfile(path)]
+    tests = [path for path in _paths(run, run.record.images.test or ()) if is_there(path)]
     test_digests = finish(digest_steps(tests, {}))
     images = LabelledSet.of(train, further, views)
     digests = (*train.digests, *further.digests)
@@ -72,7 +72,7 @@ def _paths(run: Run, rows: ImageRows) -> list[Path]:
 
 
 def _check_present(run: Run, rows: ImageRows) -> None:
-    missing = next((path for path in _paths(run, rows) if not os.path.isfile(path)), None)
+    missing = next((path for path in _paths(run, rows) if not is_there(path)), None)
     if missing:
         raise UserError(
             f"{missing}: gone, and {run.folder} has no {LABELLED} to do without it; put it back, or tune anew on all"

@@ -55,7 +55,8 @@ def add_steps(
 
     Args:
         run: the run or its folder.
-        folders: one or several folders with a folder of images for each class, which may be new to the run.
+        folders: one or several folders with a folder of images for each class, which may be new to the run, or files
+            that list or store labelled images, see `datasets.listed`.
         classes: names of classes to add without images.
         clip: the checkpoint; None loads the one that the run names.
 

@@ -26,12 +26,13 @@ LAYER = re.compile(
 )
 
 
-def compare_sizes(config: CLIPConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def compare_sizes(config: CLIPConfig, shapes: Mapping[str, tuple[int, ...]], *, named: str = "") -> None:
     """Compare a configuration with the shapes of a file's tensors.
 
     Args:
         config: the configuration.
         shapes: attribute path or Hugging Face's name -> shape.
+        named: what has named the network, such as "--arch ViT-B-32", where it was no config.json.
 
     Raises:
         UserError: a size or a number of layers differs; the message names the field and no file.
@@ -39,14 +40,16 @@ def compare_sizes(config: CLIPConfig, shapes: Mapping[str, tuple[int, ...]]) -> 
     for field, value, name in _sizes(config):
         found = shapes.get(name, ())
         if found and found[0] != value:
-            _refuse(f"{field} is {value}, but {name} in the file has {found[0]}")
+            _refuse(f"{field} is {value}, but {name} in the file has {found[0]}", named)
     counts = _count_layers(shapes)
     for field, value, stack in _layers(config):
         if stack in counts and counts[stack] != value:
-            _refuse(f"{field} is {value}, but the file has {counts[stack]} layers {stack}")
+            _refuse(f"{field} is {value}, but the file has {counts[stack]} layers {stack}", named)
 
 
-def _refuse(difference: str) -> None:
+def _refuse(difference: str, named: str) -> None:
+    if named:
+        raise UserError(f"{named} is another network: {difference}; name the one that was trained")
     raise UserError(f"its config.json describes another model: {difference}; convert the checkpoint again")
 
 

@@ -4,7 +4,7 @@ It needs `pip install "sharpzo-mlx[cluster]"`. The leader is the process that ru
 the scheduler. Workers connect to it, and hold nothing but models.
 
 >>> with sz.open_cluster("local:2"):  # doctest: +SKIP
-...     sz.encode(clip, "photos/")
+...     sz.fill_cache(clip, "photos/")
 """
 
 from __future__ import annotations

@@ -97,5 +97,5 @@ def _check_security(address: Address, insecure: bool) -> None:
     if address.scheme == "tcp" and not address.is_loopback and not insecure:
         raise UserError(
             f"{address.url}: other machines could connect and give work; {make} and name it with --certificate, "
-            "or say --insecure in a network where everybody is trusted"
+            "or say --insecure in a network where everybody is trusted (in Python: open_cluster takes both)"
         )

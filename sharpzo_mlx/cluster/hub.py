@@ -23,6 +23,8 @@ from distributed.client import Future
 from sharpzo_mlx.cluster import guard, records
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import security_of
+from sharpzo_mlx.cluster.losses import take
+from sharpzo_mlx.cluster.roll import Roll
 from sharpzo_mlx.cluster.servers import LeaderScheduler, be_quiet
 from sharpzo_mlx.cluster.settings import SETTINGS, THREAD
 from sharpzo_mlx.cluster.work import Answer, Envelope, perform
@@ -67,6 +69,7 @@ class Hub:
         self._settings.enter_context(dask.config.set(SETTINGS))  # to the end: dask reads some with each message
         try:
             self._scheduler = await LeaderScheduler(
+                Roll(announce=not self.address.workers),
                 host=f"{self.address.scheme}://{self.address.host}",
                 port=self.address.port,
                 security=self.security,
@@ -161,7 +164,7 @@ class Hub:
                 done, _ = await asyncio.wait(waits, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
                 if done:
                     first = done.pop()
-                    return records.read(first.result(), Answer), self._find_holder(futures[waits.index(first)])
+                    return records.read(take(first), Answer), self._find_holder(futures[waits.index(first)])
                 if len(futures) == 1 and (idle := self._find_idle(time.monotonic() - began)):
                     futures.append(self._give(data, workers=[idle]))
                     waits.append(asyncio.ensure_future(futures[1]._result()))

@@ -65,6 +65,7 @@ class Leader:
         self._hub: Hub | None = None
         self._told = False
         self._written: WeakKeyDictionary[Shared, Written] = WeakKeyDictionary()
+        self._looked = 0.0
 
     def __enter__(self) -> Leader:
         self._thread.start()
@@ -108,6 +109,11 @@ class Leader:
         """The number of workers at present, at least 1; with `local:N` those that are being started count."""
         assert self._hub is not None, "the leader listens inside its block"
         return max(1, self._hub.workers, self.address.workers)
+
+    @property
+    def present(self) -> int:
+        """The number of workers that are there, perhaps none."""
+        return self._hub.workers if self._hub is not None else 0
 
     def perform(
         self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
@@ -156,10 +162,11 @@ class Leader:
         """Return the next answer; meanwhile look after the workers."""
         began = time.monotonic()
         while True:
-            try:
-                return ready.get(timeout=BEAT_SECONDS)
-            except queue.Empty:
+            if time.monotonic() - self._looked >= BEAT_SECONDS:  # also where answers come one after the other
                 self._look(time.monotonic() - began)
+                self._looked = time.monotonic()
+            with suppress(queue.Empty):
+                return ready.get(timeout=BEAT_SECONDS)
 
     def _look(self, waited: float) -> None:
         assert self._hub is not None

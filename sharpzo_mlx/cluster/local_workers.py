@@ -9,6 +9,7 @@ input is a pipe from the leader: when it closes, however the leader ended, the w
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import make_certificate
-from sharpzo_mlx.errors import UserError
+from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.runtime.threads import SHARERS, shared_cores, sharers
 
 PATIENCE = 5  # seconds that a worker has to end
@@ -39,6 +40,7 @@ class LocalWorkers:
         self._url = ""
         self._processes: list[subprocess.Popen[bytes]] = []
         self._lost = 0
+        self._hinted = False
 
     def secure(self, address: Address) -> Address:
         """Return the address with a new certificate."""
@@ -66,10 +68,13 @@ class LocalWorkers:
             if code is None:
                 continue
             if code == USER_ERROR:
-                raise UserError(f"{self._url}: a worker of this machine could not begin; its reason stands above")
+                raise UserError(f"{self._url}: a worker of this machine cannot work; its reason stands above")
             self._lost += 1
             if self._lost > MOST_LOST:
                 raise UserError(f"{self._lost} workers of this machine were lost; the last ended with code {code}")
+            if code == -signal.SIGKILL and not self._hinted:
+                self._hinted = True
+                notify(f"a worker of this machine was killed; if memory was short, name fewer than local:{self.count}")
             _close(process)
             self._processes[number] = self._start_one()
 

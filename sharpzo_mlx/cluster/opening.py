@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def open_cluster(address: str, *, certificate: str | Path | None = None, insecure: bool = False) -> Iterator[Leader]:
     """Let the workers of a cluster do what this thread gives out inside a block.
 
-    `tune`, `evaluate`, `predict`, `compare` and `encode` give out images to encode, `tune` the candidates of its
-    search, and `compare` its methods.
+    `tune`, `evaluate`, `predict`, `compare` and `fill_cache` give out images to encode, `tune` the candidates of its
+    search, and `compare` its methods. Each takes `cluster=ADDRESS` too, which opens a cluster for that call alone.
 
     Args:
         address: `local:N` for N workers on this machine; or `HOST:PORT`, where this process listens and workers that

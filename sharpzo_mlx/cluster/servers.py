@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from distributed import Scheduler, Worker
+from distributed.core import Status
 from distributed.http.routing import RoutingApplication
 from distributed.stealing import WorkStealing
 
 from sharpzo_mlx.cluster import passport
+from sharpzo_mlx.cluster.roll import Roll
 from sharpzo_mlx.errors import notify, one_line
 
 GREETING = "sharpzo_greet"
@@ -32,9 +34,15 @@ OF_WORKER = frozenset({"identity", "gather", "get_data", "free_keys", "terminate
 
 
 class LeaderScheduler(Scheduler):  # type: ignore[misc]
-    """A scheduler that lives in the leader's process."""
+    """A scheduler that lives in the leader's process.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        roll: takes down which workers come and go.
+        options: of dask's scheduler.
+    """
+
+    def __init__(self, roll: Roll, **options: Any) -> None:
+        self._roll = roll
         super().__init__(dashboard=False, extensions={"stealing": WorkStealing}, **options)
         self.handlers: dict[str, Any] = _only(OF_SCHEDULER, self.handlers)
         self.handlers[GREETING] = self.greet
@@ -64,6 +72,26 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc]
         self._tickets.discard(name)
         await super().add_worker(comm, name=name, **options)
 
+    async def handle_worker(self, comm: Any, worker: str) -> None:
+        """Note that a worker has come, and listen to it until it has gone."""
+        self._roll.came(_name(self.workers[worker]), len(self.workers))
+        await super().handle_worker(comm, worker)
+
+    def handle_worker_status_change(self, status: Any, worker: Any, stimulus_id: str) -> None:
+        """Note that a worker has no memory for further pieces."""
+        super().handle_worker_status_change(status, worker, stimulus_id)
+        state = self.workers.get(worker) if isinstance(worker, str) else worker
+        if state is not None and state.status == Status.paused:
+            self._roll.filled(_name(state), state.memory_limit)
+
+    async def remove_worker(self, address: str, **options: Any) -> Any:
+        """Note that a worker has gone."""
+        state = self.workers.get(address)
+        result = await super().remove_worker(address, **options)
+        if state is not None and self.status == Status.running:
+            self._roll.left(_name(state), len(self.workers))
+        return result
+
 
 class PieceWorker(Worker):  # type: ignore[misc]
     """A worker that does pieces of work and nothing else."""
@@ -75,6 +103,11 @@ class PieceWorker(Worker):  # type: ignore[misc]
     def start_http_server(self, routes: Any, *_: Any, **__: Any) -> None:
         """Start no server, which would listen without TLS; dask wants something to close at the end."""
         self.http_application = RoutingApplication([])
+
+
+def _name(state: Any) -> str:
+    """Return a worker's own name, which its ticket begins with."""
+    return str(state.name).rpartition("-")[0]
 
 
 def _only(names: frozenset[str], handlers: Mapping[str, Any]) -> dict[str, Any]:

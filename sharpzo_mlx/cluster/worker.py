@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import dask
@@ -19,17 +19,20 @@ from distributed.security import Security
 from distributed.utils import get_ip
 
 from sharpzo_mlx.clip.handle import Clip
-from sharpzo_mlx.cluster import guard, passport
+from sharpzo_mlx.cluster import guard, hands, passport
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import security_of
+from sharpzo_mlx.cluster.hands import Hands
 from sharpzo_mlx.cluster.servers import GREETING, PieceWorker, be_quiet
 from sharpzo_mlx.cluster.settings import SETTINGS
 from sharpzo_mlx.cluster.work import Models, Workplace, become
+from sharpzo_mlx.cluster.worker_memory import MemoryWatch
 from sharpzo_mlx.errors import UserError, one_line
 from sharpzo_mlx.runtime.memory import physical
 
 PAUSE_SECONDS = 1.0  # between two attempts to reach a leader
 CONNECT_SECONDS = 5.0
+INTERRUPTED = 130  # the exit code
 THREAD = "MainThread"  # which reads the network
 
 
@@ -68,7 +71,15 @@ def serve(
     become(workplace)
     guard.install((THREAD,))
     with dask.config.set(SETTINGS):
-        asyncio.run(_serve(address, security, workplace, settings or WorkerSettings(), say))
+        try:
+            asyncio.run(_serve(address, security, workplace, settings or WorkerSettings(), say))
+        except KeyboardInterrupt:
+            if hands.busy():
+                print("error: interrupted", file=sys.stderr)
+                hands.end(INTERRUPTED)
+            raise
+    if hands.busy():
+        hands.end(0)
 
 
 async def _serve(
@@ -83,6 +94,9 @@ async def _serve(
             workplace.forget()
             if settings.once:
                 return
+            if hands.busy():
+                say("begins anew: the leader has gone, and nobody waits for this piece")
+                hands.begin_anew()
             told = False
         if not told:
             say(f"waits for a leader at {address.url}")
@@ -125,16 +139,18 @@ async def _work(
             name=ticket,
             host=_find_host(address),
             nthreads=1,  # a piece uses all cores by itself
-            executor=ThreadPoolExecutor(1, thread_name_prefix="sharpzo-mlx-piece"),  # closed with the worker
+            executor=Hands(),  # closed with the worker
             memory_limit=settings.memory_limit or physical() // settings.sharers,
             security=security,
         )
     except (OSError, ValueError, RuntimeError) as error:
         say(f"could not join {address.url} ({one_line(str(error.__cause__ or error), 200)}); tries again")
         return
+    memory = MemoryWatch(worker, lambda line: say(f"{workplace.name} {line}"))
     try:
         while worker.status.name not in ("closed", "closing", "failed") and not workplace.refused:
             await asyncio.sleep(0.2)
+            workplace.refused = workplace.refused or memory.look()
         if workplace.refused:
             await asyncio.sleep(0.3)  # until the answer is out
     finally:

@@ -33,6 +33,7 @@ from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.files import atomic_write, check_place, expand, refuse_empty
 from sharpzo_mlx.prompts.tokens import tokenise_prompts
 from sharpzo_mlx.runs.resume import with_template
+from sharpzo_mlx.runtime.helpers import helped_at
 from sharpzo_mlx.tuning.encoding import Encoding
 from sharpzo_mlx.tuning.pipeline import check_arguments
 
@@ -45,7 +46,12 @@ Event: TypeAlias = Encoding | Working | Finished | Comparison
 
 
 def compare(
-    clip: Clip, datasets: str | Path | Sequence[str | Path], config: TuneConfig | None = None, **options: Any
+    clip: Clip,
+    datasets: str | Path | Sequence[str | Path],
+    config: TuneConfig | None = None,
+    *,
+    cluster: str | None = None,
+    **options: Any,
 ) -> Comparison:
     """Run methods on the same splits with the same query budget, and write tables and curves.
 
@@ -53,14 +59,16 @@ def compare(
         clip: the checkpoint.
         datasets: folders as `tune` takes them.
         config: the configuration that the methods share; see `compare_steps`.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
         options: the other options of `compare_steps`.
 
     Returns:
         The comparison, with a table for each dataset.
     """
-    for event in compare_steps(clip, datasets, config, **options):
-        if isinstance(event, Comparison):
-            return event
+    with helped_at(cluster):
+        for event in compare_steps(clip, datasets, config, **options):
+            if isinstance(event, Comparison):
+                return event
     raise AssertionError("compare_steps ends with the comparison")
 
 

@@ -13,6 +13,7 @@ True
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -45,19 +46,19 @@ def find_listed(place: Path) -> Reader | None:
         return partial(metadata.read_rows, place, files)
     for kind in (parquet, shards):
         files = kind.find_files(place)
-        if files and not _has_class_folders(place):  # else it is perhaps what they were unpacked from
+        if files and not has_class_folders(place):  # else it is perhaps what they were unpacked from
             return partial(kind.read_rows, place, files)
-    if not _has_class_folders(place):
+    if not has_class_folders(place):
         shards.refuse_compressed(place)
     return None
 
 
-def _has_class_folders(place: Path, depth: int = DEPTH) -> bool:
+def has_class_folders(place: Path, depth: int = DEPTH) -> bool:
     """Return whether images lie in folders inside, such as `cat/`, `train/cat/` or `blur/defocus/1/cat/`."""
     inside = folders_inside(place)
     if any(loose_images(one) for one in inside):
         return True
-    return depth > 1 and any(_has_class_folders(one, depth - 1) for one in inside)
+    return depth > 1 and any(has_class_folders(one, depth - 1) for one in inside)
 
 
 def _reader_of_file(file: Path) -> Reader | None:
@@ -67,6 +68,32 @@ def _reader_of_file(file: Path) -> Reader | None:
     if ending == parquet.ENDING:
         return partial(parquet.read_rows, file.parent, [file])
     return partial(shards.read_rows, file.parent, [file]) if ending == shards.ENDING else None
+
+
+def list_images(file: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Yield the images of a file that is a data set by itself, with a label or without, in the file's order.
+
+    Args:
+        file: `is_listed_file` says that it is one; a compressed tar file is refused.
+        left_out: takes the number of members of a tar file that are not read, by kind.
+
+    Raises:
+        UserError: it cannot be read, or names no images.
+    """
+    shards.refuse_compressed(file)
+    if file.suffix.lower() == parquet.ENDING:
+        names: Iterable[str] = parquet.list_images(file)
+    elif file.suffix.lower() == shards.ENDING:
+        names = shards.list_images(file, left_out)
+    else:
+        names = table.list_images(file)
+    return (file.parent / name for name in names)
+
+
+def find_containers(folder: Path) -> list[Path]:
+    """Return the Parquet or tar files of a folder that holds no images as files, which may be what these hold."""
+    files = parquet.find_files(folder) or shards.find_files(folder)
+    return [] if not files or loose_images(folder) or has_class_folders(folder) else files
 
 
 def is_listed_file(path: Path) -> bool:

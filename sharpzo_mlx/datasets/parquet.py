@@ -10,6 +10,7 @@ The label column is text, or numbers whose names are in the file's metadata. A f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def _is_one(file: Path, ending: str) -> bool:
     return file.suffix.lower() == ending and not file.name.startswith(".") and file.is_file()
 
 
+def list_images(file: Path) -> Iterator[str]:
+    """Yield the spelling below its folder of every image of a Parquet file, with a label or without.
+
+    Raises:
+        UserError: it cannot be read, or has no column of images.
+    """
+    with _explaining(file):
+        rows = _open_with_images(file).metadata.num_rows
+    return (f"{file.name}#{number}" for number in range(rows))
+
+
 def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     """Yield the images of Parquet files below a folder.
 
@@ -53,18 +65,32 @@ def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
         below = file.relative_to(folder)
         split = split_of(file.stem) or split_of(below.parent.name if len(below.parts) > 1 else "")
-        try:
+        with _explaining(file):
             for number, (label, own) in enumerate(_read_labels(file)):
                 if label is None:
                     unlabelled += 1
                 else:
                     yield Row(f"{below.as_posix()}#{number}", label, divided.find(file, own) or split)
-        except UserError:
-            raise
-        except Exception as error:  # whatever a damaged file makes the package raise
-            raise UserError(f"{file}: cannot be read as Parquet ({one_line(str(error))}); download it again") from error
     if unlabelled:
         notify(f"{folder}: {unlabelled} images have no label and are left out")
+
+
+@contextmanager
+def _explaining(file: Path) -> Iterator[None]:
+    """Make a UserError of whatever a damaged file makes the package raise."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read as Parquet ({one_line(str(error))}); download it again") from error
+
+
+def _open_with_images(file: Path) -> Any:
+    opened = open_parquet(file)
+    if image_column(opened) is None:
+        raise UserError(f"{file}: no column of images (binary, or a struct with bytes); name it image")
+    return opened
 
 
 class _Divided:
@@ -85,9 +111,7 @@ class _Divided:
 
 def _read_labels(file: Path) -> Iterator[tuple[str | None, str]]:
     """Yield label and split of each row; None where it has no label."""
-    opened = open_parquet(file)
-    if image_column(opened) is None:
-        raise UserError(f"{file}: no column of images (binary, or a struct with bytes); name it image")
+    opened = _open_with_images(file)
     features = hugging_face_features(opened)
     label = _label_column(file, opened, features)
     columns = [str(name) for name in opened.schema_arrow.names]

@@ -10,8 +10,10 @@ Row(name='train-0.tar#0001.jpg', label='wren', split='train')
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,44 @@ def find_files(folder: Path) -> list[Path]:
     return find_with_ending(folder, ENDING)
 
 
+def is_compressed(file: Path) -> bool:
+    """Return whether a file is a compressed tar file, by its name."""
+    return file.name.lower().endswith(COMPRESSED)
+
+
 def refuse_compressed(place: Path) -> None:
     """Raise a UserError if a file, or one in a folder, is a compressed tar file: in these no member can be reached."""
     files = [place] if place.is_file() else sorted(place.glob("*"))
-    if packed := next((file for file in files if file.name.lower().endswith(COMPRESSED)), None):
+    if packed := next((file for file in files if is_compressed(file)), None):
         raise UserError(f"{packed}: a compressed tar file; unpack it once, so that it ends in .tar")
+
+
+def list_images(file: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the spelling below its folder of every image of a tar file, with a label or without, each name once.
+
+    Args:
+        file: the tar file.
+        left_out: takes the number of odd members, by kind.
+
+    Raises:
+        UserError: it cannot be read, or is no uncompressed tar file.
+    """
+    with _explaining(file):
+        names = dict.fromkeys(member.name for member in walk_members(file, left_out) if _is_image(member.name))
+    return (f"{file.name}#{name}" for name in names)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.rpartition("/")[2].startswith(".")
+
+
+@contextmanager
+def _explaining(file: Path) -> Iterator[None]:
+    """Make a UserError of what reading a file that is no tar file, or a damaged one, raises."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: {reason(error)}; give uncompressed tar files as WebDataset has them") from error
 
 
 def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
@@ -52,12 +87,10 @@ def read_rows(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
         below = file.relative_to(folder)
         split = split_of(file.stem) or split_of(below.parent.name if len(below.parts) > 1 else "")
-        try:
+        with _explaining(file):
             for _, group in groupby(walk_members(file, left_out), key=lambda member: _key(member.name)):
                 for name, label in _read_example(file, list(group), left_out):
                     yield Row(f"{below.as_posix()}#{name}", label, split)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: {reason(error)}; give uncompressed tar files as WebDataset has them") from error
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         notify(f"{folder}: left out of its tar files: {kinds}")

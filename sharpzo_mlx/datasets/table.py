@@ -34,28 +34,58 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         UserError: the file cannot be read, or names no columns of paths and labels.
     """
+    return sorted(parse_rows(file, _text(file)), key=lambda row: nfc(row.name))
+
+
+def _text(file: Path) -> str:
     try:
-        text = read_text(file, LARGEST)
+        return read_text(file, LARGEST)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a table ({reason(error)}); save it as CSV in UTF-8") from error
-    return sorted(parse_rows(file, text), key=lambda row: nfc(row.name))
+
+
+def list_images(file: Path) -> list[str]:
+    """Return the paths in a table's column of images, with labels or without, each once, in their order.
+
+    Raises:
+        UserError: the file cannot be read, or names no column of images.
+    """
+    return list(dict.fromkeys(_parse_paths(file, _text(file))))
 
 
 def parse_rows(file: Path, text: str) -> Iterator[Row]:
     """Yield the images of a table's text; `file` names it in errors."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(file, text), strict=True)
     columns: Columns | None = None
+    for where, cells in _lines(file, text):
+        if columns is None:
+            columns, is_header = find_columns(cells)
+            if columns is None:
+                raise UserError(f"{file}: line 1 names no columns of images and labels; {FORM}")
+            if is_header:
+                continue
+        yield make_row(where, cells, columns)
+
+
+def _parse_paths(file: Path, text: str) -> Iterator[str]:
+    column: int | None = None
+    for where, cells in _lines(file, text):
+        if column is None:
+            column = find_column(cells, IMAGE_COLUMNS)
+            if column is not None:
+                continue
+            if not _is_image(cells[0]):
+                raise UserError(f"{file}: line 1 names no column of images; begin it with the line path")
+            column = 0
+        yield checked_path(where, cells[column].strip() if column < len(cells) else "")
+
+
+def _lines(file: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the cells of each line that is not blank, after the place that names it in errors."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(file, text), strict=True)
     try:
         for cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if columns is None:
-                columns, is_header = find_columns(cells)
-                if columns is None:
-                    raise UserError(f"{file}: line 1 names no columns of images and labels; {FORM}")
-                if is_header:
-                    continue
-            yield make_row(f"{file}: line {lines.line_num}", cells, columns)
+            if any(cell.strip() for cell in cells):
+                yield f"{file}: line {lines.line_num}", cells
     except csv.Error as error:
         raise UserError(f"{file}: line {lines.line_num} is no line of a table ({error}); {FORM}") from None
 
@@ -83,9 +113,13 @@ def find_columns(cells: Sequence[str]) -> tuple[Columns | None, bool]:
     image, label = find_column(cells, IMAGE_COLUMNS), find_column(cells, LABEL_COLUMNS)
     if image is not None and label is not None:
         return (image, label, find_column(cells, SPLIT_COLUMNS)), True
-    if len(cells) in (2, 3) and Path(cells[0].strip()).suffix.lower() in IMAGE_SUFFIXES:
+    if len(cells) in (2, 3) and _is_image(cells[0]):
         return (0, 1, 2 if len(cells) == 3 else None), False
     return None, False
+
+
+def _is_image(cell: str) -> bool:
+    return Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES
 
 
 def make_row(where: str, cells: Sequence[str], columns: Columns) -> Row:
@@ -98,10 +132,16 @@ def make_row(where: str, cells: Sequence[str], columns: Columns) -> Row:
 
 def checked_row(where: str, path: str, label: str, split: str | None) -> Row:
     """Return a row; UserError that begins with `where` if the path, label or split is none."""
-    if not path or len(path) > LONGEST or "\0" in path or not is_encodable(path):
-        raise UserError(f"{where} has the path {shown(path)}, which is none")
+    name = checked_path(where, path)
     if not label:
         raise UserError(f"{where} has no label; give one, or take the line out")
     if split and split.lower() not in SPLITS:
         raise UserError(f"{where} has the split {shown(split)}; write train, val or test")
-    return Row(str(expand(path)), label, SPLITS[split.lower()] if split else UNDIVIDED)
+    return Row(name, label, SPLITS[split.lower()] if split else UNDIVIDED)
+
+
+def checked_path(where: str, path: str) -> str:
+    """Return a path with a home folder in place of `~`; UserError that begins with `where` if it is none."""
+    if not path or len(path) > LONGEST or "\0" in path or not is_encodable(path):
+        raise UserError(f"{where} has the path {shown(path)}, which is none")
+    return str(expand(path))

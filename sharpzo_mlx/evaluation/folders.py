@@ -43,7 +43,7 @@ from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.prompts.prompt import Prompt
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
-from sharpzo_mlx.runtime.helpers import count_helpers
+from sharpzo_mlx.runtime.helpers import count_helpers, helped_at
 
 CHUNK = 512  # images whose features are in memory at once, for each helper
 
@@ -67,6 +67,7 @@ def evaluate(
     foreign: str | Path | Sequence[str | Path] = (),
     reject: float | None = None,
     coverage: float | None = None,
+    cluster: str | None = None,
 ) -> Report:
     """Measure a run and zero-shot on folders of images, and keep the results in the run's `evaluations.json`.
 
@@ -76,9 +77,11 @@ def evaluate(
         clip: the checkpoint; None loads the one that the run names.
         scope: which classes compete: "own", "all", or "auto", see `sharpzo_mlx.datasets.evaluation_sets`.
         mapping: a file that says which tuned classes a class folder stands for.
-        foreign: one or several folders of images that belong to none of the classes, however they are arranged.
+        foreign: one or several folders of images that belong to none of the classes, however they are arranged, or
+            files that list or store some.
         reject: the stated rate of wrong rejections, between 0 and 1; None for 0.05.
         coverage: the stated coverage of sets of labels, between 0 and 1; None for 0.95.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
         The results of each folder and their means.
@@ -90,9 +93,10 @@ def evaluate(
     steps = evaluate_steps(
         run, folders, clip=clip, scope=scope, mapping=mapping, foreign=foreign, reject=reject, coverage=coverage
     )
-    for event in steps:
-        if isinstance(event, Report):
-            return event
+    with helped_at(cluster):
+        for event in steps:
+            if isinstance(event, Report):
+                return event
     raise AssertionError("evaluate_steps ends with the report")
 
 

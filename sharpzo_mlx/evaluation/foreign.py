@@ -17,8 +17,10 @@ import numpy as np
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.datasets.folder import checked_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
+from sharpzo_mlx.datasets.listed import FILES, is_listed_file
+from sharpzo_mlx.datasets.listing import ImageListing
 from sharpzo_mlx.datasets.path_list import PathList
-from sharpzo_mlx.datasets.scan import class_images
+from sharpzo_mlx.datasets.shards import refuse_compressed
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.evaluation.answered import mean_opening, measure_distances, separation
 from sharpzo_mlx.evaluation.overlap import UsedImages
@@ -83,19 +85,26 @@ class ForeignResult:
         )
 
 
-def find_images(folder: str | Path) -> ImageSet:
-    """Return all images of a folder and of the folders inside it, as one class without a meaning.
+def find_images(place: str | Path) -> ImageSet:
+    """Return all images of a folder and of the folders inside it, or of a file, as one class without a meaning.
+
+    Args:
+        place: a folder, or a file that lists or stores images, see `datasets.listed`.
 
     Raises:
-        UserError: there is no such folder, or it holds no image.
+        UserError: there is no such folder or file, or it holds no image.
     """
-    path = expand(folder)
-    if path.is_file():
-        raise UserError(f"{path}: a file; name the folder that holds the foreign images")
-    names, _ = class_images(checked_folder(folder))
+    path = expand(place)
+    if path.is_file() and not is_listed_file(path):
+        refuse_compressed(path)
+        raise UserError(f"{path}: a file; name the folder of the foreign images, or a list ({', '.join(FILES)})")
+    checked = checked_folder(place)
+    folder = checked if checked.is_dir() else checked.parent
+    images = ImageListing([path], recursive=True)
+    names = [str(one.relative_to(folder) if one.is_relative_to(folder) else one) for one in images]
     if not names:
         raise UserError(f"{path}: no images in it; name a folder of images that belong to none of the classes")
-    return ImageSet(PathList(path, names), (0,) * len(names), ("foreign",), (path.name or "foreign",))
+    return ImageSet(PathList(folder, names), (0,) * len(names), ("foreign",), (path.name or "foreign",))
 
 
 def report_own_images(run: Run, evaluated: Iterable[ImageSet], images: ImageSet, *, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.files import identify, root_of
+from sharpzo_mlx.runs.record import UNSAID
 from sharpzo_mlx.runs.run import Run
 
 
@@ -44,4 +45,5 @@ class UsedImages:
 def images_used_by(run: Run) -> UsedImages:
     """Return the images that a run was trained or validated on."""
     root = root_of(run.record.dataset)
-    return UsedImages(str(run.folder), [root / path for path, _ in run.record.images.labelled()])
+    rows = () if run.record.dataset == UNSAID else run.record.images.labelled()
+    return UsedImages(str(run.folder), [root / path for path, _ in rows])

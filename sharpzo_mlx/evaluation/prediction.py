@@ -26,6 +26,7 @@ from sharpzo_mlx.files import refuse_empty
 from sharpzo_mlx.hub.runs import load_run
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime.helpers import helped_at
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ def predict(
     reject: float | None = None,
     coverage: float | None = None,
     multi_label: bool = False,
+    cluster: str | None = None,
 ) -> list[Prediction]:
     """Return the most probable labels of image files; `predict_steps` labels more of them than fit in memory.
 
     Args:
         run: the run or its folder.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         top: labels for each image, at most the number of classes.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate, between 0 and 1, at which images of the labelled kind may wrongly be called none of the
@@ -69,9 +71,10 @@ def predict(
             each image gets as many labels as that takes, whatever `top` says; None for `top` labels.
         multi_label: give each label the probability that it fits by itself, from a SigLIP's own summand of logits, and
             each image all labels of one half or more, whatever `top` says; an image without one is none of the classes.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
-        One prediction for each file, in order; those of a folder by their names.
+        One prediction for each image, in order; those of a folder by their names.
 
     Raises:
         UserError: no image is given, `top` is below 1, a rate is not between 0 and 1, one is given and the run has no
@@ -80,7 +83,8 @@ def predict(
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     refuse_empty(*paths)
     steps = predict_steps(run, paths, top=top, clip=clip, reject=reject, coverage=coverage, multi_label=multi_label)
-    return [prediction for batch in steps for prediction in batch]
+    with helped_at(cluster):
+        return [prediction for batch in steps for prediction in batch]
 
 
 def predict_steps(
@@ -99,7 +103,8 @@ def predict_steps(
 
     Args:
         run: the run or its folder.
-        paths: image files and folders of images; may be a generator, of which some hundred files are taken ahead.
+        paths: image files, folders of images and files that list or store images; may be a generator, of which some
+            hundred files are taken ahead.
         top: see `predict`, as for the other arguments.
         clip: the checkpoint; None loads the one that the run names.
         reject: the rate of wrong rejections.

@@ -162,7 +162,9 @@ def describe_run(run: Run, clip: Clip, reject: float | None = None) -> Classifie
     """
     prompt = run.prompt
     if reject is not None and prompt.head is None:
-        raise UserError(f"{run.folder}: --reject needs a head, and this run has none; tune with the default --head")
+        raise UserError(
+            f"{run.name or run.folder}: --reject needs a head, and this run has none; tune with the default --head"
+        )
     features = prompt.class_features if prompt.head is None else prompt.zero_shot_features
     return ClassifierRecord(
         names=prompt.class_names,
@@ -183,7 +185,7 @@ def _describe_head(run: Run, reject: float | None) -> HeadRecord | None:
     assert isinstance(head, Head), "a run's file holds no other kind"
     answers = Answers(head, REJECTION if reject is None else reject)
     for remark in answers.find_remarks(rejecting=True, covering=False):
-        notify(f"{run.folder}: {remark}")
+        notify(f"{run.name or run.folder}: {remark}")
     return HeadRecord(
         weight=_as_array(head.weight),
         bias=_as_array(head.bias),

@@ -47,6 +47,10 @@ WORDS = {
 }
 
 
+# of the writer of weights, which says no more than that, and of what copies files into the package
+DISK_ERRORS = ("[MIL", "filesystem error")
+
+
 def write_coreml(path: Path, record: ClassifierRecord, tower: Tower | None, *, half: bool) -> None:
     """Write a classifier.
 
@@ -62,7 +66,7 @@ def write_coreml(path: Path, record: ClassifierRecord, tower: Tower | None, *, h
     try:
         _convert(path, record, tower, half=half)
     except RuntimeError as error:
-        if not str(error).startswith("[MIL"):  # of the writer of weights, which says no more than that
+        if not str(error).startswith(DISK_ERRORS):
             raise
         raise UserError(
             f"{path.name}: coremltools cannot write it; make space on its disk and in {tempfile.gettempdir()}, which "

@@ -24,6 +24,7 @@ from sharpzo_mlx.exporting.classifier import ClassifierRecord, describe_run
 from sharpzo_mlx.exporting.options import ExportOptions
 from sharpzo_mlx.exporting.tower import read_tower
 from sharpzo_mlx.files import refuse_empty
+from sharpzo_mlx.hub.runs import load_run
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.runtime import extras
@@ -74,7 +75,7 @@ def export(
     """Write a run's classifier for other programs.
 
     Args:
-        run: the run or its folder.
+        run: the run, its folder, or its name on the hub.
         to: "onnx", "coreml", "bundle" or "web".
         path: the file (onnx), package (coreml) or folder to make; None for the run's name in the current folder.
         options: what is exported and how; None for the defaults.
@@ -91,7 +92,7 @@ def export(
     refuse_empty(*(() if path is None else (path,)))
     options = options or ExportOptions()
     options.check(to)
-    run = run if isinstance(run, Run) else Run.load(run)
+    run = run if isinstance(run, Run) else load_run(run)
     place = output.resolve(path if path is not None else _default_path(run, to), folder=to != "onnx")
     clip = open_model(run, clip)
     record = describe_run(run, clip, options.reject)
@@ -102,7 +103,7 @@ def export(
 
 
 def _default_path(run: Run, to: str) -> Path:
-    name = run.folder.resolve().name
+    name = run.title.rpartition("/")[2]
     return Path(f"{name}{ENDS[to]}" if to in ENDS else f"{name}-{to}")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sharpzo_mlx.errors import UserError, remedy, why
 from sharpzo_mlx.files import OWN, check_spelling, expand, missing_folders, remove_empty, usual_mode
-from sharpzo_mlx.runtime.unfinished import make_unfinished
+from sharpzo_mlx.runtime.unfinished import make_unfinished, remove_unfinished
 
 _TAKEN = "exists; choose another --output, or remove it"
 
@@ -112,7 +112,7 @@ def _unfinished(place: Path) -> Iterator[Path]:
         raise _cannot_write(place, error) from error
     finally:
         os.close(handle)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_unfinished(folder)
         remove_empty(made)
 
 

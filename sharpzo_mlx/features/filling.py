@@ -17,6 +17,7 @@ from sharpzo_mlx.features.cache import FeatureCache
 from sharpzo_mlx.features.digests import Reading
 from sharpzo_mlx.features.extract import cache_name, encode_files, find_copies, finish
 from sharpzo_mlx.features.streaming import CHUNK, take_chunks
+from sharpzo_mlx.runtime.helpers import helped_at
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,16 @@ class Filled:
     unreadable: tuple[tuple[Path, str], ...] = ()
 
 
-def fill_cache(clip: Clip, paths: str | Path | Sequence[str | Path], *, recursive: bool = True) -> Filled:
+def fill_cache(
+    clip: Clip, paths: str | Path | Sequence[str | Path], *, recursive: bool = True, cluster: str | None = None
+) -> Filled:
     """Encode images, and keep their features in the cache.
 
     Args:
         clip: the checkpoint.
-        paths: one image file or folder of images, or several.
+        paths: one image file, folder of images or file that lists or stores images (`datasets.listed`), or several.
         recursive: whether folders inside folders are read too.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
         How many images are in the cache, and which cannot be read.
@@ -51,7 +55,8 @@ def fill_cache(clip: Clip, paths: str | Path | Sequence[str | Path], *, recursiv
         UserError: there is no image among the paths.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else paths
-    *_, last = fill_cache_steps(clip, paths, recursive=recursive)
+    with helped_at(cluster):
+        *_, last = fill_cache_steps(clip, paths, recursive=recursive)
     return last
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.features.blocks import Batching, Encoded, Images, encode_blocks
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.images.load import read_picture
@@ -192,8 +193,8 @@ def _unpack(piece: FilePiece, stack: ExitStack) -> list[Path]:
 
 
 def holds(path: Path, known: bytes) -> bool:
-    """Return whether a file is here with a content of that SHA-256."""
+    """Return whether an image is here with a content of that SHA-256, and can be read here."""
     try:
         return digest(path) == known
-    except OSError:
+    except (OSError, UserError):  # the latter of a Parquet file where the package that reads it is missing
         return False

@@ -1,7 +1,8 @@
 """Load a run by its folder, or by its name on the hub.
 
 A run on the hub is two files, run.json and prompt.safetensors. They are a stranger's and are read as every run is. Only
-what cannot be a path here is asked for on the hub, so that a mistyped folder is never sent over the network.
+what cannot be a path here is asked for on the hub, so that a mistyped folder is never sent over the network. Whatever
+images such a run names, they are none of this machine's.
 
 >>> load_run("owner/pets").results.test  # doctest: +SKIP
 0.93
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from sharpzo_mlx.clip import catalog
 from sharpzo_mlx.errors import UserError, notify
 from sharpzo_mlx.hub.download import Kind, Reader, fetch
+from sharpzo_mlx.runs.record import UNSAID
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 
 LARGEST = 1 << 30  # bytes of a file of a run; 1000 classes with a head of width 1024 take 25 MB
@@ -41,11 +44,23 @@ def load_run(run: str | Path, *, progress: bool = False) -> Run:
     if not is_name(name):
         return Run.load(run)
     folder = fetch(name, _choose, kind=KIND, progress=progress)
-    found = Run.load(folder)
-    if not found.finished:
-        raise UserError(f"{name}: a run that is not finished; ask who made it")
+    found = _read(name, folder)
     found.name = name
+    found.record = replace(found.record, dataset=UNSAID, images=found.record.images.without_names())
     notify(f"{name}: a run from the hub, commit {folder.name[:12]}")
+    return found
+
+
+def _read(name: str, folder: Path) -> Run:
+    """Read a downloaded run; an error calls it by its name, and has the remedy of one who did not make it."""
+    try:
+        found = Run.load(folder)
+        if not found.finished:
+            raise UserError("a run that is not finished")
+        _ = found.prompt
+    except UserError as error:
+        said = str(error).replace(f"{folder}/", "")
+        raise UserError(f"{name}: {said.rpartition('; ')[0] or said}; ask who made it") from error
     return found
 
 

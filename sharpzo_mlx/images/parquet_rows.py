@@ -1,8 +1,8 @@
 """Read the images of a Parquet file row by row, with some tens of rows in memory, whatever the size of its row groups.
 
-The rows of a file are decoded onwards. A row that lies before those in memory, or in a later row group, makes reading
-begin anew at its row group, so images are best read in order (`stored.read_order`). The image column is the one that
-Hugging Face's metadata names, else one called like an image, of binary values or of structs {bytes, path}.
+The rows of a file are decoded onwards from two places. A row that lies before both, or in a later row group, makes
+reading begin anew at its row group, so images are best read in order (`stored.read_order`). The image column is the one
+that Hugging Face's metadata names, else one called like an image, of binary values or of structs {bytes, path}.
 
 >>> len(read_row(Path("train-00000-of-00001.parquet"), 0))  # doctest: +SKIP
 73214
@@ -16,6 +16,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sharpzo_mlx.files import open_regular
 from sharpzo_mlx.runtime.extras import install
 
 BATCH = 16  # rows that are decoded at a time
+CURSORS = 2  # of a file: images are digested some hundreds at a time, and then read again
 KEPT = 8  # batches in memory, for threads that read side by side
 OPEN_FILES = 4
 NAMES = ("image", "img", "picture", "photo", "jpg", "png", "image_bytes", "bytes")
@@ -81,6 +83,21 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
+@dataclass
+class _Cursor:
+    """A place in a file from which it is decoded onwards.
+
+    Attributes:
+        following: the batches from there.
+        next: the row that the next batch begins with.
+        last: the batch before, with its first row.
+    """
+
+    following: Iterator[Any]
+    next: int
+    last: tuple[int, Any] = (0, ())
+
+
 class _Rows:
     """The images of one open file; use it under its lock."""
 
@@ -95,33 +112,40 @@ class _Rows:
         for group in range(self._file.num_row_groups):
             self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
         self._kept: OrderedDict[int, Any] = OrderedDict()  # batches by their first row
-        self._following: Iterator[Any] = iter(())
-        self._next = 0  # the row that the next batch begins with
+        self._cursors: list[_Cursor] = []  # the last used last
 
     def read(self, row: int) -> bytes:
         if not 0 <= row < self._starts[-1]:
             raise IndexError(row)
-        for start, batch in self._kept.items():
+        held = (cursor.last for cursor in self._cursors)
+        for start, batch in (*self._kept.items(), *held):
             if start <= row < start + len(batch):
                 return _as_bytes(batch[row - start].as_py())
-        group = next(place for place, start in enumerate(self._starts) if start > row) - 1
-        if row < self._next or self._starts[group] > self._next or self._next == 0:
-            self._begin(group)
+        cursor = self._find_cursor(row)
         while True:
-            batch = next(self._following).column(0)
-            start, self._next = self._next, self._next + len(batch)
-            if row < self._next:
+            batch = next(cursor.following).column(0)
+            start, cursor.next = cursor.next, cursor.next + len(batch)
+            cursor.last = (start, batch)
+            if row < cursor.next:
                 self._kept[start] = batch
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
                 return _as_bytes(batch[row - start].as_py())
 
-    def _begin(self, group: int) -> None:
+    def _find_cursor(self, row: int) -> _Cursor:
+        """Return the cursor that comes to a row soonest: one that is there, or a new one at the row's group."""
+        group = next(place for place, start in enumerate(self._starts) if start > row) - 1
+        near = [cursor for cursor in self._cursors if self._starts[group] <= cursor.next <= row]
+        chosen = max(near, key=lambda cursor: cursor.next) if near else self._begin(group)
+        self._cursors = [*(cursor for cursor in self._cursors if cursor is not chosen), chosen][-CURSORS:]
+        return chosen
+
+    def _begin(self, group: int) -> _Cursor:
         groups = range(group, self._file.num_row_groups)
-        self._following = self._file.iter_batches(
+        following = self._file.iter_batches(
             batch_size=BATCH, row_groups=groups, columns=[self._column], use_threads=False
         )
-        self._next = self._starts[group]
+        return _Cursor(following, self._starts[group])
 
 
 def _as_bytes(value: Any) -> bytes:

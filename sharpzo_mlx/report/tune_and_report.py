@@ -13,6 +13,7 @@ from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.config import TuneConfig
 from sharpzo_mlx.report.page import write_report
 from sharpzo_mlx.runs.run import Run
+from sharpzo_mlx.runtime.helpers import helped_at
 from sharpzo_mlx.tuning import pipeline
 
 
@@ -24,6 +25,7 @@ def tune(
     output: str | Path | None = None,
     resume: bool = False,
     report: bool = True,
+    cluster: str | None = None,
 ) -> Run:
     """Tune a prompt to a folder of images; see `tune_steps` for the arguments and errors.
 
@@ -34,14 +36,16 @@ def tune(
         output: the run's folder.
         resume: continue the run in that folder.
         report: write `report.html` into the run's folder at the end.
+        cluster: workers that help: `local:N` or an address, as `open_cluster` takes it; None for no others.
 
     Returns:
         The run, with its results and its prompt.
     """
-    run = pipeline.tune(clip, dataset, config, output=output, resume=resume)
-    if report:
-        write_tuning_report(run, clip)
-    return run
+    with helped_at(cluster):
+        run = pipeline.tune(clip, dataset, config, output=output, resume=resume)
+        if report:
+            write_tuning_report(run, clip)
+        return run
 
 
 def write_tuning_report(run: Run, clip: Clip) -> Path:

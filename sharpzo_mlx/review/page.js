@@ -83,14 +83,28 @@ function plan(folder) {
   });
   return { format: "sharpzo-mlx plan 1", folder: data.folders[folder].path, labels };
 }
+function list() {
+  const cell = (text) => '"' + text.replace(/"/g, '""') + '"';
+  const chosen = data.items.map((item, index) => [item.path, state.decided[index]]).filter((one) => Number.isInteger(one[1]));
+  return chosen.map(([path, label]) => cell(path) + "," + cell(data.classes[label].folder) + "\n");
+}
+function offer(name, text, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+function saveList() {
+  const lines = list(), name = data.folders[0].file;
+  if (lines.length) offer(name, "path,label\n" + lines.join(""), "text/csv");
+  say(lines.length ? `saved: ${name} (${lines.length})` : "nothing to save yet");
+}
 function save() {
+  if (data.listed) return saveList();
   const plans = data.folders.map((folder, place) => [folder, plan(place)]).filter(([, one]) => one.labels.length);
   plans.forEach(([folder, one], place) => setTimeout(() => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(one, null, 1) + "\n"], { type: "application/json" }));
-    link.download = folder.file;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    offer(folder.file, JSON.stringify(one, null, 1) + "\n", "application/json");
   }, 300 * place));
   say(plans.length ? "saved: " + plans.map(([folder, one]) => `${folder.file} (${one.labels.length})`).join(", ") : "nothing to save yet");
 }

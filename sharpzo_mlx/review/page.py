@@ -3,7 +3,8 @@
 The page needs nothing else: pictures are small JPEGs inside it, its policy lets it fetch nothing, and the browser keeps
 what was decided. A plan is JSON: `{"format": "sharpzo-mlx plan 1", "folder": "/photos", "labels": [{"path": "a.jpg",
 "label": "cat"}, {"path": "b.jpg", "label": null}]}`; null is none of the classes. Only images whose label was decided
-are in it, and of checked labels only those that change.
+are in it, and of checked labels only those that change. For suggestions among images that a file lists or stores, which
+`sort` cannot move, the page saves a CSV of absolute paths and labels for `add` instead.
 
 >>> write_page(suggest("runs/pets-clip-0", "new/"), "review.html")  # doctest: +SKIP
 PosixPath('review.html')
@@ -80,6 +81,7 @@ class _Page:
     lead: str
     folder: str
     none: bool
+    listed: bool  # whether a list of labels is saved, and no plan
     classes: list[_Class]
     cards: list[_Card]
     twins: list[tuple[_Picture, _Picture, str]]
@@ -134,7 +136,8 @@ def _of_suggestions(found: Suggestions) -> _Page:
     places = {name: place for place, name in enumerate(found.class_names)}
     cards = [_card_of_suggestion(item, found, places) for item in _first(found.items)]
     lead = f"{len(cards)} of {found.images} unlabelled images, those worth labelling first. Say what each one shows."
-    return _make_page("Label next", lead, found.folder, [("", found.folder)], classes, cards, none=True)
+    folders = [("", found.folder)]
+    return _make_page("Label next", lead, found.folder, folders, classes, cards, none=True, listed=found.listed)
 
 
 def _card_of_suggestion(item: Suggestion, found: Suggestions, places: dict[str, int]) -> _Card:
@@ -142,7 +145,7 @@ def _card_of_suggestion(item: Suggestion, found: Suggestions, places: dict[str, 
         shown=_below(item.path, found.folder),
         picture=_thumbnail(item.path, PICTURE),
         folder=0,
-        path=_below(item.path, found.folder),
+        path=os.path.abspath(item.path) if found.listed else _below(item.path, found.folder),
         given=None,
         given_share=0.0,
         suggested=places[item.label],
@@ -202,16 +205,17 @@ def _make_page(
     cards: list[_Card],
     *,
     none: bool,
+    listed: bool = False,
     twins: Sequence[tuple[_Picture, _Picture, str]] = (),
 ) -> _Page:
-    places = [
-        {"path": os.path.abspath(path), "file": f"plan-{name}.json" if name else "plan.json"} for name, path in folders
-    ]
+    whole = "labels.csv" if listed else "plan.json"
+    places = [{"path": os.path.abspath(path), "file": f"plan-{name}.json" if name else whole} for name, path in folders]
     content = {
         "folders": places,
         "classes": [{"name": one.name, "folder": one.folder} for one in classes],
         "items": [card.as_record() for card in cards],
         "none": none,
+        "listed": listed,
     }
     key = hashlib.sha256(json.dumps([title, content]).encode()).hexdigest()[:32]
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -221,6 +225,7 @@ def _make_page(
         lead=lead,
         folder=os.path.abspath(folder),
         none=none,
+        listed=listed,
         classes=classes,
         cards=cards,
         twins=list(twins),

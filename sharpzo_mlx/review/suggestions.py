@@ -26,7 +26,7 @@ from sharpzo_mlx.features.extract import encode_steps, finish, name_files
 from sharpzo_mlx.features.streaming import encode_stream
 from sharpzo_mlx.files import identify, root_of
 from sharpzo_mlx.heads.answers import REJECTION, make_answers
-from sharpzo_mlx.images.stored import is_there
+from sharpzo_mlx.images.stored import is_there, split_stored
 from sharpzo_mlx.review.covering import choose_covering
 from sharpzo_mlx.runs.history import labelled_path
 from sharpzo_mlx.runs.labelled import LabelledImages
@@ -68,7 +68,7 @@ class Suggestions:
     """The images of a folder that are worth labelling, the first first.
 
     Attributes:
-        folder: the folder.
+        folder: the folder, or the file that lists or stores the images.
         items: the suggestions.
         images: unlabelled images that were looked at.
         known: labelled images of the run that they were compared with.
@@ -82,6 +82,11 @@ class Suggestions:
     known: int
     class_names: tuple[str, ...]
     class_folders: tuple[str, ...]
+
+    @property
+    def listed(self) -> bool:
+        """Whether a file lists or stores the images, so that `sort` cannot move them."""
+        return not self.folder.is_dir() or any(split_stored(item.path) for item in self.items)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ def suggest(
 
     Args:
         run: the run or its folder.
-        folder: unlabelled images; those that the run learned from are left out.
+        folder: unlabelled images, or a file that lists or stores them, see `datasets.listed`; those that the run
+            learned from are left out.
         count: how many to suggest; fewer are where no other image would tell anything new.
         clip: the checkpoint; None loads the one that the run names.
         recursive: whether folders inside are read too.

@@ -23,6 +23,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from sharpzo_mlx.errors import one_line
+
 _LARGEST = 1e15  # of a count or an amount; every whole number up to it is exact
 
 # 1.000001: a mean of float32 may be a rounding above 1
@@ -122,14 +124,9 @@ def _explain(message: str, name: str) -> str:
     path = f"{name}{inside}" if name else inside.removeprefix(".")
     for pattern, words in _MESSAGES:
         if found := pattern.match(problem):
-            parts = {key: _shorten(value) for key, value in found.groupdict().items()}
+            parts = {key: one_line(value) for key, value in found.groupdict().items()}
             path = ".".join(filter(None, (path, parts.pop("field", ""))))
             parts["kind"] = _KINDS.get(parts.get("kind", ""), "of its kind")
             parts["sign"] = "at most" if parts.get("sign") == "<=" else "at least"
             return f"{path or 'the content'} {words.format(**parts)}"
     return f"{path or 'the content'}: {problem}"  # what a record itself refuses
-
-
-def _shorten(text: str) -> str:
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= 80 else f"{shown[:80]}..."

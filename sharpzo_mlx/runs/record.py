@@ -23,6 +23,7 @@ SOURCE = (
     r"( --quantize [48]( --group-size (32|64|128))?( --quantize-vision)?)?"
 )
 Source: TypeAlias = Annotated[str, Meta(max_length=300, pattern=rf"\A{SOURCE}\Z")]
+UNSAID = "not-sent"  # in place of a folder in a run on the hub
 ImageRows: TypeAlias = tuple[tuple[PathText, Count], ...]  # (path relative to the dataset, label)
 
 
@@ -58,10 +59,20 @@ class DrawnImages(JsonRecord):
         """Return the images that the run learned from or chose by."""
         return (*self.train, *self.val, *(self.added or ()))
 
+    def without_names(self) -> DrawnImages:
+        """Return the same labels, of images that are not named."""
+        splits = (self.train, self.val, self.test, self.added)
+        train, val, test, added = (rows and _without_names(rows) for rows in splits)
+        return DrawnImages(train or (), val or (), test, added)
+
     def by_split(self) -> dict[str, ImageRows]:
         """Return the splits that were drawn, by name."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
+
+
+def _without_names(rows: ImageRows) -> ImageRows:
+    return tuple((f"{UNSAID}/{number}", label) for number, (_, label) in enumerate(rows, 1))
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ class Run:
         self.__dict__["prompt"] = prompt
 
     @property
+    def title(self) -> str:
+        """What the run is called: its name on the hub, or that of its folder."""
+        return self.name or os.path.basename(os.path.abspath(self.folder))
+
+    @property
     def model_folder(self) -> Path:
         """The folder of the model that was tuned."""
         return Path(self.record.model.folder)

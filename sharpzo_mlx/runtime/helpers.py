@@ -10,8 +10,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,10 @@ class Helpers(Protocol):
     def count(self) -> int:
         """How many there are at present, at least 1."""
 
+    @property
+    def present(self) -> int:
+        """How many are there to work now, perhaps none yet."""
+
     def perform(
         self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
     ) -> Iterator[tuple[int, Any]]:
@@ -76,6 +80,8 @@ class Helpers(Protocol):
         """
 
 
+Opener = Callable[[str], AbstractContextManager[object]]
+_openers: list[Opener] = []
 _current: ContextVar[Helpers | None] = ContextVar("helpers", default=None)
 
 
@@ -90,6 +96,18 @@ def count_helpers() -> int:
     return 1 if helpers is None else helpers.count
 
 
+def describe_helpers() -> str:
+    """Return in words how many helpers are there, behind a comma; empty where this thread has none.
+
+    >>> describe_helpers()
+    ''
+    """
+    helpers = current()
+    if helpers is None:
+        return ""
+    return f", {helpers.present or 'no'} worker{'' if helpers.present < 2 else 's'}"
+
+
 @contextmanager
 def helped_by(helpers: Helpers | None) -> Iterator[None]:
     """Let this thread hand out work inside a block."""
@@ -98,3 +116,22 @@ def helped_by(helpers: Helpers | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def open_by(opener: Opener) -> None:
+    """Say what opens the cluster at an address, and lets it help this thread; the package itself does at its import."""
+    _openers[:] = [opener]
+
+
+@contextmanager
+def helped_at(cluster: str | None) -> Iterator[None]:
+    """Let the workers of a cluster help this thread inside a block; None leaves the thread as it is.
+
+    Raises:
+        UserError: the cluster cannot be opened.
+    """
+    if cluster is None:
+        yield
+        return
+    with _openers[0](cluster):
+        yield

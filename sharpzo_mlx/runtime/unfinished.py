@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +25,23 @@ def make_unfinished(place: Path, mark: str = "") -> tuple[Path, int]:
     """
     while True:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}-{mark}", dir=place.parent))
-        handle = os.open(unfinished, os.O_RDONLY)
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            handle = os.open(unfinished, os.O_RDONLY)
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.rmdir()
+            raise
         if unfinished.exists():  # else another process has taken it for a leftover before it was locked
             return unfinished, handle
         os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove a hidden folder, also when Ctrl-C comes while it is removed."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

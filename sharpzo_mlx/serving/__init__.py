@@ -44,7 +44,7 @@ def app(
     """Return an ASGI application that labels images with a run, for a server of your own.
 
     Args:
-        run: the run or its folder.
+        run: the run, its folder, or its name on the hub.
         clip: the checkpoint; None loads the one that the run names.
         hosts: names by which it is called, such as "photos.example.org", beside localhost and 127.0.0.1; other Host
             headers are refused.

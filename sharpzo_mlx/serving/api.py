@@ -1,6 +1,6 @@
 """The requests that programs send: `POST /predict`, `GET /classes`, `GET /health` and `GET /openapi.json`.
 
->>> api = Api(labeller, Limits())  # doctest: +SKIP
+>>> api = Api(present, Limits())  # doctest: +SKIP
 >>> Starlette(routes=api.routes())  # doctest: +SKIP
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from sharpzo_mlx.serving.batching import Batcher
 from sharpzo_mlx.serving.labelling import Answer, Labeller, Question, Wish
 from sharpzo_mlx.serving.limits import Limits
 from sharpzo_mlx.serving.openapi import describe
+from sharpzo_mlx.serving.present import Present
 from sharpzo_mlx.serving.uploads import Held, Room, Upload, read_uploads
 
 MOST_NEIGHBOURS = 20
@@ -43,17 +44,18 @@ class Json(JSONResponse):
 
 @dataclass(frozen=True)
 class Result:
-    """One image of a request: what it was called, and its answer or the reason why there is none."""
+    """One image of a request: what it was called, its answer or the reason why there is none, and the run's version."""
 
     name: str
     answer: Answer | None
+    version: int
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record of `predictions`, that of `predict --json` with the nearest images."""
         answer = self.answer or Answer((), False, ())
         near = [
-            {"label": one.label, "similarity": one.similarity, "image": f"/neighbours/{one.number}.jpg"}
+            {"label": one.label, "similarity": one.similarity, "image": f"/neighbours/{self.version}/{one.number}.jpg"}
             for one in answer.neighbours
         ]
         labels = [{"label": label, "probability": share} for label, share in answer.labels]
@@ -66,13 +68,13 @@ class Api:
     """What answers the requests of programs, and of the page.
 
     Args:
-        labeller: the run.
+        present: the run.
         limits: what requests may take.
     """
 
-    def __init__(self, labeller: Labeller, limits: Limits) -> None:
-        self._labeller, self._limits = labeller, limits
-        self._batcher = Batcher(labeller.label, size=limits.batch, gather_seconds=limits.gather_seconds)
+    def __init__(self, present: Present, limits: Limits) -> None:
+        self._present, self._limits = present, limits
+        self._batcher = Batcher(_label, size=limits.batch, gather_seconds=limits.gather_seconds)
         self._readers = ThreadPoolExecutor(default_workers(), thread_name_prefix="sharpzo-mlx-read")
         self._bytes, self._images = Room(limits.held_bytes), Room(limits.images)
 
@@ -83,7 +85,7 @@ class Api:
             Route("/classes", self._classes),
             Route("/health", self._health),
             Route("/openapi.json", self._openapi),
-            Route("/neighbours/{name}.jpg", self._thumbnail),
+            Route("/neighbours/{version}/{name}.jpg", self._thumbnail),
         ]
 
     async def close(self) -> None:
@@ -92,46 +94,52 @@ class Api:
         await asyncio.to_thread(self._readers.shutdown, cancel_futures=True)
 
     async def _predict(self, request: Request) -> Response:
-        wish = read_wish(request, len(self._labeller.run.prompt.class_names))
+        labeller = self._present.labeller()
+        wish = read_wish(request, len(labeller.run.prompt.class_names))
         try:
-            notes = self._labeller.check(wish)
+            notes = labeller.check(wish)
         except UserError as error:
             raise HTTPException(400, str(error)) from error
         try:
             with Held(self._bytes) as held, Held(self._images) as images:
                 uploads = await read_uploads(request, self._limits, held)
                 images.take(len(uploads))
-                results = await _while_connected(request, self._answer(uploads, wish))
+                results = await _while_connected(request, self._answer(uploads, labeller, wish))
         except ClientDisconnect:
             return Response(status_code=GONE)
-        content = {"predictions": [result.to_json() for result in results], "notes": notes}
+        content = {"predictions": [result.to_json() for result in results], "notes": notes, "version": labeller.version}
         return Json(content, 200 if any(result.error is None for result in results) else 422)
 
-    async def _answer(self, uploads: list[Upload], wish: Wish) -> list[Result]:
+    async def _answer(self, uploads: list[Upload], labeller: Labeller, wish: Wish) -> list[Result]:
         """Read the images in threads, let the readable ones pass the model, and return all results in order."""
-        loop, read = asyncio.get_running_loop(), self._labeller.read
+        loop, read = asyncio.get_running_loop(), labeller.read
         pictures = await asyncio.gather(*(loop.run_in_executor(self._readers, read, one.content) for one in uploads))
-        questions = [Question(picture, wish) for picture in pictures if isinstance(picture, np.ndarray)]
-        answers = iter(await self._batcher.ask(questions))
+        questions = [(labeller, Question(picture, wish)) for picture in pictures if isinstance(picture, np.ndarray)]
+        answers, version = iter(await self._batcher.ask(questions)), labeller.version
         return [
-            Result(one.name, None, picture) if isinstance(picture, str) else _as_result(one.name, next(answers))
+            Result(one.name, None, version, picture)
+            if isinstance(picture, str)
+            else _as_result(one.name, next(answers), version)
             for one, picture in zip(uploads, pictures, strict=True)
         ]
 
     async def _classes(self, _: Request) -> Response:
-        prompt = self._labeller.run.prompt
+        labeller = self._present.labeller()
+        prompt = labeller.run.prompt
         pairs = zip(prompt.class_names, prompt.folders, strict=True)
-        return Json({"classes": [{"label": name, "folder": folder} for name, folder in pairs]})
+        classes = [{"label": name, "folder": folder} for name, folder in pairs]
+        return Json({"classes": classes, "version": labeller.version})
 
     async def _health(self, _: Request) -> Response:
-        run, images = self._labeller.run, self._images
+        labeller, images = self._present.labeller(), self._images
         return Json(
             {
                 "status": "ok",
-                "run": os.path.basename(os.path.abspath(run.folder)),
-                "classes": len(run.prompt.class_names),
-                "rejects": self._labeller.default_rate is not None,
-                "labelled_images": len(self._labeller.neighbours),
+                "run": labeller.run.title,
+                "version": labeller.version,
+                "classes": len(labeller.run.prompt.class_names),
+                "rejects": labeller.default_rate is not None,
+                "labelled_images": len(labeller.neighbours),
                 "under_way": images.total - images.free,
             }
         )
@@ -140,10 +148,11 @@ class Api:
         return Json(describe(self._limits))
 
     async def _thumbnail(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        number = int(name) if name.isascii() and name.isdigit() and len(name) < 10 else -1
-        draw = self._labeller.neighbours.thumbnail
-        content = await asyncio.get_running_loop().run_in_executor(self._readers, draw, number)
+        version, number = (_read_number(request.path_params[key]) for key in ("version", "name"))
+        content, labeller = None, self._present.of_version(version)
+        if labeller is not None:
+            draw = labeller.neighbours.thumbnail
+            content = await asyncio.get_running_loop().run_in_executor(self._readers, draw, number)
         if content is None:
             raise HTTPException(404, "no such image any more")
         return Response(content, media_type="image/jpeg")
@@ -171,10 +180,25 @@ def _whole_number(name: str, text: str, *, least: int, most: int) -> int:
     return int(text)
 
 
-def _as_result(name: str, answer: Answer | Exception) -> Result:
+def _read_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+
+
+def _label(items: list[tuple[Labeller, Question]]) -> list[Answer]:
+    """Answer questions, each by the version of the run that its request began with."""
+    return [
+        answer
+        for labeller, group in groupby(items, key=lambda item: item[0])
+        for answer in labeller.label([question for _, question in group])
+    ]
+
+
+def _as_result(name: str, answer: Answer | Exception, version: int) -> Result:
     if isinstance(answer, Answer):
-        return Result(name, answer)
-    return Result(name, None, str(answer) if isinstance(answer, UserError) else "the model failed on this image")
+        return Result(name, answer, version)
+    return Result(
+        name, None, version, str(answer) if isinstance(answer, UserError) else "the model failed on this image"
+    )
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -18,9 +18,9 @@ from starlette.types import ASGIApp
 from sharpzo_mlx.clip.handle import Clip
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.serving.api import Api, Json
-from sharpzo_mlx.serving.labelling import Labeller
 from sharpzo_mlx.serving.limits import Limits
 from sharpzo_mlx.serving.page import Page
+from sharpzo_mlx.serving.present import Present
 from sharpzo_mlx.serving.security import Guard
 
 
@@ -35,16 +35,17 @@ def make_app(
 ) -> ASGIApp:
     """Return the application that `serve` runs; see `serving.app` for its arguments."""
     limits = limits or Limits()
-    labeller = Labeller.of(run, clip)
-    api = Api(labeller, limits)
+    present = Present.of(run, clip)
+    api = Api(present, limits)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         await api.close()
+        await present.close()
 
     handlers = {HTTPException: _explain, Exception: _explain_bug}
-    routes = [*Page(labeller, limits).routes(), *api.routes()]
+    routes = [*Page(present, limits).routes(), *api.routes()]
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return Guard(application, hosts=hosts, token=token, any_address=any_address)
 

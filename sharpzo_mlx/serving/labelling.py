@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -21,6 +20,7 @@ from sharpzo_mlx.evaluation.labels import Choice
 from sharpzo_mlx.heads.answers import REJECTION, Answers, make_answers
 from sharpzo_mlx.heads.head import Head
 from sharpzo_mlx.images.load import fixed_size, make_batches, read_picture
+from sharpzo_mlx.runs.history import present_version
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.serving.neighbours import Neighbour, Neighbours
@@ -58,7 +58,7 @@ class Answer:
     neighbours: tuple[Neighbour, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labeller:
     """A run with its model and its labelled images."""
 
@@ -67,17 +67,26 @@ class Labeller:
     neighbours: Neighbours
 
     @classmethod
-    def of(cls, run: Run | str | Path, clip: Clip | None = None) -> Labeller:
-        """Open a run and its model, and pass one black picture, so that the first request does not wait.
+    def of(cls, run: Run, clip: Clip | None = None) -> Labeller:
+        """Open a run's model, and pass one black picture, so that the first request does not wait.
 
         Raises:
-            UserError: there is no such run, or `predict` could not use it.
+            UserError: `predict` could not use the run.
         """
-        run = run if isinstance(run, Run) else Run.load(run)
         clip = open_model(run, clip)
         labeller = cls(run, clip, Neighbours.of(run, clip))
         labeller.label([Question(np.zeros((*fixed_size(clip.config.preprocessor), 3), np.uint8), Wish())])
         return labeller
+
+    def renewed(self, run: Run) -> Labeller:
+        """Return the same with another version of the run; UserError if it is of another model."""
+        clip = open_model(run, self.clip)
+        return Labeller(run, clip, Neighbours.of(run, clip))
+
+    @property
+    def version(self) -> int:
+        """The number of the run's version, 1 as it was tuned."""
+        return present_version(self.run).number
 
     @property
     def default_rate(self) -> float | None:

@@ -58,7 +58,9 @@ class Neighbours:
 
     @classmethod
     def of(cls, run: Run, clip: Clip) -> Neighbours:
-        """Return the labelled images of a run; a notice says what is missing of them."""
+        """Return the labelled images of a run, of which one from the hub has none; a notice says what is missing."""
+        if run.name is not None:  # a stranger's, which names no files of this machine
+            return cls(None)
         images = _labelled_images(run)
         if not len(images):
             notify(f"nearest images are left out: none of the run's images is in {run.record.dataset} any more")

@@ -88,9 +88,13 @@ def _schemas() -> dict[str, Any]:
     near = _object(label=text, similarity=number, image=text)
     return {
         "Error": _object(error=text),
-        "Classes": _object(classes=_list(_object(label=text, folder=text))),
-        "Health": _object(status=text, run=text, classes=whole, rejects=truth, labelled_images=whole, under_way=whole),
-        "Predictions": _object(predictions=_list({"$ref": "#/components/schemas/Prediction"}), notes=_list(text)),
+        "Classes": _object(classes=_list(_object(label=text, folder=text)), version=whole),
+        "Health": _object(
+            status=text, run=text, version=whole, classes=whole, rejects=truth, labelled_images=whole, under_way=whole
+        ),
+        "Predictions": _object(
+            predictions=_list({"$ref": "#/components/schemas/Prediction"}), notes=_list(text), version=whole
+        ),
         "Prediction": _object(
             name=text, labels=_list(label), error={"type": ["string", "null"]}, rejected=truth, neighbours=_list(near)
         ),

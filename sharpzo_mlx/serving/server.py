@@ -49,7 +49,7 @@ def serve(
     SHARPZO_MLX_TOKEN, or a new one. The variable holds on the loopback too.
 
     Args:
-        run: the run or its folder.
+        run: the run, its folder, or its name on the hub.
         port: the port to listen on; 0 for a free one.
         host: the address to listen on; 127.0.0.1 is for this machine alone, 0.0.0.0 for all that can reach it.
         clip: the checkpoint; None loads the one that the run names.

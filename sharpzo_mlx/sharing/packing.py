@@ -19,7 +19,7 @@ from sharpzo_mlx.clip.safetensors_file import read_header
 from sharpzo_mlx.errors import UserError
 from sharpzo_mlx.runs.model import open_model
 from sharpzo_mlx.runs.prompt_file import write_prompt
-from sharpzo_mlx.runs.record import DrawnImages, ImageRows, ModelRecord, RunRecord
+from sharpzo_mlx.runs.record import UNSAID, ModelRecord, RunRecord
 from sharpzo_mlx.runs.run import PROMPT, RECORD, Run
 from sharpzo_mlx.sharing import licences
 from sharpzo_mlx.sharing.cards import write_model_card, write_run_card
@@ -27,7 +27,6 @@ from sharpzo_mlx.sharing.origin import Origin, find_origin
 from sharpzo_mlx.sharing.parcel import CARD, LICENCE_FILE, Item, Parcel, check_repository
 from sharpzo_mlx.sharing.privacy import check_items
 
-UNSAID = "not-sent"  # in place of a folder
 TEMPLATES = ("imagenet", "small")  # names of the setting `templates` that are no files
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -106,10 +105,7 @@ def _find(clip: Clip, told: Told) -> Origin:
 
 def publish(run: Run, origin: Origin) -> Run:
     """Return a run without what is private: where things are, and the names and content of images."""
-    drawn, record = run.record.images, run.record
-    test = None if drawn.test is None else _without_names(drawn.test)
-    added = None if drawn.added is None else _without_names(drawn.added)
-    images = DrawnImages(_without_names(drawn.train), _without_names(drawn.val), test, added)
+    record = run.record
     model = ModelRecord("", record.model.fingerprint, origin.source)
     templates = run.config.templates if run.config.templates in TEMPLATES else None
     public = RunRecord(  # field by field, so that a new one is not sent until it stands here
@@ -119,16 +115,12 @@ def publish(run: Run, origin: Origin) -> Run:
         shots=record.shots,
         class_names=record.class_names,
         class_folders=record.class_folders,
-        images=images,
+        images=record.images.without_names(),
         versions=record.versions,
         zero_shot_val=record.zero_shot_val,
         templates=record.templates,
     )
     return replace(run, config=run.config.with_settings({"templates": templates}), record=public)
-
-
-def _without_names(rows: ImageRows) -> ImageRows:
-    return tuple((f"{UNSAID}/{number}", label) for number, (_, label) in enumerate(rows, 1))
 
 
 def _prompt_bytes(run: Run) -> bytes:

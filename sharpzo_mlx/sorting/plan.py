@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharpzo_mlx.clip.handle import Clip
+from sharpzo_mlx.datasets.listed import find_containers, is_listed_file
 from sharpzo_mlx.datasets.listing import ImageListing
-from sharpzo_mlx.errors import UserError, notify
+from sharpzo_mlx.errors import UserError, notify, one_line
 from sharpzo_mlx.evaluation.prediction import predict_steps
 from sharpzo_mlx.features.extract import finish
 from sharpzo_mlx.files import expand, identify, is_inside, refuse_empty
+from sharpzo_mlx.hub.runs import load_run
+from sharpzo_mlx.images.stored import split_stored
 from sharpzo_mlx.runs.run import Run
 from sharpzo_mlx.sorting.apply import apply_steps
 from sharpzo_mlx.sorting.items import MODES, Failure, Item, Mode, Order, Sorted
 from sharpzo_mlx.sorting.plan_file import read_plan, write_plan
 from sharpzo_mlx.sorting.sidecars import EDITS, MOVIE, XMP
 from sharpzo_mlx.sorting.survey import Survey, survey
+
+_NO_FILES = "lists or stores images, and `sort` moves files; unpack them into a folder, or list labels with `predict`"
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def sort_plan(
     """Label the images of a folder and plan where they go.
 
     Args:
-        run: the run or its folder.
+        run: the run, its folder, or its name on the hub.
         folder: the images; those that lie under `into` already are left alone.
         into: the folder of the class folders; need not exist. None for tags, which are written beside the images.
         mode: "copy", "move", "link" (a second name of the same file), "symlink", or "tag" (XMP sidecars).
@@ -110,11 +115,11 @@ def plan_steps(
 ) -> Generator[int, None, SortPlan]:
     """Plan as `sort_plan` does, and yield how many images are labelled, batch by batch."""
     source, target = check_folders(folder, into, mode)
-    run = run if isinstance(run, Run) else Run.load(run)
+    run = run if isinstance(run, Run) else load_run(run)
     skip = make_skip(source, target, recursive=recursive) if mode != "tag" else None
     items: list[Item] = []
     unread: list[Failure] = []
-    listing = ImageListing([source], recursive=recursive)
+    listing = list_files(source, recursive=recursive)
     paths = (path for path in listing if skip is None or not skip(path))
     for batch in predict_steps(run, _refuse_none(paths, source, listing), clip=clip, reject=reject):
         for one in batch:
@@ -128,6 +133,17 @@ def plan_steps(
         notify(f"left out of folders: {left_out}")
     classes = run.prompt.class_names
     return SortPlan(Order(source, target, mode, tuple(items), xmp_by_stem=xmp_by_stem, classes=classes), tuple(unread))
+
+
+def list_files(folder: Path, *, recursive: bool) -> ImageListing:
+    """Return the listing of the images of a folder that are files, which alone can be moved.
+
+    Raises:
+        UserError: the folder has none, and Parquet or tar files that store some.
+    """
+    if stored := find_containers(folder):
+        raise UserError(f"{stored[0]}: {_NO_FILES}")
+    return ImageListing([folder], recursive=recursive, lists=False)
 
 
 def _refuse_none(paths: Iterator[Path], folder: Path, listing: ImageListing) -> Iterator[Path]:
@@ -164,6 +180,9 @@ def read_sort_plan(
     """
     refuse_empty(path)
     folder, items = read_plan(Path(path))
+    if stored := next((item.path for item in items if split_stored(folder / item.path)), None):
+        name = one_line(stored, 200)
+        raise UserError(f"{path}: {name} is inside a file, and `sort` moves files; take it out of the plan")
     source, target = check_folders(folder, into, mode)
     in_place = identify(source) == identify(target)
     return SortPlan(Order(source, target, mode, items, in_place=in_place, xmp_by_stem=xmp_by_stem))
@@ -179,6 +198,8 @@ def check_folders(folder: str | Path, into: str | Path | None, mode: Mode) -> tu
     source = expand(folder)
     if mode not in MODES:
         raise UserError(f"mode {mode!r}: is none of {', '.join(MODES)}")
+    if is_listed_file(source):
+        raise UserError(f"{source}: {_NO_FILES}")
     if not source.is_dir():
         raise UserError(f"{source}: {'a file' if source.exists() else 'no such folder'}; name a folder of images")
     if mode == "tag":

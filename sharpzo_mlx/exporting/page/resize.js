@@ -93,6 +93,15 @@ function keptPart(have, want) {
   return { start, count: Math.min(first + want, have) - start, before: Math.max(-first, 0) };
 }
 
+const isSide = (side) => Number.isInteger(side) && side > 0 && side <= 10000;
+const areSides = (sides) => Array.isArray(sides) && sides.length === 2 && sides.every(isSide);
+
+// Tells whether a `preprocessing` has what `prepare` needs.
+export function isPossible(preprocessing) {
+  const { resize, size, filter } = preprocessing ?? {};
+  return areSides(size) && (resize === null || isSide(resize) || areSides(resize)) && Object.hasOwn(FILTERS, filter);
+}
+
 // Resizes and crops RGB bytes [height, width, 3] as a classifier's `preprocessing` says, and returns [H, W, 3].
 export function prepare(rgb, height, width, preprocessing) {
   const [tall, wide] = resizedSize(height, width, preprocessing.resize);

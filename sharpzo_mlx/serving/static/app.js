@@ -82,6 +82,7 @@ async function send({ file }) {
       continue;
     }
     const content = await response.json();
+    if (content.version) document.getElementById("newer").hidden = String(content.version) === settings.version;
     return content.predictions ? content.predictions[0] : { error: content.error };
   }
 }
