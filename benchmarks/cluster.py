@@ -12,7 +12,7 @@ from the time of a query and that of the leader's own part, and adds what the tr
 machine's cores.
 
 usage: OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py encode|cells FOLDER --model m [--rounds 3] [--images 1024]
-       OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py search DATASET --model m [--rounds 3] [--steps 6]
+       OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py search DATASET --model m [--rounds 3] [--steps 6] [--shots 16]
        python benchmarks/cluster.py simulate [--workers 16] [--seconds 4] [--pieces 6] [--kilobytes 512]
        python benchmarks/cluster.py simulate-search [--workers 2 4 8] [--seconds 3.2] [--leader 1.2] [--kilobytes 2000]
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -115,7 +116,7 @@ def measure_cells(folder: Path, model: Path, rounds: int) -> dict[str, list[floa
         return time_turns(work, rounds)
 
 
-def measure_search(folder: Path, model: Path, rounds: int, steps: int) -> dict[str, list[float]]:
+def measure_search(folder: Path, model: Path, rounds: int, steps: int, shots: int) -> dict[str, list[float]]:
     """Return seconds of a generation of stage 1 and some steps of stage 2; the vectors found are the same each time."""
     from sharpzo_mlx.datasets.splits import draw_split
     from sharpzo_mlx.features.extract import encode
@@ -123,7 +124,7 @@ def measure_search(folder: Path, model: Path, rounds: int, steps: int) -> dict[s
     from sharpzo_mlx.tuning.search import Search
 
     clip = sz.load(model)
-    config = sz.TuneConfig(shots=16, generations=1, steps=steps, head="none")
+    config = sz.TuneConfig(shots=shots, generations=1, steps=steps, head="none")
     split = draw_split(folder, shots=config.shots, seed=0)
     problem = make_problem(clip, encode(clip, split.train), encode(clip, split.val), config)
     print(f"K = {len(problem.class_names)}, {len(split.train)} training images", file=sys.stderr)
@@ -152,6 +153,7 @@ def sleepers(workers: int) -> Iterator[Leader]:
     """Start a leader and so many workers that sleep."""
     address = f"127.0.0.1:{PORT}"
     command = [sys.executable, __file__, "sleepers", address, "--workers", str(workers)]
+    logging.getLogger("sharpzo_mlx").setLevel(logging.ERROR)  # no line for each worker
     with sz.open_cluster(address) as leader, subprocess.Popen(command) as process:
         try:
             while leader.count < workers:
@@ -241,6 +243,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=6, help="of stage 2")
+    parser.add_argument("--shots", type=int, default=16, help="training images of a class in the search")
     parser.add_argument("--workers", type=int, nargs="+", default=[16])
     parser.add_argument("--seconds", type=float, default=4.0, help="of a piece, or of a query")
     parser.add_argument("--leader", type=float, default=0.0, help="seconds of a step that are the leader's own")
@@ -258,7 +261,11 @@ def main() -> None:
     elif given.part == "encode":
         print(json.dumps(summarise(measure_encode(Path(given.place), given.model, given.rounds, given.images))))
     elif given.part == "search":
-        print(json.dumps(summarise(measure_search(Path(given.place), given.model, given.rounds, given.steps))))
+        print(
+            json.dumps(
+                summarise(measure_search(Path(given.place), given.model, given.rounds, given.steps, given.shots))
+            )
+        )
     else:
         print(json.dumps(summarise(measure_cells(Path(given.place), given.model, given.rounds))))
 

@@ -26,7 +26,7 @@ from sharpzo_mlx.cluster.certificates import security_of
 from sharpzo_mlx.cluster.losses import take
 from sharpzo_mlx.cluster.roll import Roll
 from sharpzo_mlx.cluster.servers import LeaderScheduler, be_quiet
-from sharpzo_mlx.cluster.settings import SETTINGS, THREAD
+from sharpzo_mlx.cluster.settings import SEND_SECONDS, SETTINGS, THREAD
 from sharpzo_mlx.cluster.work import Answer, Envelope, perform
 from sharpzo_mlx.errors import UserError, notify, one_line, why
 
@@ -82,6 +82,7 @@ class Hub:
                 "port that no other leader has"
             ) from error
         self._client = await Client(self.url, asynchronous=True, security=self.security, set_as_default=False)
+        self._client.scheduler_comm.interval = SEND_SECONDS
 
     async def stop(self) -> None:
         """Let the workers go, and stop listening."""

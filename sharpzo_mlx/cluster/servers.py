@@ -20,6 +20,7 @@ from distributed.stealing import WorkStealing
 
 from sharpzo_mlx.cluster import passport
 from sharpzo_mlx.cluster.roll import Roll
+from sharpzo_mlx.cluster.settings import SEND_SECONDS
 from sharpzo_mlx.errors import notify, one_line
 
 GREETING = "sharpzo_greet"
@@ -73,7 +74,11 @@ class LeaderScheduler(Scheduler):  # type: ignore[misc]
         await super().add_worker(comm, name=name, **options)
 
     async def handle_worker(self, comm: Any, worker: str) -> None:
-        """Note that a worker has come, and listen to it until it has gone."""
+        """Note that a worker has come, and listen to it until it has gone.
+
+        What is sent to it waits for less long than is usual in dask, because a search waits for it.
+        """
+        self.stream_comms[worker].interval = SEND_SECONDS
         self._roll.came(_name(self.workers[worker]), len(self.workers))
         await super().handle_worker(comm, worker)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 THREAD = "sharpzo-cluster"  # the leader's thread that reads the network
+SEND_SECONDS = 0.001  # that a message waits for others to be sent together with
 SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 30,  # workers that may be lost under one piece
     "distributed.scheduler.worker-ttl": "60 s",
