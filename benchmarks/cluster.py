@@ -12,7 +12,7 @@ from the time of a query and that of the leader's own part, and adds what the tr
 machine's cores.
 
 usage: OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py encode|cells FOLDER --model m [--rounds 3] [--images 1024]
-       OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py search DATASET --model m [--rounds 3] [--steps 6] [--shots 16]
+       OPENBLAS_NUM_THREADS=1 python benchmarks/cluster.py search DATASET --model m [--rounds 3] [--steps 6] [--shots 4]
        python benchmarks/cluster.py simulate [--workers 16] [--seconds 4] [--pieces 6] [--kilobytes 512]
        python benchmarks/cluster.py simulate-search [--workers 2 4 8] [--seconds 3.2] [--leader 1.2] [--kilobytes 2000]
 """
