@@ -82,8 +82,8 @@ def _run(root: Path, seed: int) -> Finished:
             if isinstance(record, demo.Finished):
                 return record
             if isinstance(record, demo.Rendered):
-                # shown like the progress in any other folder
-                draw(FolderProgress(record.folder, record.done, record.total))
+                # shown like the progress in any other folder, without the temporary ones around it
+                draw(FolderProgress(Path(record.folder.name), record.done, record.total))
             else:
                 draw(record)
     raise AssertionError("show ends with Finished")
