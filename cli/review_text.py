@@ -54,7 +54,8 @@ def format_check(found: LabelCheck, count: int) -> str:
 
 
 def _counted(shown: int, total: int) -> str:
-    return f"{total}" if shown == total else f"{total}, the first {shown} below"
+    first = "the first" if shown == 1 else f"the first {shown}"
+    return f"{total}" if shown == total else f"{total}, {first} below"
 
 
 def _numbered(rank: int, last: int) -> str:
