@@ -32,7 +32,7 @@ RUN_HELP = "Take the model and the templates of this run."
 @click.option("--run", "run_folder", type=PATH, metavar="RUN", help=RUN_HELP)
 @click.option("--odds", default=30.0, show_default=True, type=click.FloatRange(min=1), metavar="X", help=ODDS_HELP)
 @click.option("--count", default=50, show_default=True, type=click.IntRange(min=1), help="Labels in the table.")
-@click.option("--page", type=PATH, metavar="FILE.html", help=PAGE_HELP)
+@click.option("--page", type=PATH, metavar="FILE.html", help=f"{PAGE_HELP}.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, with all labels found.")
 def check_command(
     dataset: Path,

@@ -31,7 +31,11 @@ ACTIVATIONS = ("gelu", "quick_gelu")
 @click.command("convert")
 @click.argument("source", required=False)
 @click.option("--list", "listing", is_flag=True, help="List names that are known to work, and stop.")
-@click.option("--output", type=PATH, help="Folder to make [a name's place in the cache; <last part of SOURCE>-mlx].")
+@click.option(
+    "--output",
+    type=PATH,
+    help="Folder to make [of a name: its place in the cache; of a file or folder: its own name with -mlx, here].",
+)
 @click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the weights [the checkpoint's own].")
 @click.option("--arch", metavar="NAME", help="Network of a training checkpoint, as open_clip calls it, or a JSON file.")
 @click.option("--activation", type=click.Choice(ACTIVATIONS), help="Activation of a training checkpoint.")

@@ -82,8 +82,8 @@ def _run(root: Path, seed: int) -> Finished:
             if isinstance(record, demo.Finished):
                 return record
             if isinstance(record, demo.Rendered):
-                # shown like the progress in any other folder
-                draw(FolderProgress(record.folder, record.done, record.total))
+                # shown like the progress in any other folder, without the temporary ones around it
+                draw(FolderProgress(Path(record.folder.name), record.done, record.total))
             else:
                 draw(record)
     raise AssertionError("show ends with Finished")
@@ -114,7 +114,8 @@ def _labelled(shown: Shown) -> str:
 def _next_step(finished: Finished, *, kept: bool) -> str:
     """Say where the results are, and which command to run next."""
     if not kept:
-        return "next: sharpzo-mlx convert, then sharpzo-mlx tune FOLDER (--output keeps the images and the run)"
+        following = "sharpzo-mlx convert, then sharpzo-mlx tune FOLDER"
+        return f"next: {following}\n(demo --output DIR keeps the images and the run)"
     folder = finished.run.folder
     example = finished.report.folders[-1].path
     following = shlex.join(["sharpzo-mlx", "evaluate", str(folder), str(example)])

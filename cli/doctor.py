@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +23,7 @@ from sharpzo_mlx import files
 from sharpzo_mlx.cli import wording
 from sharpzo_mlx.cli.options import PATH
 from sharpzo_mlx.doctor import setup
-from sharpzo_mlx.doctor.findings import Finding, examine, lines
+from sharpzo_mlx.doctor.findings import WORDS_AT, Finding, examine, lines
 from sharpzo_mlx.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,19 @@ def doctor_command(ctx: click.Context, *, as_json: bool, quick: bool, full: bool
 
 
 def _show(findings: Iterable[Finding]) -> None:
-    click.echo("\n".join(wording.escape(line) for finding in findings for line in lines(finding)))
+    shown = [wording.escape(line) for finding in findings for line in lines(finding)]
+    click.echo("\n".join(_fold(line) if wording.on_screen() else line for line in shown))
+
+
+def _fold(line: str) -> str:
+    """Return a line in the columns of the screen, broken between words; what follows stands under its words."""
+    return textwrap.fill(
+        line,
+        max(WORDS_AT + 20, wording.screen_width()),
+        subsequent_indent=" " * WORDS_AT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _find_place(output: Path) -> Path:

@@ -1,6 +1,7 @@
 """Show how many images are done beside lines of results: a bar on a terminal, a line after each silence in a pipe.
 
 Progress goes to stderr and results to stdout. Where both are the same terminal, results are written above the bar.
+Where another program reads the results through a pipe, lines take the place of the bar.
 
 >>> with open_bar(total=1000) as bar:  # doctest: +SKIP
 ...     bar.write("a.jpg: dog 91.0 %\n")
@@ -9,6 +10,8 @@ Progress goes to stderr and results to stdout. Where both are the same terminal,
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -72,11 +75,19 @@ class TerminalBar(ImageBar):
             super().write(text)
 
 
+def _is_read_along() -> bool:
+    """Return whether a program reads stdout through a pipe: what it writes to the terminal would stand in a bar."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # no file, or a closed one
+        return False
+
+
 @contextmanager
 def open_bar(total: int | None, stream: TextIO | None = None) -> Iterator[ImageBar]:
     """Yield a bar of `total` images, None where their number is not known, on `stream`; None for stderr."""
     stream = stream or sys.stderr
-    if not is_screen(stream):
+    if not is_screen(stream) or _is_read_along():
         yield PipedLines(total, stream)
         return
     with make_progress(stream, results=True) as progress:

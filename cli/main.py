@@ -10,6 +10,7 @@ sharpzo-mlx 0...
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import logging
@@ -74,6 +75,14 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"sharpzo_mlx.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; a misspelt name is answered with the nearest one."""
+        if args[0] not in COMMANDS and (near := difflib.get_close_matches(args[0], COMMANDS, n=1)):
+            ctx.fail(f"no such command {args[0]!r}; did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, without importing them."""

@@ -1,7 +1,7 @@
 """Say in words what a record of progress holds.
 
 >>> describe_plan(plan)  # doctest: +SKIP
-'7 classes, 112 training and 28 validation images; zero-shot 30.0 % on them; at most 864 queries, about 8.0 s'
+'112 training and 28 validation images; zero-shot 30.0 % on them; at most 864 queries, about 8.0 s'
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def describe_step_shortly(step: TuneStep) -> str:
 
 
 def describe_drawn(drawn: Drawn) -> str:
-    """Return in words what is learned from, with a prompt that shows how the classes are called."""
-    return f"{drawn.classes} classes, {drawn.images} images: '{drawn.prompt}'"
+    """Return in words how many classes there are, with a prompt that shows how the classes are called."""
+    return f"{drawn.classes} classes, with prompts such as '{drawn.prompt}'"
 
 
 def describe_plan(plan: Plan) -> str:
@@ -45,7 +45,7 @@ def describe_plan(plan: Plan) -> str:
         images = f"{plan.train_images} training and {plan.val_images} validation images"
     if plan.val_images or plan.head:
         images += f"; zero-shot {percent(plan.zero_shot_val)} on {'them' if plan.head else 'validation'}"
-    return f"{plan.classes} classes, {images}; at most {plan.queries} queries, about {duration(plan.seconds)}"
+    return f"{images}; at most {plan.queries} queries, about {duration(plan.seconds)}"
 
 
 def describe_result(finished: Finished) -> str:

@@ -24,7 +24,7 @@ def format_suggestions(found: Suggestions) -> str:
     """Return a table of the suggested images, the first first."""
     rows = [("image", "guess", "probability", "uncertain", "")]
     for rank, item in enumerate(found.items, start=1):
-        place = f"{rank}  {_short(item.path, found.folder, 32)}"
+        place = f"{_numbered(rank, len(found.items))}{_short(item.path, found.folder, 32)}"
         remark = "foreign" if item.foreign else ""
         rows.append(
             (
@@ -48,20 +48,26 @@ def format_check(found: LabelCheck, count: int) -> str:
     if shown:
         rows: list[tuple[str, ...]] = [("image", "label", "", "rather", "")]
         for rank, one in enumerate(shown, start=1):
-            rows += _suspect_rows(rank, one, found.folder)
+            rows += _suspect_rows(_numbered(rank, len(shown)), one, found.folder)
         lines += ["", wording.aligned(rows)]
     return "\n".join([*lines, "", *_pair_lines(found)])
 
 
 def _counted(shown: int, total: int) -> str:
-    return f"{total}" if shown == total else f"{total}, the first {shown} below"
+    first = "the first" if shown == 1 else f"the first {shown}"
+    return f"{total}" if shown == total else f"{total}, {first} below"
 
 
-def _suspect_rows(rank: int, one: Suspect, folder: Path) -> list[tuple[str, ...]]:
-    place = f"{rank}  {_short(one.path, folder, IMAGE)}"
+def _numbered(rank: int, last: int) -> str:
+    """Return the number of a row of so many, in columns that are the same for all."""
+    return f"{rank:>{len(str(last))}}  "
+
+
+def _suspect_rows(number: str, one: Suspect, folder: Path) -> list[tuple[str, ...]]:
+    place = f"{number}{_short(one.path, folder, IMAGE)}"
     given, rather = wording.percent(one.given_probability), wording.percent(one.suggested_probability)
     row = (place, wording.shorten(one.given, NAME), given, wording.shorten(one.suggested, NAME), rather)
-    blank = " " * len(f"{rank}  ")
+    blank = " " * len(number)
     like = [(f"{blank}like {_short(near.path, folder, IMAGE - 5)}", "", "", "", "") for near in one.neighbours[:1]]
     return [row, *like]
 

@@ -69,7 +69,7 @@ def _remarks(plan: SortPlan, found: Survey) -> list[str]:
         (found.numbered, "numbered, another file has the name"),
         (found.sidecars, "sidecars that travel along"),
         (found.unlabelled, "not tagged, none of the classes"),
-        (len(plan.unread) + len(found.failures), "left as they are, see the notes"),
+        (len(plan.unread) + len(found.failures), "left alone, see the notes"),
     )
     lines += [f"{words}: {count}" for count, words in counts if count]
     if plan.order.in_place and plan.order.mode != "move" and any("/" in item.path for item in plan.order.items):
@@ -81,10 +81,12 @@ def describe_result(plan: SortPlan, state: Sorted) -> str:
     """Return what was done, and how to undo it."""
     numbered = f" ({state.numbered} numbered)" if state.numbered else ""
     parts = [f"{state.done} of {state.total} images {DONE[plan.order.mode]}{numbered}"]
-    counts = ((state.sidecars, "sidecars"), (state.there, "there already"))
-    parts += [f"{count} {words}" for count, words in counts if count]
+    if state.sidecars:
+        parts.append(f"{state.sidecars} sidecar{'s' if state.sidecars > 1 else ''}")
+    if state.there:
+        parts.append(f"{state.there} there already")
     if left := len(state.failures) + len(plan.unread):
-        parts.append(f"{left} left as they are")
+        parts.append("1 left as it is" if left == 1 else f"{left} left as they are")
     lines = [f"{_where(plan.order)}: {', '.join(parts)}"]
     if state.journal:
         lines.append(f"undo: sharpzo-mlx sort --undo {shlex.quote(state.journal)}")

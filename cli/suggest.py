@@ -20,7 +20,7 @@ from sharpzo_mlx.cli.options import PATH
 if TYPE_CHECKING:
     from sharpzo_mlx.review.suggestions import Suggestions
 
-PAGE_HELP = "Write a page to decide by keyboard; it saves a plan for `sort --plan`, or labels for `add`."
+PAGE_HELP = "Write a page to decide by keyboard; it saves a plan for `sort --plan`"
 
 
 @click.command("suggest")
@@ -29,7 +29,7 @@ PAGE_HELP = "Write a page to decide by keyboard; it saves a plan for `sort --pla
 @click.option("--count", default=50, show_default=True, type=click.IntRange(min=1), help="How many images.")
 @click.option("--recursive", is_flag=True, help="Read folders inside FOLDER too.")
 @click.option("--model", type=PATH, help="Model folder, if it has moved since tuning.")
-@click.option("--page", type=PATH, metavar="FILE.html", help=PAGE_HELP)
+@click.option("--page", type=PATH, metavar="FILE.html", help=f"{PAGE_HELP}, or labels for `add`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def suggest_command(
     run_folder: Path,

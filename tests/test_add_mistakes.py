@@ -94,13 +94,22 @@ def test_another_model_is_refused(run: Path, more: Path) -> None:
         sz.add(run, more, clip=sz.load(MODEL_FOLDER))
 
 
+def test_how_well_named_classes_are_found_is_said_to_be_unknown(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sz.add(run, classes=["fox"])
+    assert "fox: by name alone, so no image tells how well it is found; add a few images of it" in caplog.text
+    sz.add(run, classes=["ape", "emu"])
+    assert "ape, emu: by name alone, so no image tells how well each is found; add a few images of each" in caplog.text
+
+
 def test_names_that_differ_little_are_noticed(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paint_class(tmp_path / "near" / "Red-Pandas", seed=40, count=2)
     paint_class(tmp_path / "near" / "CAT", seed=41, count=2)
+    paint_class(tmp_path / "near" / "cta", seed=42, count=2)
     added = sz.add(run, tmp_path / "near")
-    assert added.prompt.class_names[3:] == ("Red-Pandas",)
+    assert added.prompt.class_names[3:] == ("Red-Pandas", "cta")
     assert "CAT: taken for the class 'cat' of the run" in caplog.text
     assert "Red-Pandas: a new class; did you mean 'red panda'?" in caplog.text
+    assert "cta: a new class; did you mean 'cat'?" in caplog.text
 
 
 def test_of_a_divided_list_only_training_images_are_added(

@@ -79,4 +79,5 @@ def test_tune_shows_a_prompt_before_it_starts(tiny_model: Path, photos: Path, tm
     words = ["tune", str(photos), "--model", str(tiny_model), "--output", str(tmp_path / "r"), "--no-report"]
     assert main.run([*words, "--query-budget", "40", "--shots", "4"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "3 classes, 12 images: 'a photo of a barn owl.'"
+    assert lines[0] == "3 classes, with prompts such as 'a photo of a barn owl.'"
+    assert "classes" not in lines[1]  # said once

@@ -47,6 +47,11 @@ def test_help_names_every_command_in_the_order_of_use(capsys: Capture) -> None:
     assert capsys.readouterr().out == shown
 
 
+def test_a_misspelt_command_is_answered_with_the_nearest(refused: Callable[..., str]) -> None:
+    assert "no such command 'tnue'; did you mean 'tune'?" in refused("tnue", "photos")
+    assert "No such command 'xyzzy'" in refused("xyzzy")
+
+
 def test_version(capsys: Capture) -> None:
     assert main.run(["--version"]) == 0
     assert capsys.readouterr().out == f"sharpzo-mlx {version('sharpzo-mlx')}\n"

@@ -13,6 +13,7 @@ import pytest
 
 from sharpzo_mlx.cli import main
 from sharpzo_mlx.doctor import setup
+from sharpzo_mlx.doctor.findings import Finding
 from sharpzo_mlx.files import CACHE_VARIABLE, default_model_folder
 from sharpzo_mlx.runtime import precision, startup
 from sharpzo_mlx.runtime.device import on_cpu
@@ -93,3 +94,17 @@ def test_doctor_gets_to_the_end_of_a_broken_machine(monkeypatch: pytest.MonkeyPa
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("FAIL") and "no device" in line for line in lines)
     assert any("pillow-heif" in line for line in lines)
+
+
+def test_doctor_breaks_lines_between_words_on_a_screen(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(setup, "CHECKS", [lambda: Finding("a query", "word-of-12c " * 20, "sharpzo-mlx convert")])
+    monkeypatch.setattr(setup, "LONG_CHECKS", ())
+    assert main.run(["doctor"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2  # whole in a pipe
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main.run(["doctor"]) == 0
+    first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("note  a query        word-of-12c ")
+    assert second.startswith(" " * 21 + "word-of-12c ")
+    assert max(len(first), len(second)) <= 80
+    assert last == " " * 21 + "-> sharpzo-mlx convert"

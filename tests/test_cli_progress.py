@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -95,12 +97,12 @@ def test_pipe_hears_the_plan_new_stages_and_new_bests_once(plan: Plan) -> None:
 
 
 def test_a_plan_without_validation_images_says_so(plan: Plan) -> None:
-    assert "7 classes, 112 training and 28 validation images; zero-shot 28.6 % on" in progress_words.describe_plan(plan)
+    assert "112 training and 28 validation images; zero-shot 28.6 % on" in progress_words.describe_plan(plan)
     assert "112 training and 28 validation images; zero-shot 28.6 % on them" in progress_words.describe_plan(
         replace(plan, head=True)
     )
     words = progress_words.describe_plan(replace(plan, val_images=0))
-    assert words == "7 classes, 112 training images, none for validation; at most 40000 queries, about 1 min 15 s"
+    assert words == "112 training images, none for validation; at most 40000 queries, about 1 min 15 s"
 
 
 def test_pipe_hears_of_images_at_the_end_and_after_silence() -> None:
@@ -171,6 +173,17 @@ def test_a_dumb_terminal_gets_plain_lines(term: str, plan: Plan, run: Run, monke
     assert "\x1b" not in stream.getvalue()
     with open_bar(10, stream) as bar:
         assert isinstance(bar, PipedLines)
+
+
+def test_results_that_a_program_reads_have_lines_beside_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`predict RUN photos/ | head` shows what `head` writes, with no bar in it; a file leaves room for the bar."""
+    monkeypatch.setenv("TERM", "xterm")
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe, (tmp_path / "labels.txt").open("w") as file:
+        for results, expected in ((pipe, True), (file, False)):
+            monkeypatch.setattr(sys, "stdout", results)
+            with open_bar(10, Terminal()) as bar:
+                assert isinstance(bar, PipedLines) == expected
 
 
 def test_follow_writes_nothing_to_stdout(plan: Plan, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

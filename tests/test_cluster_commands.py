@@ -6,7 +6,9 @@ import gc
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,26 @@ def test_a_worker_waits_for_one_leader_after_another(tiny_model: Path, photos: P
                 helped = encode(clip, images)
             np.testing.assert_array_equal(np.array(helped.embeddings), np.array(alone.embeddings))
             line_of(worker, "works for")
+
+
+def test_who_waits_for_workers_is_told_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that is said has what a worker there needs, the certificate among it."""
+    monkeypatch.setattr("sharpzo_mlx.cluster.leader.QUIET_SECONDS", 0.0)
+    certificate = tmp_path / "cluster.pem"
+    assert run(["worker", "--make-certificate", str(certificate)]) == 0
+    address = f"127.0.0.1:{free_port()}"
+    with sz.open_cluster(address, certificate=certificate) as leader:
+        pieces = leader.perform("nap", [Nap(0.0, 0)], NO_MODEL)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(list, pieces)
+            end = time.monotonic() + 20
+            while "no worker yet" not in caplog.text and time.monotonic() < end:
+                time.sleep(0.05)
+            with started("worker", address, "--certificate", certificate, "--once"):
+                done.result(30)
+    assert f"sharpzo-mlx worker tls://{address} --certificate FILE" in caplog.text
 
 
 def test_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from comparison_runs import CONFIG, failure, result
 from sharpzo_mlx.comparison.plots import compute_band
 from sharpzo_mlx.comparison.record import Comparison, DatasetResult
 from sharpzo_mlx.comparison.results import Curve
-from sharpzo_mlx.comparison.table_text import as_markdown, make_table
+from sharpzo_mlx.comparison.table_text import as_markdown, as_text, make_table
 from sharpzo_mlx.comparison.tables import Spread, make_mean_rows, make_rows
 
 
@@ -65,6 +65,14 @@ def test_a_mean_over_fewer_seeds_says_so(photos: Path, tmp_path: Path) -> None:
     assert "3 seeds" in mean
     assert "| Zero-shot | 50.0 ± 0.0 |" in mean
     assert "| BBT (CMA-ES) [2 failed] | 50.0 | +0.0 |" in mean
+
+
+def test_a_terminal_shows_the_names_that_were_typed(tmp_path: Path, photos: Path) -> None:
+    found = tuple(result(name, 0, 0.5) for name in ("zero-shot", "default"))
+    comparison = Comparison(tmp_path, CONFIG, (DatasetResult("a", photos, 3, {}, found),))
+    shown = [line.split()[0] for line in as_text(comparison, 80).splitlines() if line]
+    assert shown[1:4] == ["method", "zero-shot", "default"]
+    assert "| Words tuned beside Gaussians + guard |" in as_markdown(comparison)
 
 
 def test_bands_are_means_of_stairs() -> None:

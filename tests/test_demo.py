@@ -146,6 +146,19 @@ def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert f"{100 * report.tuned:.1f} %" in shown.out
 
 
+def test_without_an_output_no_temporary_name_is_shown_and_lines_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "CONFIG", sz.TuneConfig(generations=0, steps=0))
+    monkeypatch.setattr(demo, "AMOUNTS", Amounts(train=2, val=2, test=2, shifted=1))
+    assert main.run(["demo"]) == 0
+    shown = capsys.readouterr()
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert "next: sharpzo-mlx convert, then sharpzo-mlx tune FOLDER\n" in shown.out
+    assert any(line.startswith("images: ") for line in shown.err.splitlines())
+    assert not any("/images: " in line for line in shown.err.splitlines())
+
+
 def test_an_output_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     assert main.run(["demo", "--output", str(tmp_path)]) == 2

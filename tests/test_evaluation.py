@@ -82,12 +82,15 @@ def test_unknown_classes_are_named_before_anything_is_encoded(run: sz.Run, photo
         next(events)
 
 
-def test_unreadable_images_are_skipped_and_counted(run: sz.Run, photos: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_counted(
+    run: sz.Run, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(photos, tmp_path / "broken")
     (tmp_path / "broken" / "cat" / "0.png").write_bytes(b"no")
     result = sz.evaluate(run, [tmp_path / "broken"]).folders[0]
     assert isinstance(result, FolderResult)
     assert (result.images, result.unreadable) == (35, 1)
+    assert "1 unreadable image is skipped: " in caplog.text
 
 
 def test_a_chunk_without_a_readable_image_is_only_skipped(

@@ -179,3 +179,16 @@ def test_evaluate_says_that_it_could_not_keep_its_figures(
     said = capsys.readouterr()
     assert "in distribution" in said.out
     assert f"note: {run}: cannot be written to (permission denied)" in said.err
+
+
+def test_a_model_that_was_moved_is_asked_for(
+    run: Path, tiny_model: Path, album: Path, tmp_path: Path, refused: Refused
+) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["model"]["folder"] = str(tmp_path / "moved-away")
+    (run / "run.json").write_text(json.dumps(record))
+    image = next(album.rglob("*.png"))
+    line = refused("predict", run, image)
+    assert "its model is not at" in line
+    assert "name its new folder with --model" in line
+    assert main.run(["predict", str(run), str(image), "--model", str(tiny_model)]) == 0

@@ -16,10 +16,12 @@ from PIL import Image, ImageDraw
 
 import sharpzo_mlx as sz
 from sharpzo_mlx.cli import main
+from sharpzo_mlx.cli.review_text import format_suggestions
 from sharpzo_mlx.report.formatting import aligned, shorten
 from sharpzo_mlx.review.covering import MOST, choose_covering
 from sharpzo_mlx.review.label_check import find_wrong
 from sharpzo_mlx.review.left_out import judge_left_out
+from sharpzo_mlx.review.suggestions import Suggestion
 from sharpzo_mlx.review.twins import find_twins
 
 
@@ -214,6 +216,14 @@ def test_suggest_as_a_command(
     assert record["page"] == str(page)
     assert 1 <= len(record["suggestions"]) <= 3
     assert Path(record["suggestions"][0]["path"]).is_file()
+
+
+def test_numbers_of_rows_take_equal_columns(photos: Path) -> None:
+    item = Suggestion(photos / "a.jpg", (("cat", 0.6), ("owl", 0.4)), 0.8, foreign=False)
+    found = sz.Suggestions(photos, (item,) * 10, 10, 0, ("cat", "owl"), ("cat", "owl"))
+    rows = format_suggestions(found).splitlines()
+    assert rows[9].startswith(" 9  a.jpg")
+    assert rows[10].startswith("10  a.jpg")
 
 
 def test_suggest_refuses_and_a_run_whose_images_are_gone(

@@ -62,6 +62,7 @@ def test_answers_are_those_of_predict_whatever_the_batch(
 
     whole = server.predict([(path.name, path.read_bytes()) for path in images], "?top=3&reject=0.3")
     assert whole.status == 200
+    assert whole.body.endswith(b"}\n")  # so that a prompt does not stand behind it
     for path, record in zip(images, whole.json["predictions"], strict=True):
         assert record["name"] == path.name
         check(path, record)

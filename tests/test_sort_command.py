@@ -58,7 +58,7 @@ def test_images_are_sorted_as_predict_labels_them_and_put_back(
 ) -> None:
     before = sorted(path.relative_to(new) for path in new.rglob("*"))
     out, _ = printed(capsys, finished_run, new, "--into", tmp_path / "s", "--recursive", "--move", "--apply")
-    assert "7 of 7 images moved, 1 sidecars, 1 left as they are" in out
+    assert "7 of 7 images moved, 1 sidecar, 1 left as it is" in out
     labels = {one.path.name: one.labels[0][0] for one in sz.predict(finished_run, [*(tmp_path / "s").rglob("*.png")])}
     placed = {path.name: path.parent.name for path in (tmp_path / "s").rglob("*.png")}
     assert placed == labels

@@ -81,7 +81,10 @@ class Adding:
             return
         if new.named:
             names = ", ".join(new.named)
-            notify(f"{names}: by name alone, so no image tells how well it is found; add a few images of it to know")
+            it = "it" if len(new.named) == 1 else "each"
+            notify(
+                f"{names}: by name alone, so no image tells how well {it} is found; add a few images of {it} to know"
+            )
         words = self._find_words(new.features)
         if run.config.head == "none":
             fitted = self._without_head(labelled, new, words)

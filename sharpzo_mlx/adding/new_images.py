@@ -90,7 +90,9 @@ class _Classes:
 
     def _report_alike(self, name: str) -> None:
         names = {same_name(own): own for own in self.names[: self._known]}
-        if alike := difflib.get_close_matches(same_name(name), names, n=1, cutoff=ALIKE):
+        word = same_name(name)
+        swapped = [own for own in names if sorted(own) == sorted(word)]  # a slip that weighs much in a short name
+        if alike := swapped or difflib.get_close_matches(word, names, n=1, cutoff=ALIKE):
             notify(f"{name}: a new class; did you mean {names[alike[0]]!r}? Then go back with --back and rename it")
 
 

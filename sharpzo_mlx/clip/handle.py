@@ -256,7 +256,9 @@ def load(folder: str | Path | None = None) -> Clip:
     if folder is None:
         folder = default_model_folder()
         if not (folder / CONFIG).is_file():
-            raise UserError("the default model is not here yet: run `sharpzo-mlx convert` once, or name a model")
+            raise UserError(
+                "the default model is not here yet: run `sharpzo-mlx convert` once, or name a model (--model)"
+            )
     refuse_empty(folder)
     found = catalog.locate(folder)
     if not found.is_dir():

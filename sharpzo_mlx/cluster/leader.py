@@ -174,7 +174,8 @@ class Leader:
             self._local.look()
         elif not self._hub.workers and waited > QUIET_SECONDS and not self._told:
             self._told = True
-            notify(f"no worker yet; start one on each machine: sharpzo-mlx worker {self.url}")
+            key = " --certificate FILE" if self.url.startswith("tls:") else ""
+            notify(f"no worker yet; start one on each machine: sharpzo-mlx worker {self.url}{key}")
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -21,7 +21,9 @@ STAR = "* needs backpropagation: a ceiling, not a competitor"
 
 
 def as_text(comparison: Comparison, width: int | None = None, *, whole_names: bool = False) -> str:
-    """Return all tables in aligned columns, within the columns of a screen if `width` is given.
+    """Return all tables in aligned columns, in which methods are called as on the command line.
+
+    They keep within the columns of a screen if `width` is given.
 
     Args:
         comparison: what was measured.
@@ -30,35 +32,36 @@ def as_text(comparison: Comparison, width: int | None = None, *, whole_names: bo
     """
     parts = [
         f"{escape(heading)}\n{aligned(table, width, whole_names=whole_names)}"
-        for heading, table in _make_tables(comparison)
+        for heading, table in _make_tables(comparison, titles=False)
     ]
     return "\n\n".join([*parts, *_remarks(comparison)])
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return all tables as one Markdown file."""
-    parts = [f"## {heading}\n\n{_piped(table)}" for heading, table in _make_tables(comparison)]
+    """Return all tables as one Markdown file, with the methods' titles."""
+    parts = [f"## {heading}\n\n{_piped(table)}" for heading, table in _make_tables(comparison, titles=True)]
     return "\n\n".join([*parts, *_remarks(comparison)]) + "\n"
 
 
-def make_table(rows: Sequence[Row], seeds: int) -> list[list[str]]:
+def make_table(rows: Sequence[Row], seeds: int, *, titles: bool = True) -> list[list[str]]:
     """Return a table's cells as words, the heading first.
 
     Args:
         rows: of one dataset or of the mean.
         seeds: how many were run; a method that finished on fewer says so.
+        titles: call methods by their titles, not by their names on the command line.
     """
     shifted = list(dict.fromkeys(name for row in rows for name in row.shift))
     table = [[*COLUMNS[:3], *(f"{name}, %" for name in shifted), *COLUMNS[3:]]]
-    return table + [_make_cells(row, shifted, seeds) for row in rows]
+    return table + [_make_cells(row, shifted, seeds, titles=titles) for row in rows]
 
 
-def _make_tables(comparison: Comparison) -> Iterator[tuple[str, list[list[str]]]]:
+def _make_tables(comparison: Comparison, *, titles: bool) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield heading and table of each dataset, and of their mean if there are several."""
     for dataset in comparison.datasets:
-        yield _heading(dataset, comparison), make_table(dataset.rows, dataset.seeds)
+        yield _heading(dataset, comparison), make_table(dataset.rows, dataset.seeds, titles=titles)
     if len(comparison.datasets) > 1:
-        yield _mean_heading(comparison), make_table(comparison.mean, comparison.datasets[0].seeds)
+        yield _mean_heading(comparison), make_table(comparison.mean, comparison.datasets[0].seeds, titles=titles)
 
 
 def _heading(dataset: DatasetResult, comparison: Comparison) -> str:
@@ -77,8 +80,12 @@ def _counted(seeds: int) -> str:
     return f"{seeds} seed{'s' if seeds > 1 else ''}"
 
 
-def _make_cells(row: Row, shifted: Sequence[str], seeds: int) -> list[str]:
-    name = row.title + ("*" if row.backpropagation else "") + ("" if row.variant == TUNED else f" ({row.variant})")
+def _make_cells(row: Row, shifted: Sequence[str], seeds: int, *, titles: bool) -> list[str]:
+    name = (
+        (row.title if titles else row.method)
+        + ("*" if row.backpropagation else "")
+        + ("" if row.variant == TUNED else f" ({row.variant})")
+    )
     if failed := seeds - len(row.seeds):
         name += f" [{failed} failed]"
     return [

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sharpzo_mlx.errors import UserError
 
 NO_GPU = "run it on the Mac itself, outside of virtual machines and containers, or on Linux"
+WORDS_AT = 21  # the column in which the words of a finding begin
 REINSTALL = "install again: pip install ."
 
 

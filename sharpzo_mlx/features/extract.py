@@ -27,10 +27,10 @@ from sharpzo_mlx.features.blocks import Batching
 from sharpzo_mlx.features.cache import FeatureCache, make_key
 from sharpzo_mlx.features.digests import digest_contents, digest_steps
 from sharpzo_mlx.features.pieces import encode_anywhere
+from sharpzo_mlx.features.skipped import NAMED, report_skipped
 from sharpzo_mlx.images.stored import read_order
 from sharpzo_mlx.runtime.helpers import Model
 
-NAMED = 5  # a notice names this many unreadable images
 P = TypeVar("P")
 R = TypeVar("R")
 F = TypeVar("F")
@@ -259,7 +259,7 @@ def check_readable(images: ImageSet, labels: np.ndarray, skipped: Sequence[tuple
     Raises:
         UserError: no image could be read.
     """
-    _report(skipped)
+    report_skipped(skipped)
     if not len(labels):
         raise UserError(f"none of {len(images.paths)} images could be read{_first(skipped)}")
     _report_empty(images, labels)
@@ -280,17 +280,6 @@ def _collect(images: ImageSet, rows: dict[int, np.ndarray], failed: dict[int, st
 
 def _first(skipped: Sequence[tuple[Path, str]]) -> str:
     return f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-
-
-def _report(skipped: Sequence[tuple[Path, str]]) -> None:
-    if skipped:
-        notify(f"{len(skipped)} unreadable images are skipped: {name_files(skipped)}")
-
-
-def name_files(failed: Sequence[tuple[Path, str]]) -> str:
-    """Return the first unreadable files with their reasons, and how many more there are, for a notice."""
-    named = "; ".join(f"{path}: {reason}" for path, reason in failed[:NAMED])
-    return named + (f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else "")
 
 
 def _report_empty(images: ImageSet, labels: np.ndarray) -> None:

@@ -29,10 +29,10 @@ from sharpzo_mlx.features.extract import (
     find_digests,
     finish,
     give_to_copies,
-    name_files,
     name_model,
 )
 from sharpzo_mlx.features.pieces import encode_anywhere
+from sharpzo_mlx.features.skipped import name_files
 
 FORMAT = "1"  # part of a row's key: raise it when the views or their mean change
 VIEWS = 10

@@ -22,7 +22,8 @@ from sharpzo_mlx.datasets.folder import checked_folder
 from sharpzo_mlx.datasets.image_set import ImageSet
 from sharpzo_mlx.datasets.listing import ImageListing
 from sharpzo_mlx.errors import UserError, notify
-from sharpzo_mlx.features.extract import encode_steps, finish, name_files
+from sharpzo_mlx.features.extract import encode_steps, finish
+from sharpzo_mlx.features.skipped import report_skipped
 from sharpzo_mlx.features.streaming import encode_stream
 from sharpzo_mlx.files import identify, root_of
 from sharpzo_mlx.heads.answers import REJECTION, make_answers
@@ -182,8 +183,7 @@ def _known_features(clip: Clip, run: Run) -> np.ndarray:
 def _report(folder: Path, listing: ImageListing, failed: list[tuple[Path, str]], *, images: int) -> None:
     """Give notices of what was left out; UserError if nothing is left."""
     left_out = listing.describe_left_out()
-    if failed:
-        notify(f"{len(failed)} unreadable images are skipped: {name_files(failed)}")
+    report_skipped(failed)
     if not images:
         words = f"left out: {left_out}" if left_out else "name a folder with images that the run has not learned from"
         raise UserError(f"{folder}: no unlabelled image to look at; {words}")

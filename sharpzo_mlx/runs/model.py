@@ -23,7 +23,7 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
             run's prompt is missing or of another width.
     """
     named = run.name is not None or not run.record.model.folder  # a folder that a stranger's run names is not opened
-    clip = clip or (_load_named(run) if named else load(run.model_folder))
+    clip = clip or (_load_named(run) if named else _load_folder(run))
     if clip.fingerprint != run.record.model.fingerprint:
         again = f": sharpzo-mlx convert {run.record.model.source} --output FOLDER, then --model FOLDER"
         raise UserError(
@@ -36,6 +36,16 @@ def open_model(run: Run, clip: Clip | None = None) -> Clip:
             f"{run.folder / PROMPT}: damaged (class_features of width {width}, the model's {own}); tune again"
         )
     return clip
+
+
+def _load_folder(run: Run) -> Clip:
+    """Open the model in the folder that a run on this machine names."""
+    if not catalog.locate(run.model_folder).exists():
+        raise UserError(
+            f"{run.folder}: its model is not at {run.model_folder} any more; "
+            "name its new folder with --model, or convert it again"
+        )
+    return load(run.model_folder)
 
 
 def _load_named(run: Run) -> Clip:

@@ -38,8 +38,8 @@ class Json(JSONResponse):
     """A JSON answer in ASCII: class names may hold what UTF-8 cannot."""
 
     def render(self, content: Any) -> bytes:
-        """Return the answer's bytes."""
-        return json.dumps(content, allow_nan=False).encode("ascii")
+        """Return the answer's bytes, which end a line."""
+        return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True)
