@@ -103,13 +103,13 @@ def measure_encode(folder: Path, model: Path, rounds: int, images: int) -> dict[
 
 
 def measure_cells(folder: Path, model: Path, rounds: int) -> dict[str, list[float]]:
-    """Return seconds of a comparison of four methods and two seeds, whose features are there already."""
+    """Return seconds of a comparison of four methods and five seeds, whose features are there already."""
     clip = sz.load(model)
     config = sz.TuneConfig(shots=16, query_budget=1000)
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as output:
-            found = sz.compare(clip, folder, config, methods=METHODS, seeds=2, output=Path(output) / "c")
+            found = sz.compare(clip, folder, config, methods=METHODS, seeds=5, output=Path(output) / "c")
             assert not found.failed
 
     with empty_cache():
