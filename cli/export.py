@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sharpzo_mlx.exporting.formats import ExportReport
 
 NEXT = {
-    "onnx": "next: docs/guide/export.md says what the graph takes and gives",
-    "coreml": "next: drag it into Xcode; docs/guide/export.md has Swift that uses it",
-    "bundle": "next: docs/guide/export.md has forty lines of Swift and of JavaScript that use it",
+    "onnx": "next: run it with onnxruntime; page Export of the documentation has a script",
+    "coreml": "next: drag it into Xcode; page Export of the documentation has Swift for it",
+    "bundle": "next: page Export of the documentation has Swift and JavaScript that use it",
     "web": "next: python -m http.server --directory {path}, then open http://localhost:8000",
 }
 
