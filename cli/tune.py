@@ -55,7 +55,7 @@ def show_settings(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @cloup.option_group(
     "Where",
     cloup.option("--model", type=PATH, help="Model folder or name  [the default of `convert`]"),
-    cloup.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED, numbered if taken]"),
+    cloup.option("--output", type=PATH, help="Run folder  [runs/DATASET-MODEL-SEED, or …-2 etc.]"),
     cloup.option("--resume", is_flag=True, help="Continue the run in its folder, or begin it."),
     cloup.option("--report/--no-report", default=True, help="Write RUN/report.html at the end."),
     cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout at the end."),

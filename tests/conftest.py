@@ -130,13 +130,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tune the tiny model on the photos, briefly; no test changes this run."""
+def finished_run(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tune the tiny model on the photos, briefly; a test that changes this run, as `evaluate` does, takes a copy."""
     from sharpzo_mlx.tuning.pipeline import tune
 
     settings = {"space.dimension": 8, "stage1.population": 6}
     config = sharpzo_mlx.TuneConfig(shots=4, generations=3, steps=4).with_settings(settings)
-    return tune(sharpzo_mlx.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run").folder
+    run = tune(sharpzo_mlx.load(tiny_model), photos, config, output=tmp_path_factory.mktemp("runs") / "run").folder
+    before = {path.name: path.stat().st_size for path in run.iterdir()}
+    yield run
+    assert {path.name: path.stat().st_size for path in run.iterdir()} == before, "a test has changed `finished_run`"
 
 
 @pytest.fixture

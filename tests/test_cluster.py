@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -46,8 +47,6 @@ def new_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
 
 def with_damage(photos: Path, tmp_path: Path) -> Path:
     """Return a copy of the photos with a damaged file and a copy of a file among them."""
-    import shutil
-
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "dog" / "3.png").write_bytes((folder / "dog" / "3.png").read_bytes()[:60])
@@ -85,14 +84,15 @@ def test_files_that_workers_do_not_see_are_sent(
 
 
 def test_predictions_and_reports_are_the_same(
-    leader: Leader, finished_run: Path, photos: Path, new_cache: Callable[[], None]
+    leader: Leader, finished_run: Path, photos: Path, tmp_path: Path, new_cache: Callable[[], None]
 ) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
     alone = sz.predict(finished_run, [photos / "cat", photos / "dog"], top=3)
-    report = sz.evaluate(finished_run, photos)
+    report = sz.evaluate(run, photos)
     new_cache()
     with helped_by(leader):
         assert sz.predict(finished_run, [photos / "cat", photos / "dog"], top=3) == alone
-        helped = sz.evaluate(finished_run, photos)
+        helped = sz.evaluate(run, photos)
     assert helped.folders[0].tuned_metrics == report.folders[0].tuned_metrics
 
 

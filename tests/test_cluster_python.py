@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -80,7 +81,8 @@ def test_a_call_is_helped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "empty"))
-    CALLS[name](tiny_model, finished_run, photos, tmp_path / "out")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    CALLS[name](tiny_model, run, photos, tmp_path / "out")
     assert helper.addresses == ["local:7"]
     assert set(helper.works) == {"encode", "cell"} if name == "compare" else {"encode"}
     assert current() is None  # the next call is not helped

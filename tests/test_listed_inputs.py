@@ -165,7 +165,8 @@ def test_a_parquet_file_without_images_or_the_package_is_one_line(
 @pytest.mark.parametrize("form", FORMS)
 def test_foreign_images_may_be_listed(form: str, finished_run: Path, photos: Path, tmp_path: Path) -> None:
     file = write(form, photos, tmp_path / "strangers", labels=False)
-    report = sz.evaluate(finished_run, photos, foreign=[file, photos])
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    report = sz.evaluate(run, photos, foreign=[file, photos])
     listed, plain = report.foreign
     assert (listed.path, listed.images, listed.rejected) == (file, 36, plain.rejected)
     assert sorted(listed.distances) == pytest.approx(sorted(plain.distances), rel=1e-3)

@@ -111,7 +111,7 @@ def test_a_run_is_exported_sorted_by_and_served_by_its_name(
     code = (
         "from served import serving\n"
         "with serving('ann/pets') as server:\n"
-        "    print(server.get('/health').body.decode()); print(b'<bdi>ann/pets</bdi>' in server.get('/').body)"
+        "    print(server.get('/health').body.decode().strip()); print(b'<bdi>ann/pets</bdi>' in server.get('/').body)"
     )
     served = command(code=code)
     assert served.returncode == 0, served.stderr

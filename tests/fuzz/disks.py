@@ -9,6 +9,7 @@ usage: python tests/fuzz/disks.py [--quick] [full] [read-only] [vanishing] [cach
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
@@ -143,6 +144,17 @@ def vanishing(killing: Killing, place: Path, mounted: bool, tries: int) -> list[
     return faults
 
 
+def alike(one: object, other: object) -> bool:
+    """Whether two results are the same but for rounding: without a cache images are encoded in other batches."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-7)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return one == other
+
+
 def cache(killing: Killing, place: Path, mounted: bool, tries: int) -> list[str]:
     """Let only the cache be full or read-only: the result is the same, with one notice."""
     faults: list[str] = []
@@ -159,7 +171,7 @@ def cache(killing: Killing, place: Path, mounted: bool, tries: int) -> list[str]
             remount(place, "rw", MOUNTED)
             said = [line for line in outcome.err.splitlines() if "cache" in line]
             wrong = find_faults(outcome)
-            if outcome.code or COMMANDS[name].result(killing.case, outcome.out) != expected:
+            if outcome.code or not alike(COMMANDS[name].result(killing.case, outcome.out), expected):
                 wrong.append("another result than with a cache")
             if len(said) > 1:
                 wrong.append(f"{len(said)} notices")
