@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from sharpzo_mlx.serving.limits import Limits
 
 RAW = ("application/octet-stream",)  # beside image/*
 LONGEST_NAME = 1024  # characters of a file's name that are handed back
+REST_SECONDS = 1.0  # that the rest of a refused body is read on
 BUSY = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
 
@@ -84,6 +86,28 @@ async def read_uploads(request: Request, limits: Limits, held: Held) -> list[Upl
         HTTPException: 400 for a damaged form or one without files, 408 for a body that does not arrive, 413 beyond a
             limit, 415 for a body of another kind, 503 where other requests have taken the room.
     """
+    try:
+        return await _read(request, limits, held)
+    except HTTPException as error:
+        if error.headers is not CLOSE and "expect" not in request.headers:  # who expects a word has not begun to send
+            await _drop_rest(request, limits)
+        raise
+
+
+async def _drop_rest(request: Request, limits: Limits) -> None:
+    """Read a refused body on for a moment, so that its sender sees the answer and not a connection that was reset."""
+
+    async def read() -> None:
+        total = 0
+        async for chunk in request.stream():
+            if (total := total + len(chunk)) > 2 * limits.request_bytes:
+                return
+
+    with suppress(asyncio.TimeoutError, ClientDisconnect, RuntimeError):  # the last where all has been read
+        await asyncio.wait_for(read(), REST_SECONDS)
+
+
+async def _read(request: Request, limits: Limits, held: Held) -> list[Upload]:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "Content-Encoding: send the files as they are")
