@@ -23,7 +23,7 @@ from distributed.client import Future
 from sharpzo_mlx.cluster import guard, records
 from sharpzo_mlx.cluster.address import Address
 from sharpzo_mlx.cluster.certificates import security_of
-from sharpzo_mlx.cluster.losses import take
+from sharpzo_mlx.cluster.lost_pieces import take
 from sharpzo_mlx.cluster.roll import Roll
 from sharpzo_mlx.cluster.servers import LeaderScheduler, be_quiet
 from sharpzo_mlx.cluster.settings import SEND_SECONDS, SETTINGS, THREAD

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sharpzo_mlx.errors import notify
 from sharpzo_mlx.report.formatting import amount
+from sharpzo_mlx.runtime.helpers import count_words
 
 MOST_LINES = 100  # of workers that come and go; then no more are written
 
@@ -28,11 +29,11 @@ class Roll:
     def came(self, name: str, count: int) -> None:
         """Say that a worker has come, and how many there are now."""
         if self._announce:
-            self._say(f"worker {name} has come: {_workers(count)}")
+            self._say(f"worker {name} has come: {count_words(count)}")
 
     def left(self, name: str, count: int) -> None:
         """Say that a worker has gone, and how many are left."""
-        self._say(f"worker {name} has gone, its pieces go to others: {_workers(count)} left")
+        self._say(f"worker {name} has gone, its pieces go to others: {count_words(count)} left")
 
     def filled(self, name: str, limit: int) -> None:
         """Say once of a worker that it takes no further piece until it uses less than its limit of bytes."""
@@ -47,7 +48,3 @@ class Roll:
         self._lines += 1
         if self._lines <= MOST_LINES:
             notify(line if self._lines < MOST_LINES else f"{line}; no more lines about workers follow")
-
-
-def _workers(count: int) -> str:
-    return f"{count or 'no'} worker{'' if count < 2 else 's'}"

@@ -105,7 +105,16 @@ def describe_helpers() -> str:
     helpers = current()
     if helpers is None:
         return ""
-    return f", {helpers.present or 'no'} worker{'' if helpers.present < 2 else 's'}"
+    return f", {count_words(helpers.present)}"
+
+
+def count_words(count: int) -> str:
+    """Return a number of workers in words.
+
+    >>> count_words(0), count_words(2)
+    ('no worker', '2 workers')
+    """
+    return f"{count or 'no'} worker{'' if count < 2 else 's'}"
 
 
 @contextmanager
