@@ -6,19 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import sharpzo_mlx as sz
 from sharpzo_mlx.cluster.leader import Leader
 from sharpzo_mlx.cluster.opening import open_cluster
-from sharpzo_mlx.cluster.work import NO_MODEL, Nap
+from sharpzo_mlx.cluster.work import NO_MODEL, WORKS, Nap
 from sharpzo_mlx.features.extract import Features
-from sharpzo_mlx.runtime.helpers import helped_by
+from sharpzo_mlx.runtime.helpers import Model, Shared, helped_by
 
 
 @contextmanager
@@ -29,6 +32,37 @@ def two_workers() -> Iterator[Leader]:
         with threadpool_limits(1), open_cluster("local:2") as found, helped_by(None):
             assert len(list(found.perform("nap", [Nap(0.1, 1)] * 4, NO_MODEL))) == 4
             yield found
+
+
+class Here:
+    """A helper in this process that remembers what it did."""
+
+    count = present = 1
+
+    def __init__(self) -> None:
+        self.works: list[str] = []
+        self.pieces: list[Any] = []
+        self.addresses: list[str] = []
+
+    def perform(
+        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Do the pieces."""
+        module, name = WORKS[work].split(":")
+        clip = sz.load(model.folder)
+        for number, piece in enumerate(pieces):
+            self.works.append(work)
+            self.pieces.append(piece)
+            with helped_by(None):
+                done = getattr(import_module(module), name)(clip, piece)
+            yield number, done
+
+    @contextmanager
+    def open(self, address: str) -> Iterator[None]:
+        """Do as `open_cluster`."""
+        self.addresses.append(address)
+        with helped_by(self):
+            yield
 
 
 def same(a: Features, b: Features) -> bool:

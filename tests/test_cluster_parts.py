@@ -6,13 +6,13 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cluster_workers import Here
 from comparison_runs import CONFIG
 
 import sharpzo_mlx as sz
@@ -20,13 +20,12 @@ from sharpzo_mlx.cluster import guard, passport, records
 from sharpzo_mlx.cluster.address import read_address
 from sharpzo_mlx.cluster.certificates import make_certificate, security_of
 from sharpzo_mlx.cluster.work import Answer, Envelope, Models, Nap, Workplace
-from sharpzo_mlx.comparison.cells import run_cell
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.blocks import Batching
 from sharpzo_mlx.features.cache import digest
 from sharpzo_mlx.features.extract import encode, name_model
 from sharpzo_mlx.features.pieces import FilePiece, encode_piece
-from sharpzo_mlx.runtime.helpers import Model, Shared, helped_by
+from sharpzo_mlx.runtime.helpers import helped_by
 
 
 def test_an_address_says_where_and_how() -> None:
@@ -189,26 +188,12 @@ def test_without_the_option_dask_is_not_imported(tiny_model: Path, photos: Path,
 
 
 def test_long_methods_are_given_out_first(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    given: list[str] = []
-
-    class Here:
-        """Helpers that are this process."""
-
-        count = present = 1
-
-        def perform(
-            self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
-        ) -> Iterator[tuple[int, Any]]:
-            for number, piece in enumerate(pieces):
-                given.append(piece.method)
-                with helped_by(None):
-                    yield number, run_cell(sz.load(tiny_model), piece)
-
+    helper = Here()
     encode(sz.load(tiny_model), read_folder(photos))  # in the cache, so that cells alone are given out
-    with helped_by(Here()):
+    with helped_by(helper):
         found = sz.compare(
             sz.load(tiny_model), photos, CONFIG, methods="ncm,gda,bbt,blackvip", seeds=2, output=tmp_path / "c"
         )
     assert not found.failed
     ranks = {"blackvip": 0, "bbt": 1, "ncm": 2, "gda": 2, "zero-shot": 2}
-    assert [ranks[name] for name in given] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
+    assert [ranks[piece.method] for piece in helper.pieces] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2]

@@ -5,48 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cluster_workers import Here
 from comparison_runs import CONFIG
 
 import sharpzo_mlx as sz
-from sharpzo_mlx.cluster.work import WORKS
 from sharpzo_mlx.datasets.folder import read_folder
 from sharpzo_mlx.features.extract import encode
-from sharpzo_mlx.runtime.helpers import Model, Shared, current, helped_by
-
-
-class Here:
-    """A helper in this process that remembers what it did."""
-
-    count = present = 1
-
-    def __init__(self) -> None:
-        self.works: list[str] = []
-        self.addresses: list[str] = []
-
-    def perform(
-        self, work: str, pieces: Iterable[Any], model: Model, shared: Shared | None = None
-    ) -> Iterator[tuple[int, Any]]:
-        """Do the pieces."""
-        module, name = WORKS[work].split(":")
-        clip = sz.load(model.folder)
-        for number, piece in enumerate(pieces):
-            self.works.append(work)
-            yield number, getattr(import_module(module), name)(clip, piece)
-
-    @contextmanager
-    def open(self, address: str) -> Iterator[None]:
-        """Do as `open_cluster`."""
-        self.addresses.append(address)
-        with helped_by(self):
-            yield
+from sharpzo_mlx.runtime.helpers import current
 
 
 @pytest.fixture
@@ -84,7 +54,7 @@ def test_a_call_is_helped(
     run = shutil.copytree(finished_run, tmp_path / "run")
     CALLS[name](tiny_model, run, photos, tmp_path / "out")
     assert helper.addresses == ["local:7"]
-    assert set(helper.works) == {"encode", "cell"} if name == "compare" else {"encode"}
+    assert set(helper.works) == ({"encode", "cell"} if name == "compare" else {"encode"})
     assert current() is None  # the next call is not helped
 
 

@@ -57,6 +57,19 @@ def listed(place: Path) -> ImageSet:
     return images
 
 
+def check_encoding(
+    images: ImageSet, model: Path, leader: Leader, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encode images alone and, with another cache, with workers: the same bits, and the one broken image is skipped."""
+    clip = sz.load(model)
+    alone = encode(clip, images)
+    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(folder / "empty"))
+    with helped_by(leader):
+        helped = encode(clip, images)
+    assert same(alone, helped)
+    assert len(alone.skipped) == 1
+
+
 @pytest.fixture
 def contents_sent(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images whose content was read to be sent to a worker."""
@@ -80,13 +93,7 @@ def test_a_file_that_workers_see(
     contents_sent: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clip, images = sz.load(tiny_model), listed(write(kind, photos, tmp_path))
-    alone = encode(clip, images)
-    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "empty"))
-    with helped_by(leader):
-        helped = encode(clip, images)
-    assert same(alone, helped)
-    assert len(alone.skipped) == 1
+    check_encoding(listed(write(kind, photos, tmp_path)), tiny_model, leader, tmp_path, monkeypatch)
     assert contents_sent == []
 
 
@@ -103,14 +110,9 @@ def test_a_file_that_workers_do_not_see(
 ) -> None:
     file = write(kind, photos, tmp_path)
     monkeypatch.chdir(tmp_path)
-    clip, images = sz.load(tiny_model), listed(HERE / file.name)
-    alone = encode(clip, images)
-    monkeypatch.setenv("SHARPZO_MLX_CACHE", str(tmp_path / "empty"))
-    with helped_by(leader):
-        helped = encode(clip, images)
-    assert same(alone, helped)
+    images = listed(HERE / file.name)
+    check_encoding(images, tiny_model, leader, tmp_path, monkeypatch)
     assert sorted(contents_sent) == sorted(images.paths)  # each once
-    assert len(alone.skipped) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
